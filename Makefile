@@ -1,0 +1,42 @@
+# One vocabulary of tasks, the same here and in CI. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := bash
+BIN := .venv/bin
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help setup demo test test-interrupted check bench lock clean
+
+help: ## List the tasks
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
+
+.venv/ready: requirements.lock requirements-torch.txt pyproject.toml scripts/setup
+	@scripts/setup
+
+setup: .venv/ready ## Make .venv from the lock file
+
+demo: setup ## Run the whole loop on the embedded default, with the pages left up on a terminal
+	@$(BIN)/ratchet demo
+
+test: setup ## Run the test suite (the real loop, small, once; and everything that reads its artifacts)
+	@$(BIN)/python -m pytest
+
+test-interrupted: setup ## Kill the loop with kill -9 again and again, and see that it still closes once (four minutes)
+	@$(BIN)/python -m pytest -m interrupted
+
+check: setup ## Lint, types, walls, lock file
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	scripts/lock --check
+
+bench: setup ## Measure the loop against the bare training and scoring, and one prediction; writes docs/results/bench.md
+	@$(BIN)/python -m stack.bench
+
+lock: setup ## Write requirements.lock anew from requirements.in
+	@scripts/lock
+
+clean: ## End what runs and remove the state folder
+	@if [ -x $(BIN)/ratchet ]; then $(BIN)/ratchet down; fi
+	rm -rf .ratchet reports
