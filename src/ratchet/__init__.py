@@ -1,0 +1,1 @@
+"""The lifecycle's logic: plain data in, plain data out."""

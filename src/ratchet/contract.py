@@ -1,0 +1,177 @@
+"""What must the data be? The one declaration that everything else is derived from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from ratchet.errors import ContractError
+
+Scale = Literal["continuous", "discrete", "ordinal", "nominal", "binary", "text", "image"]
+Role = Literal["id", "entity", "feature", "time", "target", "protected"]
+NUMERIC: frozenset[str] = frozenset({"continuous", "discrete", "binary"})
+CATEGORICAL: frozenset[str] = frozenset({"ordinal", "nominal"})
+Value = str | int | float
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """A frozen object in which an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Column(Strict):
+    """One column: what it means, what it may hold, and who could change it.
+
+    `missing` is the largest share of rows (0 to 1) in which the column may be empty.
+    `values` lists the categories of an ordinal (in order) or nominal column.
+    """
+
+    name: str
+    role: Role = "feature"
+    scale: Scale
+    description: str = ""
+    unit: str | None = None
+    range: tuple[float, float] | None = None
+    values: tuple[Value, ...] | None = None
+    missing: float = 0.0
+    attacker_can_change: bool = False
+
+    @model_validator(mode="after")
+    def _complete(self) -> Column:
+        modelled = self.role in ("feature", "protected")
+        if modelled and self.scale in CATEGORICAL and not self.values:
+            raise ValueError(f"column {self.name}: a {self.scale} column needs its `values`")
+        if modelled and self.scale in ("continuous", "discrete") and self.range is None:
+            raise ValueError(f"column {self.name}: a {self.scale} column needs its `range`")
+        if self.range is not None and self.range[0] >= self.range[1]:
+            raise ValueError(f"column {self.name}: its range must run from low to high")
+        if not 0.0 <= self.missing <= 1.0:
+            raise ValueError(f"column {self.name}: `missing` is a share between 0 and 1")
+        return self
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether its values are numbers to calculate with."""
+        return self.scale in NUMERIC
+
+    @property
+    def allowed(self) -> str:
+        """What a value may be, as a person would say it."""
+        if self.values is not None:
+            return "one of " + ", ".join(str(value) for value in self.values)
+        if self.scale == "binary":
+            return "0 or 1"
+        if self.range is not None:
+            kind = "a whole number" if self.scale == "discrete" else "a number"
+            unit = f" {self.unit}" if self.unit else ""
+            return f"{kind} from {self.range[0]:,.10g} to {self.range[1]:,.10g}{unit}"
+        return "text"
+
+
+class Rule(Strict):
+    """A rule across columns: a pandas expression that is true of every valid row."""
+
+    name: str
+    expression: str
+    reason: str
+
+
+class Contract(Strict):
+    """The columns of a problem's data and the rules that they keep.
+
+    `max_invalid_share`: a batch with a larger share of rows that break a rule is refused whole.
+    """
+
+    name: str
+    version: int = 1
+    columns: tuple[Column, ...]
+    rules: tuple[Rule, ...] = ()
+    max_invalid_share: float = 0.5
+
+    @model_validator(mode="after")
+    def _roles(self) -> Contract:
+        names = [column.name for column in self.columns]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"column {twice[0]} is declared twice")
+        for role in ("id", "target"):
+            if sum(column.role == role for column in self.columns) != 1:
+                raise ValueError(f"exactly one column must have the role `{role}`")
+        if not self.features:
+            raise ValueError("at least one column must have the role `feature`")
+        if unmodelled := [c.name for c in self.features if c.scale in ("text", "image")]:
+            raise ValueError(f"column {unmodelled[0]}: features of this scale are not modelled yet")
+        return self
+
+    def _named(self, role: Role) -> tuple[Column, ...]:
+        return tuple(column for column in self.columns if column.role == role)
+
+    @property
+    def features(self) -> tuple[Column, ...]:
+        """The columns that a model sees, in their order."""
+        return self._named("feature")
+
+    @property
+    def protected(self) -> tuple[Column, ...]:
+        """The columns that name protected groups; no model sees them."""
+        return self._named("protected")
+
+    @property
+    def requested(self) -> tuple[Column, ...]:
+        """The columns of a prediction request: the features, then the protected groups."""
+        return self.features + self.protected
+
+    @property
+    def id(self) -> str:
+        """The name of the column that identifies a row."""
+        return self._named("id")[0].name
+
+    @property
+    def target(self) -> str:
+        """The name of the column to predict: 0 or 1."""
+        return self._named("target")[0].name
+
+    @property
+    def entity(self) -> str:
+        """The column by which rows belong together; the row's own id where none is declared."""
+        entities = self._named("entity")
+        return entities[0].name if entities else self.id
+
+    @property
+    def time(self) -> str | None:
+        """The name of the column that tells when a row came to be."""
+        times = self._named("time")
+        return times[0].name if times else None
+
+    def column(self, name: str) -> Column:
+        """The column of that name. KeyError where there is none."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
+
+
+def read_yaml(path: Path, model: type[Model]) -> Model:
+    """Read a YAML file into a frozen, strict object. ContractError says file, key and reason."""
+    try:
+        raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ContractError(f"{path} does not exist: a problem needs this file.") from error
+    except yaml.YAMLError as error:
+        raise ContractError(f"{path} is not valid YAML: {error}") from error
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        message = first["msg"].removeprefix("Value error, ")
+        raise ContractError(f"{path}: {where}: {message}.") from error
+
+
+def load_contract(path: Path) -> Contract:
+    """Read contract.yaml. ContractError where it is missing or wrong."""
+    return read_yaml(path, Contract)

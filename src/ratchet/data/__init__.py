@@ -1,0 +1,1 @@
+"""Rows: reading, splitting, encoding."""

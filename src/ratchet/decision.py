@@ -1,0 +1,100 @@
+"""Decision: what is done about the checks, and why? Policies are pure functions from checks to a decision."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ratchet.check import Check
+
+Action = Literal["promote", "refuse", "undecided", "retrain", "skip", "wait", "block", "superseded", "roll_back", "pause", "resume"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """An action on a subject, with its reasons and evidence.
+
+    The id hashes what was decided on (action, subject, inputs), not the clock or the wording.
+    """
+
+    id: str
+    action: Action
+    subject: str
+    reasons: tuple[str, ...]
+    evidence: dict[str, Any]
+    by: str = "ratchet"
+
+
+def digest(value: Any) -> str:
+    """A short, stable hash of plain data.
+
+    >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def decide(
+    action: Action,
+    subject: str,
+    reasons: Sequence[str],
+    inputs: dict[str, Any],
+    checks: Sequence[Check] = (),
+    by: str = "ratchet",
+) -> Decision:
+    """A decision whose id is made from its inputs; the checks are kept as evidence."""
+    evidence = {"inputs": inputs, "checks": [check.as_dict() for check in checks]}
+    identity = digest({"action": action, "subject": subject, "inputs": inputs})
+    return Decision(identity, action, subject, tuple(reasons), evidence, by)
+
+
+def gate(checks: Sequence[Check], subject: str, inputs: dict[str, Any]) -> Decision:
+    """May the candidate go live? Promote only if no blocking check fails or is undecided.
+
+    No check at all is a refusal: a gate that was asked nothing must not open.
+    """
+    blocking = [check for check in checks if check.blocking]
+    failed = [check for check in blocking if check.verdict == "fail"]
+    unclear = [check for check in blocking if check.verdict == "undecided"]
+    if not any(check.verdict == "pass" for check in blocking):
+        reasons = [f"{c.name}: {c.reason}" for c in failed + unclear] or ["no blocking check was answered"]
+        return decide("refuse", subject, reasons, inputs, checks)
+    if failed:
+        return decide("refuse", subject, [f"{c.name}: {c.reason}" for c in failed], inputs, checks)
+    if unclear:
+        return decide("undecided", subject, [f"{c.name}: {c.reason}" for c in unclear], inputs, checks)
+    passed = [f"{c.name}: {c.reason}" for c in blocking if c.verdict == "pass"]
+    return decide("promote", subject, passed, inputs, checks)
+
+
+def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], *, paused: bool, labels_short: int) -> Decision:
+    """What does the window of the log call for?
+
+    New data alone is no reason, and drift alone is none: only harm seen on labels (`decay`) retrains, and only
+    once enough labelled rows are there to learn from (`labels_short` is how many are lacking).
+    """
+    by_kind = {check.name.split(":")[0]: check for check in checks}
+    drift = [c for c in checks if c.name.startswith("data_drift") and c.verdict == "fail"]
+    quality = by_kind.get("validity")
+    decay = by_kind.get("decay")
+    reasons = [f"{c.name}: {c.reason}" for c in drift[:5]]
+    if quality is not None and quality.verdict == "fail":
+        return decide("block", subject, [f"validity: {quality.reason}"], inputs, checks)
+    if decay is not None and decay.verdict == "fail":
+        reasons = [f"decay: {decay.reason}", *reasons]
+        if labels_short > 0:
+            reasons.append(f"retraining waits for {labels_short} more labelled rows of the new population")
+            return decide("wait", subject, reasons, inputs, checks)
+        if paused:
+            return decide("skip", subject, ["retraining is paused by a person", *reasons], inputs, checks)
+        return decide("retrain", subject, reasons, inputs, checks)
+    if drift and (decay is None or decay.verdict == "undecided"):
+        lacking = decay.reason if decay is not None else "no label has arrived"
+        return decide("wait", subject, [*reasons, f"whether it harms is not known yet: {lacking}"], inputs, checks)
+    if drift:
+        return decide("skip", subject, ["the population moved, but the model does no worse", *reasons], inputs, checks)
+    return decide("skip", subject, ["no check fired"], inputs, checks)

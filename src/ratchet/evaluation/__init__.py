@@ -1,0 +1,1 @@
+"""Before release: one file per question, each answers with Checks."""

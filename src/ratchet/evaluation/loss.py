@@ -1,0 +1,49 @@
+"""What does each answer cost? The metric of record, row by row, so that two models can be paired."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from ratchet.problem import Problem
+
+Z = float(stats.norm.ppf(0.975))
+POWER = 0.8
+
+
+def per_row(problem: Problem, probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The loss of each of n rows, shape (n,), in the metric of record; lower is better.
+
+    ValueError where a probability is missing or not finite: a missing answer is no answer.
+    """
+    probability, truth = np.asarray(probability, float), np.asarray(truth, float)
+    if not np.isfinite(probability).all():
+        row = int(np.flatnonzero(~np.isfinite(probability))[0])
+        raise ValueError(f"row {row + 1} has no finite probability")
+    if problem.metric == "brier":
+        return np.asarray((probability - truth) ** 2)
+    if problem.metric == "log_loss":
+        p = np.clip(probability, 1e-7, 1 - 1e-7)
+        return np.asarray(-(truth * np.log(p) + (1 - truth) * np.log(1 - p)))
+    decided = probability >= problem.threshold
+    costs = problem.costs
+    wrong_yes = costs.false_positive * (decided & (truth == 0))
+    return np.asarray(wrong_yes + costs.false_negative * (~decided & (truth == 1)))
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean and 95% interval of n independent values (normal approximation).
+
+    >>> mean, low, high = interval(np.array([0.0, 1.0] * 200))
+    >>> low < mean < high
+    True
+    """
+    mean = float(np.mean(values))
+    half = Z * float(np.std(values, ddof=1)) / float(np.sqrt(len(values)))
+    return mean, mean - half, mean + half
+
+
+def smallest_detectable(values: np.ndarray) -> float:
+    """The smallest mean difference that a two-sided 5% test on these paired values sees with power 0.8."""
+    error = float(np.std(values, ddof=1)) / float(np.sqrt(len(values)))
+    return float((Z + stats.norm.ppf(POWER)) * error)

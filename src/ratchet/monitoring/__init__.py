@@ -1,0 +1,1 @@
+"""After release: one file per failure mode, each answers with Checks."""

@@ -1,0 +1,51 @@
+"""Does the model do worse on live rows than it did when it was released?"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from ratchet.check import Check, undecided
+from ratchet.evaluation.loss import interval, per_row
+from ratchet.problem import Problem
+from ratchet.registry import registered
+
+QUESTION = "Does each decision cost more on labelled live rows than on the release's test rows?"
+
+
+@registered("decay", "monitor")
+def decay(problem: Problem, probability: np.ndarray, truth: np.ndarray, released_mean: float, released_error: float) -> Check:
+    """One-sided Welch test of the live loss (n labelled rows) against the loss measured at release.
+
+    `released_mean` and `released_error` (its standard error) are those of the release's test rows. The level
+    spends the year's false-alarm budget over the year's checks; the rise must also exceed the problem's margin,
+    so that a rise too small to matter does not fire at any sample size.
+    """
+    n = len(truth)
+    alpha = problem.watch.false_alarms_per_year / problem.watch.checks_per_year
+    limit, unit = problem.gate.margin, f"{problem.metric} per row"
+    if n < problem.watch.min_window:
+        reason = f"{n} labels of this window are in; {problem.watch.min_window} are needed"
+        return undecided("decay", QUESTION, reason, n, limit=limit, unit=unit)
+    if not (np.isfinite(released_mean) and np.isfinite(released_error)):
+        return Check("decay", QUESTION, "fail", "the release does not tell its own loss", n=n, limit=limit, unit=unit)
+    losses = per_row(problem, probability, truth)
+    mean, low, high = interval(losses)
+    error = float(np.hypot(released_error, losses.std(ddof=1) / np.sqrt(n)))
+    rise = float(mean - released_mean)
+    p = float(stats.norm.sf(rise / error)) if error > 0 else float(rise <= 0)
+    fires = p < alpha and rise > problem.gate.margin
+    return Check(
+        name="decay",
+        question=QUESTION,
+        verdict="fail" if fires else "pass",
+        reason=f"{problem.metric} {mean:.4f} [{low:.4f}, {high:.4f}] on {n} labelled rows against {released_mean:.4f} "
+        f"at release: {rise:+.4f}, p = {p:.1e}, limit {alpha:.1e}, margin {limit:.4f}",
+        value=rise,
+        low=low - released_mean,
+        high=high - released_mean,
+        limit=limit,
+        n=n,
+        unit=unit,
+        evidence={"p_value": p, "p_limit": alpha, "live": mean, "released": released_mean},
+    )

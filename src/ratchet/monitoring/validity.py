@@ -1,0 +1,50 @@
+"""Are the logged values still of the kind that the contract promises?"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ratchet.check import Check, undecided
+from ratchet.contract import Contract
+from ratchet.problem import Problem
+from ratchet.registry import registered
+
+QUESTION = "Does every feature still vary, and is none missing more often than the contract allows?"
+
+
+@registered("validity", "monitor")
+def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, window: pd.DataFrame) -> Check:
+    """The share of features that are stuck on one value, or missing beyond the contract's allowance (3 sigma).
+
+    Retraining on such a window would learn the fault, so the policy blocks on it.
+    """
+    n, names = len(window), [column.name for column in contract.features]
+    if n < problem.watch.min_window:
+        reason = f"{n} predictions; {problem.watch.min_window} are needed"
+        return undecided("validity", QUESTION, reason, n, limit=0.0, unit="share of features")
+    faults = []
+    for column in contract.features:
+        if column.name not in window.columns:
+            faults.append(f"{column.name} is gone")
+            continue
+        values = window[column.name]
+        allowed = column.missing + 3 * (column.missing * (1 - column.missing) / n) ** 0.5
+        if values.isna().mean() > allowed:
+            faults.append(f"{column.name} is missing in {values.isna().mean():.0%} of rows")
+        elif values.nunique() == 1 and reference[column.name].nunique() > 1 and _commonest(reference[column.name]) < 0.99:
+            faults.append(f"{column.name} is stuck on {values.dropna().iloc[0]}")
+    return Check(
+        name="validity",
+        question=QUESTION,
+        verdict="fail" if faults else "pass",
+        reason="; ".join(faults) if faults else f"{len(names)} features vary and are there, {n} predictions",
+        value=len(faults) / len(names),
+        limit=0.0,
+        n=n,
+        unit="share of features",
+        evidence={"faults": faults},
+    )
+
+
+def _commonest(values: pd.Series) -> float:
+    return float(values.value_counts(normalize=True).iloc[0])

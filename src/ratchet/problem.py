@@ -1,0 +1,167 @@
+"""What is to be decided, what does an error cost, and where does the data come from?"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Literal, Protocol
+
+import numpy as np
+import pandas as pd
+
+from ratchet.contract import Contract, Strict, load_contract, read_yaml
+from ratchet.decision import digest
+from ratchet.errors import ContractError
+
+
+class Costs(Strict):
+    """What each kind of error costs, in the same unit."""
+
+    false_positive: float
+    false_negative: float
+    unit: str = ""
+
+
+class Outcome(Strict):
+    """What the two labels are called: 1 and 0."""
+
+    positive: str
+    negative: str
+
+
+class Gate(Strict):
+    """What a candidate must hold. Margins are in units of the metric of record."""
+
+    margin: float
+    calibration_limit: float = 0.05
+    approval_ratio: float = 0.8
+    min_group: int = 100
+    min_rows: int = 400
+
+
+class Watch(Strict):
+    """How the log is watched: window sizes in rows, error rates per year."""
+
+    window: int = 2000
+    min_window: int = 300
+    min_labels: int = 1000
+    false_alarms_per_year: float = 0.05
+    checks_per_year: int = 52
+    label_delay_days: float = 30.0
+    every_seconds: float = 300.0
+
+
+class Load(Strict):
+    """The load test: users, seconds, and what the service must hold."""
+
+    users: int = 16
+    seconds: int = 8
+    p99_ms: float = 500.0
+    max_failure_share: float = 0.0
+
+
+class Replay(Strict):
+    """How real rows are replayed in shifted proportions once the world has drifted.
+
+    `favour` maps pandas expressions, true or false of a row, to the weight of the rows where they hold.
+    """
+
+    favour: dict[str, float]
+
+
+class Demonstration(Strict):
+    """The sizes of the demonstration's batches, in rows."""
+
+    first: int = 20000
+    stable: int = 2000
+    drifted: int = 6000
+    after: int = 2000
+
+
+class Problem(Strict):
+    """problem.yaml: the frame around a contract.
+
+    `metric` is the metric of record: `cost` is the mean cost of the decisions per row, lower is better.
+    """
+
+    name: str
+    title: str
+    question: str
+    metric: Literal["cost", "brier", "log_loss"] = "cost"
+    outcome: Outcome
+    costs: Costs
+    gate: Gate
+    watch: Watch = Watch()
+    load: Load = Load()
+    replay: Replay | None = None
+    demo: Demonstration = Demonstration()
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which label 1 is the cheaper decision (Elkan, 2001)."""
+        return self.costs.false_positive / (self.costs.false_positive + self.costs.false_negative)
+
+
+class Source(Protocol):
+    """Where rows come from. Every frame holds the contract's columns; an unknown target is missing.
+
+    `world` tells whether the rows are drawn from a simulated world, which has no end.
+    """
+
+    description: str
+
+    def first_batch(self, rows: int) -> pd.DataFrame:
+        """The batch that starts the problem's life, with the labels known by then."""
+
+    def traffic(self, rows: int, drifted: bool) -> pd.DataFrame:
+        """The next rows that ask for a prediction, with the truth that their labels will tell later."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A problem's folder: problem.yaml, contract.yaml, baseline.py, source.py."""
+
+    path: Path
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The frame, from problem.yaml."""
+        return read_yaml(self.path / "problem.yaml", Problem)
+
+    @cached_property
+    def contract(self) -> Contract:
+        """The contract, from contract.yaml."""
+        return load_contract(self.path / "contract.yaml")
+
+    def rule(self, frame: pd.DataFrame) -> np.ndarray:
+        """The hand-written rule's probabilities for a frame of n rows, shape (n,), from baseline.py."""
+        return np.asarray(self._module("baseline").probability(frame), dtype=float)
+
+    def open_source(self, source: str | None, seed: int) -> Source:
+        """The problem's own source, from source.py; `source` names a file where it reads one."""
+        opened: Source = self._module("source").open_source(source, seed, self.problem, self.contract)
+        return opened
+
+    def _module(self, name: str) -> ModuleType:
+        if not (self.path / f"{name}.py").is_file():
+            raise ContractError(f"{self.path / name}.py does not exist: a problem needs this file.")
+        # The folder becomes a package of its own, so that its files can import one another.
+        package = f"problem_{digest(str(self.path))}"
+        if package not in sys.modules:
+            made = ModuleType(package)
+            made.__path__ = [str(self.path)]
+            sys.modules[package] = made
+        return importlib.import_module(f"{package}.{name}")
+
+
+def find_problem(name: str, problems: Path) -> Folder:
+    """The folder of a problem, by its name under `problems` or by its own path. ContractError where there is none."""
+    for path in (Path(name), problems / name):
+        if (path / "problem.yaml").is_file():
+            return Folder(path.resolve())
+    known = ", ".join(sorted(p.parent.name for p in problems.glob("*/problem.yaml")))
+    raise ContractError(f"There is no problem called {name!r}. Known: {known}; or give the path of a problem's folder.")

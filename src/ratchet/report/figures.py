@@ -1,0 +1,182 @@
+"""Which pictures tell how good a model is and what changed? The same ones for MLflow and for the report."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix, roc_curve
+
+from ratchet.check import Check
+from ratchet.evaluation.calibration import bin_table
+
+INK, SOFT, GOOD, BAD, ACCENT = "#1f2933", "#9aa5b1", "#2f855a", "#c53030", "#2b6cb0"
+FATE_COLOURS = {"inherited": "#718096", "introduced": BAD, "fixed": GOOD}
+PALETTE = [ACCENT, "#dd6b20", GOOD, "#805ad5", SOFT]
+
+
+def _figure(width: float = 6.0, height: float = 4.0) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.tick_params(colors=INK)
+    return figure, axes
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG text to stand inside a page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def reliability(models: dict[str, np.ndarray], truth: np.ndarray) -> Figure:
+    """Observed share of label 1 against predicted probability, in equal-mass bins."""
+    figure, axes = _figure(5.4, 4.4)
+    top = 0.05
+    for colour, (name, probability) in zip(PALETTE, models.items(), strict=False):
+        table = pd.DataFrame(bin_table(probability, truth))
+        error = 1.96 * np.sqrt(np.maximum(table["observed"] * (1 - table["observed"]), 1e-9) / table["rows"])
+        axes.errorbar(table["predicted"], table["observed"], yerr=error, marker="o", ms=4, lw=1.4, capsize=2, color=colour, label=name)
+        top = max(top, float(table["predicted"].max()), float((table["observed"] + error).max()))
+    axes.plot([0, top], [0, top], ls="--", color=SOFT, lw=1, label="perfect")
+    axes.set(xlabel="predicted probability", ylabel="observed share", title="Reliability")
+    axes.legend(frameon=False)
+    return figure
+
+
+def roc(models: dict[str, np.ndarray], truth: np.ndarray) -> Figure:
+    """Receiver operating characteristic of several models on the same rows."""
+    figure, axes = _figure(5.4, 4.4)
+    for colour, (name, probability) in zip(PALETTE, models.items(), strict=False):
+        false_positive, true_positive, _ = roc_curve(truth, probability)
+        area = float(np.trapezoid(true_positive, false_positive))
+        axes.plot(false_positive, true_positive, color=colour, lw=1.5, label=f"{name} (area {area:.3f})")
+    axes.plot([0, 1], [0, 1], ls="--", color=SOFT, lw=1)
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC on the test rows")
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def confusion(probability: np.ndarray, truth: np.ndarray, threshold: float, names: tuple[str, str]) -> Figure:
+    """Rows by truth and decision; `names` are those of label 0 and label 1."""
+    figure, axes = _figure(4.6, 4.0)
+    table = confusion_matrix(truth.astype(int), (probability >= threshold).astype(int), labels=[0, 1])
+    axes.imshow(table, cmap="Blues")
+    axes.grid(False)
+    for i in range(2):
+        for j in range(2):
+            dark = table[i, j] > table.max() / 2
+            axes.text(j, i, f"{table[i, j]:,}\n{table[i, j] / table.sum():.1%}", ha="center", va="center", color="white" if dark else INK)
+    axes.set_xticks([0, 1], names)
+    axes.set_yticks([0, 1], names)
+    axes.set(xlabel="decided", ylabel="true", title=f"Decisions at threshold {threshold:g}")
+    return figure
+
+
+def families(values: dict[str, float], metric: str, picked: str) -> Figure:
+    """The metric of each family and of the rule on the test rows."""
+    figure, axes = _figure(5.4, 3.0)
+    names = sorted(values, key=lambda name: -values[name])
+    colours = [ACCENT if name == picked else SOFT for name in names]
+    bars = axes.barh(names, [values[name] for name in names], color=colours)
+    axes.bar_label(bars, fmt="%.4f", padding=3)
+    axes.set(xlabel=f"{metric} per row on the test rows (lower is better)", title="Families")
+    axes.margins(x=0.15)
+    return figure
+
+
+def curves(family: str, training: dict[str, list[float]]) -> Figure:
+    """Training and tuning loss per epoch or iteration."""
+    figure, axes = _figure(5.4, 3.4)
+    for colour, (name, values) in zip(PALETTE, training.items(), strict=False):
+        axes.plot(range(1, len(values) + 1), values, color=colour, label=name.replace("_", " "))
+    axes.set(xlabel="epoch or iteration", ylabel="log loss", title=f"Training of the {family}")
+    axes.legend(frameon=False)
+    return figure
+
+
+def slices(groups: dict[str, dict[str, dict[str, float]]], title: str = "Favourable decisions by group") -> Figure:
+    """The rate of the favourable decision in every protected group with its 95% interval."""
+    rows = [(f"{name}: {group}", row) for name, table in groups.items() for group, row in table.items()]
+    figure, axes = _figure(6.0, 1.2 + 0.34 * max(1, len(rows)))
+    for place, (_, row) in enumerate(rows):
+        rate, n = row["favourable_rate"], row["rows"]
+        error = 1.96 * np.sqrt(max(rate * (1 - rate), 1e-9) / n)
+        axes.errorbar(rate, place, xerr=error, fmt="o", color=ACCENT, capsize=3)
+        axes.text(1.02, place, f"n = {int(n):,}", va="center", fontsize=8, color=INK, transform=axes.get_yaxis_transform())
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.set(xlabel="share given the favourable decision", title=title)
+    axes.invert_yaxis()
+    return figure
+
+
+def drift(checks: Sequence[Check]) -> Figure:
+    """Each feature's p-value against the limit that keeps the year's false alarms in budget."""
+    told = [check for check in checks if check.name.startswith("data_drift") and check.value is not None]
+    figure, axes = _figure(6.0, 1.2 + 0.28 * max(1, len(told)))
+    floor = 1e-30
+    names = [check.name.split(":")[1] for check in told]
+    strength = [-np.log10(max(check.value or 0.0, floor)) for check in told]
+    axes.barh(names, strength, color=[BAD if check.verdict == "fail" else GOOD for check in told])
+    if told and told[0].limit:
+        axes.axvline(-np.log10(told[0].limit), color=INK, ls="--", lw=1, label="limit")
+        axes.legend(frameon=False, loc="lower right")
+    axes.set(xlabel="strength of evidence, -log10 p (cut at 30)", title="Drift by feature")
+    axes.invert_yaxis()
+    return figure
+
+
+def inheritance(groups: dict[str, dict[str, dict[str, float]]]) -> Figure:
+    """Errors inherited, introduced and fixed, by batch and by protected group."""
+    rows = [(f"{name} {group}", row) for name, table in groups.items() for group, row in table.items()]
+    figure, axes = _figure(6.4, 1.4 + 0.34 * max(1, len(rows)))
+    left = np.zeros(len(rows))
+    totals = np.array([sum(row[fate] for fate in (*FATE_COLOURS, "right")) for _, row in rows])
+    for fate, colour in FATE_COLOURS.items():
+        share = np.array([row[fate] for _, row in rows]) / np.maximum(totals, 1)
+        axes.barh([name for name, _ in rows], share, left=left, color=colour, label=fate)
+        left += share
+    axes.set(xlabel="share of test rows", title="Errors: inherited, introduced, fixed")
+    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.28 if len(rows) < 5 else -0.16))
+    axes.invert_yaxis()
+    return figure
+
+
+def timeline(live: pd.DataFrame, metric: str, marks: dict[str, int]) -> Figure:
+    """The live loss along the log, in blocks of predictions, with what happened when.
+
+    `live` has `place` (number of the prediction), `loss` and `version`; `marks` maps a name to a place.
+    """
+    figure, axes = _figure(9.0, 3.4)
+    for colour, (version, part) in zip(PALETTE, live.groupby("version", sort=False), strict=False):
+        block = (part["place"] // 250) * 250
+        means = part.groupby(block)["loss"].agg(["mean", "sem"])
+        axes.errorbar(
+            means.index + 125,
+            means["mean"],
+            yerr=1.96 * means["sem"],
+            marker="o",
+            ms=3,
+            lw=1.2,
+            capsize=2,
+            color=colour,
+            label=f"version {version}",
+        )
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, top + 0.25 * (top - bottom))
+    top = axes.get_ylim()[1]
+    for height, (name, place) in enumerate(marks.items()):
+        axes.axvline(place, color=INK, ls=":", lw=1)
+        axes.text(place, top * (1 - 0.07 * (height % 3)), f" {name}", fontsize=8, color=INK, va="top")
+    axes.set(xlabel="prediction", ylabel=f"{metric} per row", title="Live cost, in blocks of 250 labelled predictions")
+    axes.legend(frameon=False, loc="lower right")
+    return figure

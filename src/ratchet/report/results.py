@@ -1,0 +1,73 @@
+"""How does a measurement become a table that a command can regenerate?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from scipy import stats
+
+Holds = Literal["yes", "no", "undecided", ""]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number with its 95% interval (`low`, `high`), the runs behind it and its bar, where there is one."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    unit: str
+    limit: float | None = None
+    holds: Holds = ""
+
+
+def measured(name: str, values: Sequence[float], unit: str) -> Row:
+    """The mean of n repeated measurements with Student's interval; no interval where n is 1.
+
+    >>> measured("loop", [1.0, 2.0, 3.0], "s").value
+    2.0
+    """
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Row(name, mean, None, None, len(values), unit)
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return Row(name, mean, mean - half, mean + half, len(values), unit)
+
+
+def against(row: Row, bars: dict[str, dict[str, float]]) -> Row:
+    """The row with its bar from bars.yaml (`at_most` or `at_least`), decided by the interval alone."""
+    bar = bars.get(row.name)
+    if bar is None:
+        return row
+    ((side, limit),) = bar.items()
+    holds: Holds = "undecided"
+    if row.low is not None and row.high is not None:
+        good = row.high <= limit if side == "at_most" else row.low >= limit
+        bad = row.low > limit if side == "at_most" else row.high < limit
+        holds = "yes" if good else "no" if bad else "undecided"
+    return Row(**{**asdict(row), "limit": limit, "holds": holds})
+
+
+def write(folder: Path, name: str, rows: Sequence[Row], *, command: str, commit: str, seeds: Sequence[int], machine: str) -> None:
+    """Write NAME.json and NAME.md. KeyError where a bar of this result was not measured."""
+    bars: dict[str, Any] = yaml.safe_load((folder / "bars.yaml").read_text(encoding="utf-8")).get(name, {})
+    if missing := sorted(set(bars) - {row.name for row in rows}):
+        raise KeyError(f"{name}: no row measures the bar {missing[0]!r}")
+    judged = [against(row, bars) for row in rows]
+    told = {"command": command, "commit": commit, "seeds": list(seeds), "machine": machine, "rows": [asdict(row) for row in judged]}
+    (folder / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    lines = [f"# {name}", "", f"Made by `{command}` at commit `{commit}`, seeds {', '.join(map(str, seeds))}, on {machine}.", ""]
+    lines += ["| what | value | 95% interval | runs | bar | holds |", "|---|---|---|---|---|---|"]
+    for row in judged:
+        interval = f"{row.low:.4g} to {row.high:.4g}" if row.low is not None else ""
+        bar = f"{row.limit:g}" if row.limit is not None else ""
+        lines.append(f"| {row.name} | {row.value:.4g} {row.unit} | {interval} | {row.n} | {bar} | {row.holds} |")
+    (folder / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,98 @@
+"""What may a prediction request be? The contract's answer, for the service, the samples and the load test."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from ratchet.contract import Column, Contract
+
+_PLACE = re.compile(r" - at `\$(?:\[(?P<row>\d+|\.\.\.)\])?(?:\.(?P<field>\w+))?`")
+
+
+def request_type(contract: Contract) -> type[msgspec.Struct]:
+    """The type of one record: features are required, columns that may miss and protected groups may be null."""
+    fields: list[Any] = []
+    for column in contract.requested:
+        kind = _field_type(column)
+        if column.missing > 0 or column.role == "protected":
+            fields.append((column.name, kind | None, None))
+        else:
+            fields.append((column.name, kind))
+    # Required fields stand before optional ones; the names keep their meaning.
+    fields.sort(key=len)
+    title = "".join(part.capitalize() for part in contract.name.split("_")) + "Record"
+    return msgspec.defstruct(title, fields, forbid_unknown_fields=True, kw_only=True)
+
+
+def _field_type(column: Column) -> Any:
+    if column.scale == "binary":
+        return Annotated[int, msgspec.Meta(ge=0, le=1, description=column.description)]
+    if column.values is not None:
+        if all(isinstance(value, int) for value in column.values):
+            return Annotated[Literal[column.values], msgspec.Meta(description=column.description)]
+        texts = tuple(str(value) for value in column.values)
+        return Annotated[Literal[texts], msgspec.Meta(description=column.description)]
+    assert column.range is not None
+    low, high = column.range
+    about = f"{column.description} ({column.unit})" if column.unit else column.description
+    if column.scale == "discrete":
+        return Annotated[int, msgspec.Meta(ge=int(low), le=int(high), description=about)]
+    return Annotated[float, msgspec.Meta(ge=low, le=high, description=about)]
+
+
+def explain(error: msgspec.DecodeError, contract: Contract) -> dict[str, Any]:
+    """A decoding error as a sentence with the field and the row (counted from 0) where they are known."""
+    text = str(error)
+    place = _PLACE.search(text)
+    reason = _PLACE.sub("", text)
+    row = place["row"] if place else None
+    field = place["field"] if place else None
+    unknown = re.search(r"unknown field `(.+?)`", reason)
+    absent = re.search(r"missing required field `(.+?)`", reason)
+    if unknown:
+        names = ", ".join(column.name for column in contract.requested)
+        field, sentence = unknown[1], f"Field {unknown[1]!r} is not in the contract; it knows {names}."
+    elif absent:
+        field, sentence = absent[1], f"Field {absent[1]!r} is missing; it must be {_allowed(contract, absent[1])}."
+    elif field and any(column.name == field for column in contract.requested):
+        sentence = f"Field {field!r}: {reason}; it must be {_allowed(contract, field)}."
+    elif "malformed" in reason or "truncated" in reason:
+        sentence = f"The body is not JSON: {reason}. NaN and Infinity are no JSON; send null for a missing value."
+    else:
+        sentence = f"{reason}; send one JSON object of the contract's features, or an array of them."
+    told: dict[str, Any] = {"error": sentence}
+    if field:
+        told["field"] = field
+    if row and row.isdigit():
+        told["row"] = int(row)
+    return told
+
+
+def _allowed(contract: Contract, field: str) -> str:
+    column = contract.column(field)
+    return column.allowed + (" or null" if column.missing > 0 or column.role == "protected" else "")
+
+
+def records(frame: pd.DataFrame, contract: Contract) -> list[dict[str, Any]]:
+    """The rows of a frame as JSON records of the contract: whole numbers as integers, missing values as None."""
+    columns = []
+    for column in contract.requested:
+        whole = column.scale in ("discrete", "binary") or (
+            column.values is not None and all(isinstance(value, int) for value in column.values)
+        )
+        columns.append([_plain(value, whole) for value in frame[column.name]])
+    names = [column.name for column in contract.requested]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _plain(value: Any, whole: bool) -> Any:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    if whole:
+        return int(value)
+    return float(value) if isinstance(value, float | np.floating) else value

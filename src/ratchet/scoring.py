@@ -1,0 +1,29 @@
+"""What does this graph answer for these rows? The same code offline and in the service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from ratchet.data.encoding import Encoder
+
+
+class Scorer:
+    """An ONNX graph with its encoder. The graph's input names say which of the encoder's views it takes."""
+
+    def __init__(self, graph: bytes, encoder: Encoder) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._views = [item.name for item in self._session.get_inputs()]
+        self._encoder = encoder
+
+    def probability(self, columns: Mapping[str, Any]) -> np.ndarray:
+        """The probability of label 1 for n rows given column by column, shape (n,), float64 of a float32."""
+        views = self._encoder.encode(columns)
+        (answer,) = self._session.run(None, {name: views[name] for name in self._views})
+        return np.asarray(answer, dtype=np.float64).reshape(-1)

@@ -1,0 +1,50 @@
+"""Where does everything live, on this machine and in this run?"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Settings(BaseSettings):
+    """Read from the tools' own environment variables; everything else lies in one state folder."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    home: Path = Field(default=ROOT / ".ratchet", validation_alias="RATCHET_HOME")
+    problems: Path = Field(default=ROOT / "problems", validation_alias="RATCHET_PROBLEMS")
+    problem: str = Field(default="credit", validation_alias="RATCHET_PROBLEM")
+    database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
+    mlflow_tracking_uri: str = Field(default="http://127.0.0.1:5000", validation_alias="MLFLOW_TRACKING_URI")
+    prefect_api_url: str = Field(default="http://127.0.0.1:4200/api", validation_alias="PREFECT_API_URL")
+    service_url: str = Field(default="http://127.0.0.1:3000", validation_alias="RATCHET_SERVICE_URL")
+
+    @property
+    def store_url(self) -> str:
+        """SQLAlchemy's address of the ledger and log."""
+        return self.database_url or f"sqlite:///{self.home / 'store.db'}"
+
+    @property
+    def releases(self) -> Path:
+        """The folder of releases, which the service reads."""
+        return self.home / "releases"
+
+    @property
+    def prefect_ui(self) -> str:
+        """The address of Prefect's pages."""
+        return self.prefect_api_url.removesuffix("/api")
+
+    def workspace(self, problem: str) -> Path:
+        """The Git and DVC repository in which a problem's stages run."""
+        return self.home / "workspaces" / problem
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process."""
+    return Settings()
