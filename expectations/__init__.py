@@ -1,0 +1,1 @@
+"""Great Expectations: suites built from the contract, validation, quarantine. The only room that imports it."""

@@ -1,0 +1,1 @@
+"""Locust: users, load shapes, verdicts. The only room that imports locust."""

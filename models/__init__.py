@@ -1,0 +1,1 @@
+"""scikit-learn, torch, ONNX: train, calibrate, export. MLflow: track, register, alias (tracking.py)."""

@@ -1,0 +1,92 @@
+"""Which models are made from these rows? Every family on the same ones, calibrated and exported."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from models import calibration
+from ratchet.contract import Contract
+from ratchet.data.encoding import Encoder
+from ratchet.data.encoding import fit as fit_encoder
+from ratchet.errors import BatchError
+from ratchet.scoring import Scorer
+
+FAMILIES = ("logistic", "trees", "network")
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained family: its ONNX graph (probability out) and what is known of its making.
+
+    `gap` is the largest difference between the graph's and the native model's probabilities; `flips` counts the
+    rows that they decide differently. A candidate with flips, or a gap above 1e-5, cannot be champion.
+    """
+
+    family: str
+    graph: bytes
+    slope: float
+    intercept: float
+    gap: float
+    flips: int
+    stopped: str
+    curves: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def exportable(self) -> bool:
+        """Whether the export decides as the native model does."""
+        return self.flips == 0 and self.gap <= TOLERANCE
+
+
+def train(
+    frame: pd.DataFrame, sides: np.ndarray, contract: Contract, threshold: float, params: dict[str, Any], seed: int
+) -> tuple[Encoder, list[Candidate]]:
+    """Train every family that `params["families"]` names on the labelled rows of side `train`.
+
+    `frame` holds n labelled rows, `sides` their side, shape (n,). BatchError where the training rows hold one
+    class only, or a side is empty.
+    """
+    target = frame[contract.target].to_numpy(float)
+    parts = {side: np.flatnonzero(sides == side) for side in ("train", "tune", "select", "test")}
+    for side, rows in parts.items():
+        if np.unique(target[rows]).size < 2:
+            raise BatchError(
+                f"snapshot: the {rows.size} labelled rows of side {side!r} hold fewer than two classes of "
+                f"{contract.target!r}; more labelled rows are needed before a model can be trained."
+            )
+    # The sides of a small snapshot and of a large one are worked by the same number of threads, so that the
+    # same rows give the same model.
+    os.environ.setdefault("OMP_NUM_THREADS", str(params["network"]["threads"]))
+    encoder = fit_encoder(frame.iloc[parts["train"]], contract)
+    views = {side: encoder.encode(frame.iloc[rows]) for side, rows in parts.items()}
+    everything = encoder.encode(frame)
+    candidates = []
+    for family in params["families"]:
+        if family not in FAMILIES:
+            raise BatchError(f"params.yaml: train.families: {family!r} is not known; there are {', '.join(FAMILIES)}.")
+        module = __import__(f"models.{family}", fromlist=["fit"])
+        settings = params[family] | {"levels": [len(c.values) + 1 for c in encoder.categories]}
+        fitted = module.fit(views["train"], target[parts["train"]], views["tune"], target[parts["tune"]], settings, seed)
+        slope, intercept = calibration.platt(fitted.logit(views["tune"]), target[parts["tune"]])
+        graph = calibration.append(fitted.graph, slope, intercept).SerializeToString(deterministic=True)
+        native = expit(slope * fitted.logit(everything) + intercept)
+        exported = Scorer(graph, encoder).probability(frame)
+        candidates.append(
+            Candidate(
+                family=family,
+                graph=graph,
+                slope=slope,
+                intercept=intercept,
+                gap=float(np.abs(native - exported).max()),
+                flips=int(((native >= threshold) != (exported >= threshold)).sum()),
+                stopped=fitted.stopped,
+                curves=fitted.curves,
+            )
+        )
+    return encoder, candidates

@@ -1,0 +1,217 @@
+"""What does the service answer? Predictions, labels, the contract, and sentences where a request is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from ratchet.problem import Folder
+from ratchet.release import Release
+from ratchet.request import explain, request_type
+from ratchet.settings import Settings
+from ratchet.simulation.sample import draw
+from ratchet.store import Store, now
+from serving.champion import Champion
+from serving.log import PredictionLog
+from serving.openapi import PAGE, document
+
+logger = logging.getLogger("ratchet.serving")
+MAX_BODY = 4 * 1024 * 1024
+MAX_ROWS = 10_000
+VARIANTS = frozenset({"champion", "probe", "load"})
+
+
+class Label(msgspec.Struct, forbid_unknown_fields=True):
+    """One label by prediction id."""
+
+    prediction_id: str
+    label: int
+
+
+class Refusal(Exception):
+    """A request that is answered with a 4xx or 503, and why."""
+
+    def __init__(self, status: int, **told: Any) -> None:
+        super().__init__(told["error"])
+        self.status, self.told = status, told
+
+
+class Service:
+    """One problem's predictions over HTTP."""
+
+    def __init__(self, folder: Folder, settings: Settings) -> None:
+        self._contract, self._problem = folder.contract, folder.problem
+        self._store = Store(settings.store_url, self._problem.name)
+        self._champion = Champion(self._store, settings.releases)
+        self._record = request_type(self._contract)
+        self._records = msgspec.json.Decoder(list[self._record])  # type: ignore[name-defined]
+        self._one = msgspec.json.Decoder(self._record)
+        self._encode = msgspec.json.Encoder().encode
+        self._names = [column.name for column in self._contract.requested]
+        self.ready = False
+
+    def app(self) -> Starlette:
+        """The routes, and what runs beside them."""
+        return Starlette(
+            lifespan=self._lifespan,
+            routes=[
+                Route("/predict", self._guard(self.predict), methods=["POST"]),
+                Route("/feedback", self._guard(self.feedback), methods=["POST"]),
+                Route("/contract", self._contract_page),
+                Route("/openapi.json", self._openapi_page),
+                Route("/docs", lambda _: HTMLResponse(PAGE)),
+                Route("/", lambda _: RedirectResponse("docs")),
+            ],
+        )
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        self._log = PredictionLog(self._store)
+        await asyncio.to_thread(self._champion.refresh)
+        tasks = [asyncio.create_task(self._log.write()), asyncio.create_task(self._champion.follow())]
+        self.ready = True
+        try:
+            yield
+        finally:
+            self.ready = False
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._store.close()
+
+    def _guard(self, handler: Any) -> Any:
+        async def answer(request: Request) -> Response:
+            try:
+                return self._json(await handler(request))
+            except Refusal as refusal:
+                return self._json(refusal.told, refusal.status)
+            except ClientDisconnect:
+                return Response(status_code=400)
+            except SQLAlchemyError:
+                logger.exception("the store did not take it")
+                return self._json({"error": "The log cannot be written, so nothing was answered. Try again."}, 503)
+
+        return answer
+
+    def _json(self, value: Any, status: int = 200) -> Response:
+        headers = {"Retry-After": "1"} if status == 503 else None
+        return Response(self._encode(value), status, headers, media_type="application/json")
+
+    async def _contract_page(self, _: Request) -> Response:
+        return self._json(self._contract.model_dump(mode="json", exclude_defaults=True))
+
+    async def _openapi_page(self, _: Request) -> Response:
+        release = self._champion.release
+        examples = [item["request"] for item in release.probe[:3]] if release else draw(self._contract, 3, seed=0)
+        return self._json(document(self._problem, self._contract, examples))
+
+    # ---- predictions
+
+    async def predict(self, request: Request) -> Any:
+        """Decode, score, log, answer."""
+        body = await _body(request)
+        many = body.lstrip()[:1] == b"["
+        try:
+            rows = self._records.decode(body) if many else [self._one.decode(body)]
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Refusal(422, **explain(error, self._contract)) from error
+        if not 0 < len(rows) <= MAX_ROWS:
+            raise Refusal(422, error=f"The array holds {len(rows)} records; send 1 to {MAX_ROWS}.")
+        variant = request.headers.get("x-ratchet-variant", "champion")
+        if variant not in VARIANTS:
+            raise Refusal(422, error=f"X-Ratchet-Variant {variant!r} is not known; there are {', '.join(sorted(VARIANTS))}.")
+        release = self._champion.release
+        if release is None:
+            raise Refusal(503, error=f"No model of {self._problem.name!r} has been released yet. Run `ratchet run {self._problem.name}`.")
+        key = request.headers.get("idempotency-key")
+        ids = _ids(key, len(rows))
+        if key is not None and (known := await asyncio.to_thread(self._store.answered, ids)):
+            if len(known) != len(rows):
+                raise Refusal(422, error=f"Idempotency-Key {key!r} was used before for {len(known)} records; now there are {len(rows)}.")
+            return known if many else known[0]
+        entries = self._score(release, rows, ids, variant)
+        await self._log.append(entries)
+        answers = [
+            {
+                "prediction_id": entry["id"],
+                "probability": entry["probability"],
+                "label": entry["label"],
+                "model_version": entry["version"],
+            }
+            for entry in entries
+        ]
+        return answers if many else answers[0]
+
+    def _score(self, release: Release, rows: list[Any], ids: list[str], variant: str) -> list[dict[str, Any]]:
+        columns = {name: [getattr(row, name) for row in rows] for name in self._names}
+        at = now()
+        return [
+            {
+                "id": identity,
+                "problem": self._problem.name,
+                "at": at,
+                "version": release.version,
+                "variant": variant,
+                "propensity": 1.0,
+                "probability": probability,
+                "label": int(probability >= release.threshold),
+                "features": self._encode(row).decode(),
+            }
+            for identity, row, probability in zip(ids, rows, release.scorer.probability(columns).tolist(), strict=True)
+        ]
+
+    # ---- labels
+
+    async def feedback(self, request: Request) -> Any:
+        """Append labels by prediction id."""
+        body = await _body(request)
+        kind: Any = list[Label] if body.lstrip()[:1] == b"[" else Label
+        try:
+            told = msgspec.json.decode(body, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Refusal(422, error=f"{error}; send prediction_id and label, one object or an array.") from error
+        labels: list[Label] = told if isinstance(told, list) else [told]
+        for row, label in enumerate(labels):
+            if label.label not in (0, 1):
+                raise Refusal(422, error=f"Label {label.label} of record {row} is not 0 or 1.", row=row)
+        at = now()
+        entries = [{"prediction_id": x.prediction_id, "at": at, "value": x.label, "provenance": "outcome"} for x in labels]
+        accepted, unknown = await asyncio.to_thread(self._store.add_labels, entries)
+        if unknown:
+            more = f" ({len(unknown)} such ids; the other {len(labels) - len(unknown)} labels were taken)" if len(labels) > 1 else ""
+            raise Refusal(404, error=f"No prediction has the id {unknown[0][:64]!r}{more}.")
+        return {"accepted": accepted, "known": len(labels) - accepted}
+
+
+def _ids(key: str | None, rows: int) -> list[str]:
+    if key is None:
+        return [uuid.uuid4().hex for _ in range(rows)]
+    return [hashlib.blake2b(f"{key}:{row}".encode(), digest_size=16).hexdigest() for row in range(rows)]
+
+
+async def _body(request: Request) -> bytes:
+    """The body, read no further than the limit."""
+    kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refusal(415, error=f"Content-Type {kind!r} is not taken; send application/json.")
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY:
+            raise Refusal(413, error=f"The body is larger than {MAX_BODY // 1024 // 1024} MB; send fewer records at a time.")
+        parts.append(part)
+    if not size:
+        raise Refusal(422, error="The body is empty; send one JSON object of the contract's features, or an array of them.")
+    return b"".join(parts)

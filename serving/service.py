@@ -1,0 +1,31 @@
+"""How does BentoML run the service? Its process model, health pages and metrics, around the routes of app.py."""
+
+from __future__ import annotations
+
+import bentoml
+
+from ratchet.problem import find_problem
+from ratchet.settings import settings
+from serving.app import Service
+
+_service = Service(find_problem(settings().problem, settings().problems), settings())
+_app = _service.app()
+
+
+@bentoml.service(
+    name="prediction",
+    workers=1,
+    traffic={"timeout": 30, "max_concurrency": 1024},
+    logging={"access": {"enabled": False}},
+    metrics={"enabled": True},
+    # Spans are made even at sample rate 0; only this turns them off.
+    tracing={"excluded_urls": ".*"},
+    monitoring={"enabled": False},
+)
+@bentoml.asgi_app(_app, path="/")
+class Prediction:
+    """The prediction service of one problem."""
+
+    async def __is_ready__(self) -> bool:
+        """Whether the log and the route are being followed."""
+        return _service.ready

@@ -1,0 +1,1 @@
+"""DVC: immutable, content-addressed dataset versions. The only room that imports dvc."""

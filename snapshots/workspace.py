@@ -1,0 +1,196 @@
+"""Where do a problem's stages run, and what has DVC recorded of them?
+
+A workspace is a Git and DVC repository of its own, made from the committed dvc.yaml and params.yaml.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+IDENTITY = {
+    f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "ratchet"), ("EMAIL", "ratchet@localhost"))
+}
+
+
+def quiet_environment(home: Path) -> dict[str, str]:
+    """The variables that keep DVC and Git inside `home`: no analytics, no user configuration, no network."""
+    return {
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_STUDIO_OFFLINE": "1",
+        "DVC_SITE_CACHE_DIR": str(home / "dvc" / "site"),
+        "DVC_GLOBAL_CONFIG_DIR": str(home / "dvc" / "global"),
+        "DVC_SYSTEM_CONFIG_DIR": str(home / "dvc" / "system"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+    }
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with a problem's stages, and the home in which its cache settings and remote lie."""
+
+    path: Path
+    home: Path
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """dvc.yaml as plain data."""
+        loaded: dict[str, Any] = yaml.safe_load((self.path / "dvc.yaml").read_text(encoding="utf-8"))
+        return loaded
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """params.yaml as plain data."""
+        loaded: dict[str, Any] = yaml.safe_load((self.path / "params.yaml").read_text(encoding="utf-8"))
+        return loaded
+
+    @property
+    def lock(self) -> str:
+        """dvc.lock as text: the content hash of every input, parameter and output."""
+        return (self.path / "dvc.lock").read_text(encoding="utf-8")
+
+    def digest(self, path: str) -> str:
+        """The content hash of a stage's output. KeyError where no stage has made it."""
+        return digest(self.lock, path)
+
+
+def digest(lock: str, path: str) -> str:
+    """The content hash (md5, as DVC stores it) of an output in the text of a dvc.lock."""
+    for stage in (yaml.safe_load(lock).get("stages") or {}).values():
+        for out in stage.get("outs", []):
+            if out["path"] == path:
+                return str(out["md5"])
+    raise KeyError(path)
+
+
+def create(path: Path, home: Path, files: Sequence[Path], folders: Sequence[Path]) -> Workspace:
+    """Make a problem's workspace, or bring an existing one's definition up to date with the given files and folders.
+
+    The remote is a folder beside the workspaces; nothing is written outside `home`.
+    """
+    os.environ.update(quiet_environment(home))
+    path.mkdir(parents=True, exist_ok=True)
+    for source in files:
+        shutil.copyfile(source, path / source.name)
+    for source in folders:
+        shutil.copytree(source, path / "problem", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    workspace = Workspace(path, home)
+    if not (path / ".git").is_dir():
+        _git(workspace, "init", "-q", "-b", "main", "--template=")
+    if not (path / ".dvc" / "config").is_file():
+        # An interrupted creation leaves a folder without its configuration: make it anew.
+        shutil.rmtree(path / ".dvc", ignore_errors=True)
+        repo_class = _repo_class()
+        with contextlib.closing(repo_class.init(str(path))) as repo, repo.config.edit("repo") as config:
+            config["core"].update(analytics=False, check_update=False, autostage=False, remote="local")
+            config["remote"]["local"] = {"url": str(home / "remote")}
+            config["cache"]["type"] = "copy"
+    _heal(workspace)
+    return workspace
+
+
+def _heal(workspace: Workspace) -> None:
+    """Put back a dvc.lock that was cut off while DVC wrote it: the last one that was committed, or none."""
+    path = workspace.path / "dvc.lock"
+    if not path.exists():
+        return
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        whole = all("cmd" in stage and "outs" in stage for stage in loaded["stages"].values())
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+        whole = False
+    if not whole:
+        path.unlink()
+        _git(workspace, "checkout", "-q", "--", "dvc.lock", check=False)
+
+
+def run_stage(workspace: Workspace, name: str, function: Callable[[], None]) -> bool:
+    """Run a stage's function in process and record it as `dvc repro -s` would; False where nothing changed.
+
+    Outputs are removed first, as `dvc repro` does. Where the function raises, dvc.lock and the outputs stay as they were.
+    """
+    from dvc.repo import lock_repo
+
+    with _open(workspace) as repo:
+        with lock_repo(repo):
+            stage = repo.stage.load_one(str(workspace.path / "dvc.yaml"), name)
+            if not stage.changed():
+                return False
+            known = not stage.changed_stage() and all(out.hash_info for out in stage.outs)
+            stage.remove_outs(ignore_remove=False, force=False)
+        try:
+            function()
+        except Exception:
+            # A stage that failed leaves what the last good run made.
+            if known:
+                repo.checkout([stage.addressing], force=True, allow_missing=True)
+            raise
+        with lock_repo(repo):
+            stage.save(run_cache=False)
+            stage.commit()
+            stage.dump(update_pipeline=False)
+    return True
+
+
+def publish(workspace: Workspace, message: str) -> None:
+    """Push every output to the remote and commit the definition and the lock to the workspace's Git."""
+    with _open(workspace) as repo:
+        repo.push()
+    named = ("dvc.yaml", "dvc.lock", "params.yaml", "problem", "metrics", ".dvc/config", ".dvc/.gitignore", ".dvcignore")
+    there = [name for name in named if (workspace.path / name).exists()]
+    there += [str(p.relative_to(workspace.path)) for p in workspace.path.glob("*/.gitignore") if p.parent.name != ".dvc"]
+    _git(workspace, "add", "--", *there)
+    if _git(workspace, "diff", "--cached", "--quiet", check=False).returncode:
+        _git(workspace, "commit", "-q", "--no-verify", "-m", message)
+
+
+def restore(workspace: Workspace, lock: str, path: str, target: Path) -> None:
+    """Bring back an output as it was when that dvc.lock was written, from the cache or the remote.
+
+    FileNotFoundError where neither holds it any more.
+    """
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    wanted = digest(lock, path)
+    with _open(workspace) as repo:
+        cached = Path(repo.cache.local.oid_to_path(wanted))
+        if not cached.exists():
+            repo.cloud.pull([HashInfo("md5", wanted)], odb=repo.cloud.get_remote_odb(None, "pull"))
+        if not cached.exists():
+            raise FileNotFoundError(f"{path} with content {wanted} is neither in the cache nor in the remote")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name}.draft")
+        shutil.copyfile(cached, draft)
+        os.replace(draft, target)
+
+
+@contextlib.contextmanager
+def _open(workspace: Workspace) -> Iterator[Any]:
+    os.environ.update(quiet_environment(workspace.home))
+    with contextlib.closing(_repo_class()(str(workspace.path))) as repo:
+        yield repo
+
+
+def _repo_class() -> Any:
+    from dvc.repo import Repo
+
+    # DVC sets its own level on import: only what is wrong is worth a person's time.
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+    return Repo
+
+
+def _git(workspace: Workspace, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = ["git", "-C", str(workspace.path), "-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environment |= quiet_environment(workspace.home) | IDENTITY
+    return subprocess.run([*command, *arguments], env=environment, check=check, capture_output=True, text=True)
