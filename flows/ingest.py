@@ -1,0 +1,49 @@
+"""Which rows, and which labels, does the next snapshot start from?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from flows.setting import Setting
+from ratchet.data.batch import conform
+from ratchet.errors import BatchError
+
+
+def from_file(setting: Setting, batch: Path) -> None:
+    """Put a batch into the inbox, with no label but those that its rows bring along."""
+    frame = conform(pd.read_parquet(batch), setting.contract, batch.name)
+    _fill(setting, frame, pd.DataFrame({"row": [], "value": [], "provenance": []}))
+
+
+def from_log(setting: Setting) -> None:
+    """Put the logged predictions whose label is in into the inbox, with every label's latest value.
+
+    BatchError where there is none.
+    """
+    live = setting.store.window(labelled=True)
+    if live.empty:
+        raise BatchError("the log: no prediction has a label yet; there is nothing to learn from.")
+    contract = setting.contract
+    made = {contract.id: live["id"], contract.entity: live["id"]}
+    if contract.time is not None:
+        made[contract.time] = live["at"]
+    made |= {column.name: live[column.name] for column in contract.requested}
+    made[contract.target] = live["truth"]
+    frame = conform(pd.DataFrame(made), contract, "the log")
+    labels = pd.DataFrame({"row": live["id"], "value": live["truth"].astype(float), "provenance": live["provenance"]})
+    _fill(setting, frame, labels)
+
+
+def _fill(setting: Setting, batch: pd.DataFrame, labels: pd.DataFrame) -> None:
+    inbox = setting.root / "inbox"
+    inbox.mkdir(exist_ok=True)
+    made = setting.root / "data" / "snapshot.parquet"
+    previous = pd.read_parquet(made) if made.exists() else batch.head(0).assign(cohort=pd.Series(dtype="int64"))
+    typed = labels.astype({"row": object, "value": float, "provenance": object})
+    for name, frame in (("previous", previous), ("labels", typed), ("batch", batch)):
+        draft = inbox / f".{name}.draft"
+        frame.to_parquet(draft, index=False)
+        os.replace(draft, inbox / f"{name}.parquet")

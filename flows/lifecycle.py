@@ -1,0 +1,269 @@
+"""How does a generation come to be? Ingest, the stages of dvc.yaml, track, compare, decide, promote, load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from flows import ingest
+from flows.compare import Comparison, compare_with
+from flows.promotion import promote, reconcile
+from flows.setting import Setting
+from flows.stages import STAGES, labelled, scorer
+from flows.track import track
+from load_tests import run as load_test
+from ratchet.check import Check, from_dict
+from ratchet.data.encoding import Encoder
+from ratchet.decision import Decision, decide, digest, gate
+from ratchet.errors import BatchError
+from ratchet.generation import Generation
+from ratchet.release import Release, read, write
+from ratchet.report.card import card, checks_table
+from ratchet.request import records
+from ratchet.settings import ROOT
+from snapshots.workspace import publish, run_stage
+
+PROBES = 20
+REFERENCE_ROWS = 5000
+LOAD_RECORDS = 500
+
+
+def _name() -> str:
+    parameters = flow_run.parameters
+    return f"{Path(parameters['problem']).name}: new generation, started by {parameters['trigger']}"
+
+
+@flow(name="lifecycle", flow_run_name=_name)
+def lifecycle(
+    problem: str, batch: str | None = None, trigger: str = "a person", drift: list[dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Make one generation of a problem and let the gate decide.
+
+    `batch` is the path of a Parquet batch; None takes the labelled rows of the log. `trigger` says who or what
+    started it; `drift` are the checks that did. Returns the decision, the version and the facts of the run. The
+    same rows, parameters and code make the same generation once, however often this is called.
+    """
+    setting = Setting.of(problem)
+    with setting.store.exclusive(f"lifecycle-{setting.problem.name}") as free:
+        if not free:
+            return _superseded(setting, trigger)
+        champion = reconcile(setting)
+        fill_inbox(setting, batch)
+        for stage in setting.workspace.definition["stages"]:
+            run_one.with_options(name=stage)(setting, stage, Path(batch).name if batch else "the log")
+        publish(setting.workspace, f"{setting.problem.name}: {trigger}")
+        return _decide(setting, champion, trigger, [from_dict(item) for item in drift or []])
+
+
+@task(name="ingest", cache_policy=NO_CACHE)
+def fill_inbox(setting: Setting, batch: str | None) -> None:
+    """Put the next rows and labels where the first stage finds them."""
+    if batch is None:
+        ingest.from_log(setting)
+    else:
+        ingest.from_file(setting, Path(batch))
+
+
+@task(cache_policy=NO_CACHE)
+def run_one(setting: Setting, stage: str, origin: str) -> bool:
+    """Run a stage of dvc.yaml, unless DVC knows that nothing changed."""
+    try:
+        ran = run_stage(setting.workspace, stage, lambda: STAGES[stage](setting.root))
+    except BatchError as error:
+        raise BatchError(str(error).replace("batch:", f"{origin}:", 1)) from error
+    get_run_logger().info("%s: %s", stage, "done and recorded in dvc.lock" if ran else "unchanged since dvc.lock was written, skipped")
+    return ran
+
+
+def _superseded(setting: Setting, trigger: str) -> dict[str, Any]:
+    reason = "another run is making a generation of this problem already"
+    decision = decide("superseded", trigger, [reason], {"trigger": trigger, "flow_run": str(flow_run.id)})
+    setting.store.record(decision)
+    return {"action": decision.action, "decision": decision.id, "version": None}
+
+
+def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Check]) -> dict[str, Any]:
+    generation = describe(setting, champion, trigger)
+    made = setting.tracker.version_of(generation.identity)
+    if made is not None:
+        # Made before, by a run that may have been cut short: it is judged against the parent that it had then.
+        generation = Generation(**{**generation.__dict__, "parent": made.tags.get("parent"), "trigger": made.tags["trigger"]})
+    evaluation = json.loads((setting.root / "metrics/evaluation.json").read_text(encoding="utf-8"))
+    releases = setting.settings.releases / setting.problem.name
+    parent = read(releases / generation.parent) if generation.parent else None
+    comparison = compare.with_options(name="compare with champion")(setting, parent, evaluation["picked"])
+    checks = [from_dict(item) for item in evaluation["checks"]] + comparison.checks
+    run_id, version = record.with_options(name="track and register")(setting, generation, evaluation, checks, comparison, drift)
+    inputs = {
+        "generation": generation.identity,
+        "parent": generation.parent,
+        "trigger": generation.trigger,
+        "checks": digest([[c.name, c.verdict, c.value, c.limit] for c in checks]),
+    }
+    decision = gate(checks, f"version {version}", inputs)
+    setting.store.record(decision)
+    for reason in decision.reasons:
+        get_run_logger().info("%s version %s: %s", decision.action, version, reason)
+    _explain(setting, generation, version, run_id, decision, checks, evaluation, comparison)
+    # A refused generation is released too, but not routed to: a person may overrule the gate.
+    release = make_release.with_options(name="release")(setting, generation, version, evaluation)
+    load: dict[str, Any] | None = None
+    if decision.action == "promote":
+        go_live.with_options(name="route and verify")(setting, release, decision)
+        load = put_under_load.with_options(name="load test")(setting, version, run_id)
+    setting.tracker.tag(run_id, {"decision": decision.action, "decision_id": decision.id})
+    setting.tracker.finish(run_id)
+    return {
+        "action": decision.action,
+        "decision": decision.id,
+        "reasons": list(decision.reasons),
+        "version": version,
+        "run_id": run_id,
+        "generation": generation.identity,
+        "errors": comparison.errors,
+        "error_groups": comparison.groups,
+        "load": load,
+    }
+
+
+def describe(setting: Setting, parent: str | None, trigger: str) -> Generation:
+    """Where the generation in the workspace comes from."""
+    rows, _ = labelled(setting.root, setting.contract)
+    counts = rows["provenance"].value_counts().sort_index()
+    return Generation(
+        problem=setting.problem.name,
+        parent=parent,
+        snapshot=setting.workspace.digest("data/snapshot.parquet"),
+        parameters=digest(setting.workspace.parameters),
+        code=code_version(),
+        trigger=trigger,
+        labels=tuple((str(name), int(count)) for name, count in counts.items()),
+    )
+
+
+def code_version() -> str:
+    """The commit of this checkout, marked where it has changes of its own."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else "not under version control"
+
+
+@task(cache_policy=NO_CACHE)
+def compare(setting: Setting, parent: Release | None, picked: str) -> Comparison:
+    """Compare with the champion, error by error."""
+    return compare_with(setting, parent, picked)
+
+
+@task(cache_policy=NO_CACHE)
+def record(
+    setting: Setting,
+    generation: Generation,
+    evaluation: dict[str, Any],
+    checks: list[Check],
+    comparison: Comparison,
+    drift: list[Check],
+) -> tuple[str, str]:
+    """Write the generation to MLflow; its run and its version."""
+    return track(setting, generation, evaluation, checks, comparison, drift)
+
+
+@task(cache_policy=NO_CACHE)
+def make_release(setting: Setting, generation: Generation, version: str, evaluation: dict[str, Any]) -> Release:
+    """Make the immutable folder that the service answers from."""
+    contract, picked = setting.contract, evaluation["picked"]
+    rows, sides = labelled(setting.root, contract)
+    test, trained = rows[sides == "test"], rows[sides == "train"]
+    probed = test.head(PROBES)
+    answers = scorer(setting.root, picked).probability(probed)
+    requests = records(probed, contract)
+    return write(
+        setting.settings.releases,
+        version=version,
+        graph=(setting.root / "trained" / f"{picked}.onnx").read_bytes(),
+        encoder=Encoder.from_dict(json.loads((setting.root / "trained/encoder.json").read_text(encoding="utf-8"))),
+        contract=contract,
+        threshold=setting.problem.threshold,
+        probe=[{"request": request, "probability": float(p)} for request, p in zip(requests, answers, strict=True)],
+        reference=trained[[c.name for c in contract.features]].sample(min(REFERENCE_ROWS, len(trained)), random_state=0),
+        facts={
+            "family": picked,
+            "generation": generation.identity,
+            "parent": generation.parent,
+            "released": evaluation["released"],
+            "lock": setting.workspace.lock,
+        },
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def go_live(setting: Setting, release: Release, decision: Decision) -> None:
+    """Route to the release, verify what it answers, move the alias."""
+    promote(setting, release, decision)
+
+
+@task(cache_policy=NO_CACHE)
+def put_under_load(setting: Setting, version: str, run_id: str) -> dict[str, Any] | None:
+    """Let Locust ask the live service, and put its numbers beside the version."""
+    if setting.problem.load.seconds == 0:
+        return None
+    rows = pd.read_parquet(setting.root / "data/accepted.parquet").head(LOAD_RECORDS)
+    folder = setting.settings.home / "load" / setting.problem.name / version
+    result = load_test.run(setting.settings.service_url, records(rows, setting.contract), setting.problem.load, folder)
+    checks = load_test.verdict(result, setting.problem.load)
+    setting.tracker.metrics(run_id, {f"load_{name}": value for name, value in result.as_dict().items()})
+    setting.tracker.file(run_id, result.report, "load")
+    tags = {f"load_{name}": f"{value:g}" for name, value in result.as_dict().items()}
+    setting.tracker.annotate(version, tags | {check.name.replace(":", "_"): check.verdict for check in checks})
+    create_table_artifact(
+        key=_key(setting, "load"),
+        table=[{"check": c.name, "verdict": c.verdict, "reason": c.reason} for c in checks]
+        + [{"check": k, "reason": str(v)} for k, v in result.as_dict().items()],
+        description=f"Load test of version {version}",
+    )
+    return {**result.as_dict(), "answered": result.answered, "version": version}
+
+
+def _explain(
+    setting: Setting,
+    generation: Generation,
+    version: str,
+    run_id: str,
+    decision: Decision,
+    checks: list[Check],
+    evaluation: dict[str, Any],
+    comparison: Comparison,
+) -> None:
+    """The card and the decision, on the pages of MLflow and Prefect."""
+    tracker, base = setting.tracker, setting.settings.mlflow_tracking_uri
+    text = card(setting.problem, version, generation, decision, checks, evaluation, comparison.errors)
+    tracker.texts(run_id, {"card.md": text})
+    tracker.describe(run_id, text)
+    tags = {"decision": decision.action, "decision_id": decision.id, "reasons": "; ".join(decision.reasons)[:4000]}
+    tracker.annotate(version, tags, text)
+    create_table_artifact(
+        key=_key(setting, "checks"),
+        table=[
+            {"check": c.name, "verdict": c.verdict, "value": c.value, "limit": c.limit, "rows": c.n, "reason": c.reason} for c in checks
+        ],
+        description=f"Release checks of version {version}",
+    )
+    links = f"[MLflow run]({tracker.run_url(run_id, base)}) · [version {version}]({tracker.version_url(version, base)})"
+    why = "\n".join(f"- {reason}" for reason in decision.reasons)
+    create_markdown_artifact(
+        key=_key(setting, "decision"),
+        markdown=f"## {decision.action}: version {version}\n\nDecision `{decision.id}` · {links}\n\n{why}\n\n{checks_table(checks)}",
+        description=f"The gate's decision on version {version}",
+    )
+    create_link_artifact(key=_key(setting, "mlflow"), link=tracker.run_url(run_id, base), link_text=f"Version {version} in MLflow")
+
+
+def _key(setting: Setting, what: str) -> str:
+    return f"{setting.problem.name}-{what}".replace("_", "-").lower()

@@ -1,0 +1,143 @@
+"""What does the log say of the champion, and what is to be done about it?"""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+from prefect.events.worker import EventsWorker
+from prefect.runtime import flow_run
+
+from flows.promotion import reconcile
+from flows.setting import Setting
+from ratchet.check import Check
+from ratchet.decision import Decision, watch
+from ratchet.monitoring.data_drift import data_drift
+from ratchet.monitoring.decay import decay
+from ratchet.monitoring.validity import validity
+from ratchet.release import Release, read
+
+RETRAIN_REQUESTED = "ratchet.retrain.requested"
+
+
+def _name() -> str:
+    return f"watch {Path(flow_run.parameters['problem']).name}"
+
+
+@flow(name="monitor", flow_run_name=_name)
+def monitor(problem: str) -> dict[str, Any]:
+    """Check the newest window of the log, decide, and ask for retraining by an event where the policy says so.
+
+    Returns the decision and its checks. Run twice on the same log, it decides the same thing under the same id.
+    """
+    setting = Setting.of(problem)
+    version = reconcile(setting)
+    if version is None:
+        return {"action": None, "decision": None, "checks": [], "reasons": ["no model has been released yet"]}
+    release = read(setting.settings.releases / setting.problem.name / version)
+    checks, decision = examine.with_options(name="check the window")(setting, release)
+    setting.store.record(decision)
+    for reason in decision.reasons:
+        get_run_logger().info("%s: %s", decision.action, reason)
+    _show(setting, version, decision, checks)
+    event = None
+    if decision.action == "retrain" and not _outcome(setting, decision.id):
+        event = ask(setting, decision)
+    return {
+        "action": decision.action,
+        "decision": decision.id,
+        "reasons": list(decision.reasons),
+        "checks": [check.as_dict() for check in checks],
+        "inputs": decision.evidence["inputs"],
+        "event_id": event,
+    }
+
+
+@task(cache_policy=NO_CACHE)
+def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
+    """Run every monitor on the champion's newest window, and apply the policy."""
+    store, problem, contract = setting.store, setting.problem, setting.contract
+    window = store.window(newest=problem.watch.window, version=release.version)
+    checks = [validity(problem, contract, release.reference, window), *data_drift(problem, contract, release.reference, window)]
+    onset, used = _onset(setting, release.version, _drifted([check.as_dict() for check in checks]))
+    labelled = store.window(newest=problem.watch.window, version=release.version, labelled=True, after=onset - 1)
+    truth = labelled["truth"].to_numpy(float)
+    told = release.facts["released"]
+    checks.append(decay(problem, labelled["probability"].to_numpy(float), truth, told["mean"], told["error"]))
+    fresh = int((labelled["seq"] > used).sum())
+    inputs = {
+        "version": release.version,
+        "from": int(window["seq"].min()) if len(window) else 0,
+        "to": int(window["seq"].max()) if len(window) else 0,
+        "onset": onset,
+        "labels": len(labelled),
+        "labels_to": int(labelled["seq"].max()) if len(labelled) else 0,
+        "paused": store.paused,
+    }
+    short = max(0, problem.watch.min_labels - fresh)
+    return checks, watch(checks, f"version {release.version}", inputs, paused=store.paused, labels_short=short)
+
+
+def _onset(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
+    """The log's place where the champion's new population begins, and up to which label earlier retraining learned.
+
+    The new population begins after the last window that did not drift; without drift every row counts.
+    """
+    mine = [
+        entry for entry in setting.store.decisions("skip", "wait", "retrain", "block") if entry.evidence["inputs"].get("version") == version
+    ]
+    used = max((e.evidence["inputs"]["labels_to"] for e in mine if e.action == "retrain" and _outcome(setting, e.id)), default=0)
+    if not drifting:
+        return 1, used
+    quiet = [e.evidence["inputs"]["to"] for e in mine if not _drifted(e.evidence["checks"])]
+    return max(quiet, default=0) + 1, used
+
+
+def _drifted(checks: list[dict[str, Any]]) -> bool:
+    return any(check["name"].startswith("data_drift") and check["verdict"] == "fail" for check in checks)
+
+
+def _outcome(setting: Setting, decision: str) -> bool:
+    """Whether a generation was made for that decision already."""
+    done = setting.store.decisions("promote", "refuse", "undecided")
+    return any(entry.evidence["inputs"].get("trigger") == f"decision {decision}" for entry in done)
+
+
+def ask(setting: Setting, decision: Decision) -> str:
+    """Emit the event that Prefect's automation answers by starting the retraining deployment; its id."""
+    event = emit_event(
+        event=RETRAIN_REQUESTED,
+        resource={
+            "prefect.resource.id": f"ratchet.problem.{setting.problem.name}",
+            "prefect.resource.name": setting.problem.name,
+        },
+        payload={"problem": str(setting.folder.path), "decision_id": decision.id, "reasons": list(decision.reasons)},
+        id=uuid.uuid5(uuid.NAMESPACE_URL, f"ratchet:{decision.id}:{flow_run.id}"),
+    )
+    if event is None:
+        raise RuntimeError("Prefect's events are switched off, so no retraining can be asked for. Set PREFECT_API_URL.")
+    # The process may end right after this: the event must have left it.
+    EventsWorker.instance().wait_until_empty()
+    return str(event.id)
+
+
+def _show(setting: Setting, version: str, decision: Decision, checks: list[Check]) -> None:
+    key = setting.problem.name.replace("_", "-")
+    create_table_artifact(
+        key=f"{key}-watch",
+        table=[
+            {"check": c.name, "verdict": c.verdict, "value": c.value, "limit": c.limit, "rows": c.n, "reason": c.reason} for c in checks
+        ],
+        description=f"The checks of version {version}'s newest window",
+    )
+    why = "\n".join(f"- {reason}" for reason in decision.reasons)
+    create_markdown_artifact(
+        key=f"{key}-watch-decision",
+        markdown=f"## {decision.action}: version {version}\n\nDecision `{decision.id}`\n\n{why}",
+        description="What the policy made of the checks",
+    )

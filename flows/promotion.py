@@ -1,0 +1,98 @@
+"""How does a version come to answer? Release, probe, route, verify, then the alias; and back where it fails."""
+
+from __future__ import annotations
+
+import time
+
+import httpx
+
+from flows.setting import Setting
+from ratchet.decision import Decision, decide
+from ratchet.errors import ReleaseError, StackError
+from ratchet.release import TOLERANCE, Release, read
+
+PICKED_UP_WITHIN = 30.0
+
+
+def promote(setting: Setting, release: Release, decision: Decision) -> None:
+    """Let a release answer. A crash at any point is healed by doing it again, or by `reconcile`.
+
+    ReleaseError where the release, or the live service, does not answer as it was probed; the route is then set
+    back to what answered before, and that is verified.
+    """
+    store = setting.store
+    release.answer_probe()
+    before = store.route()
+    if before is None or before.champion != release.version:
+        store.set_route(release.version, decision.id)
+    try:
+        verify(setting, release)
+    except ReleaseError as error:
+        back_to = _previous(setting, release.version)
+        if back_to is not None:
+            inputs = {"failed": release.version, "decision": decision.id, "back_to": back_to}
+            undone = decide("roll_back", f"version {release.version}", [str(error)], inputs)
+            store.record(undone)
+            store.set_route(back_to, undone.id)
+            verify(setting, read(release.path.parent / back_to))
+            store.set_route(back_to, undone.id, verified=True)
+        raise
+    route = store.route()
+    if route is None or not route.verified:
+        store.set_route(release.version, decision.id, verified=True)
+    setting.tracker.set_champion(release.version)
+
+
+def verify(setting: Setting, release: Release) -> None:
+    """Ask the live service the release's probe until that version answers, and compare every answer.
+
+    ReleaseError where another version goes on answering, or an answer differs; StackError where nothing answers.
+    """
+    url = f"{setting.settings.service_url}/predict"
+    requests = [item["request"] for item in release.probe]
+    deadline = time.monotonic() + PICKED_UP_WITHIN
+    last = "nothing answered"
+    while time.monotonic() < deadline:
+        try:
+            response = httpx.post(url, json=requests, headers={"X-Ratchet-Variant": "probe"}, timeout=10)
+        except httpx.TransportError as error:
+            last = f"the service at {setting.settings.service_url} does not answer ({error}); start it with `ratchet up`"
+            time.sleep(0.25)
+            continue
+        if response.status_code == 200:
+            answers = response.json()
+            if {answer["model_version"] for answer in answers} == {release.version}:
+                _compare(release, answers)
+                return
+            last = f"version {answers[0]['model_version']} goes on answering"
+        elif response.status_code != 503:
+            raise ReleaseError(f"{release.path}: the service refuses its probe: {response.text}")
+        else:
+            last = response.json()["error"]
+        time.sleep(0.1)
+    if "does not answer" in last:
+        raise StackError(f"Version {release.version} cannot go live: {last}.")
+    raise ReleaseError(f"Version {release.version} did not come to answer within {PICKED_UP_WITHIN:.0f} s: {last}.")
+
+
+def reconcile(setting: Setting) -> str | None:
+    """Make MLflow's alias agree with the route, which is the truth about what answers; the champion's version."""
+    route = setting.store.route()
+    if route is None:
+        return None
+    if setting.tracker.champion() != route.champion and route.verified:
+        setting.tracker.set_champion(route.champion)
+    return route.champion
+
+
+def _previous(setting: Setting, version: str) -> str | None:
+    earlier = [route.champion for route in setting.store.routes() if route.champion != version and route.verified]
+    return earlier[-1] if earlier else None
+
+
+def _compare(release: Release, answers: list[dict[str, float]]) -> None:
+    for row, (item, answer) in enumerate(zip(release.probe, answers, strict=True), start=1):
+        if not abs(item["probability"] - answer["probability"]) <= TOLERANCE:
+            raise ReleaseError(
+                f"Version {release.version}: live answer {row} is {answer['probability']:.6f}, probed {item['probability']:.6f}."
+            )

@@ -1,0 +1,52 @@
+"""What happens when retraining is asked for? A generation is made, once, for the decision that asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
+
+from flows.lifecycle import lifecycle
+from flows.setting import Setting
+from ratchet.check import from_dict
+from ratchet.decision import decide
+
+
+@flow(name="retrain", flow_run_name="retrain for decision {decision_id}")
+def retrain(problem: str, decision_id: str, reasons: list[str], event_id: str) -> dict[str, Any]:
+    """Make a generation from the log's labelled rows, because of a decision of the monitor.
+
+    A second run for the same decision, or one while another is at work, records that it was superseded.
+    """
+    setting = Setting.of(problem)
+    trigger = f"decision {decision_id}"
+    why = "\n".join(f"- {reason}" for reason in reasons)
+    create_markdown_artifact(
+        key=f"{setting.problem.name.replace('_', '-')}-retrain-reasons",
+        markdown=f"## Why this retraining was started\n\nEvent `{event_id}`, decision `{decision_id}`\n\n{why}",
+        description="The monitor's reasons",
+    )
+    for reason in reasons:
+        get_run_logger().info("asked for by decision %s: %s", decision_id, reason)
+    asked = setting.store.decision(decision_id)
+    done = [
+        entry for entry in setting.store.decisions("promote", "refuse", "undecided") if entry.evidence["inputs"].get("trigger") == trigger
+    ]
+    if done and not _cut_short(setting, done[-1].subject):
+        reason = f"decision {decision_id} has been answered by {done[-1].id} ({done[-1].action} {done[-1].subject})"
+        inputs = {"trigger": trigger, "flow_run": str(flow_run.id)}
+        setting.store.record(decide("superseded", trigger, [reason], inputs))
+        return {"action": "superseded", "version": None}
+    checks = [item for item in (asked.evidence["checks"] if asked else []) if from_dict(item)]
+    return lifecycle(problem, None, trigger, checks)
+
+
+def _cut_short(setting: Setting, subject: str) -> bool:
+    """Whether a promotion was decided, but the version does not answer yet."""
+    version = subject.removeprefix("version ")
+    decided = [e for e in setting.store.decisions("promote", "roll_back") if e.subject == subject]
+    if not decided or decided[-1].action != "promote":
+        return False
+    return not any(route.champion == version and route.verified for route in setting.store.routes())

@@ -1,0 +1,58 @@
+"""What does a flow work with? A problem's folder, its store, its tracker, its workspace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from models.tracking import Tracker
+from ratchet.contract import Contract
+from ratchet.problem import Folder, Problem, find_problem
+from ratchet.settings import ROOT, Settings, settings
+from ratchet.store import Store
+from snapshots.workspace import Workspace, create
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One problem in one environment; what is expensive is opened on first use."""
+
+    folder: Folder
+    settings: Settings
+
+    @staticmethod
+    def of(problem: str) -> Setting:
+        """The setting of a problem, by its name or the path of its folder."""
+        return Setting(find_problem(problem, settings().problems), settings())
+
+    @property
+    def problem(self) -> Problem:
+        """The frame."""
+        return self.folder.problem
+
+    @property
+    def contract(self) -> Contract:
+        """The contract."""
+        return self.folder.contract
+
+    @cached_property
+    def store(self) -> Store:
+        """The ledger, route, log and labels."""
+        return Store(self.settings.store_url, self.problem.name)
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """MLflow's runs and versions."""
+        return Tracker(self.settings.mlflow_tracking_uri, self.problem.name)
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """The Git and DVC repository of the stages, with today's definition."""
+        path = self.settings.workspace(self.problem.name)
+        return create(path, self.settings.home, [ROOT / "dvc.yaml", ROOT / "params.yaml"], [self.folder.path])
+
+    @property
+    def root(self) -> Path:
+        """The workspace's folder."""
+        return self.workspace.path

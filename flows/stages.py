@@ -1,0 +1,173 @@
+"""What does each stage of dvc.yaml do? One function each, run by `dvc repro` and, in process, by the flows.
+
+Outputs hold no times and no ids of runs, so that the same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from ratchet.contract import Contract
+from ratchet.data.encoding import Encoder
+from ratchet.errors import BatchError, RatchetError
+from ratchet.problem import Folder
+
+COHORT = "cohort"
+PROVENANCE = "provenance"
+
+
+def validate(root: Path) -> None:
+    """Divide the batch in the inbox into accepted rows and quarantine."""
+    from expectations.validate import validate as divide
+
+    contract = Folder(root / "problem").contract
+    found = divide(pd.read_parquet(root / "inbox/batch.parquet"), contract, "batch")
+    _write(found.accepted, root / "data/accepted.parquet")
+    _write(found.quarantined, root / "data/quarantine.parquet")
+    _write_json(found.summary, root / "metrics/validation.json")
+
+
+def snapshot(root: Path) -> None:
+    """Add the accepted rows to the previous snapshot, and join every row's latest label with its provenance.
+
+    A row id that is there already is not added again. `cohort` counts the batches, from 1.
+    """
+    contract = Folder(root / "problem").contract
+    previous = pd.read_parquet(root / "inbox/previous.parquet")
+    accepted = pd.read_parquet(root / "data/accepted.parquet")
+    labels = pd.read_parquet(root / "inbox/labels.parquet").drop_duplicates("row", keep="last").set_index("row")
+    fresh = accepted[~accepted[contract.id].isin(set(previous[contract.id]))].copy()
+    fresh[COHORT] = int(previous[COHORT].max()) + 1 if len(previous) else 1
+    fresh[PROVENANCE] = np.where(fresh[contract.target].notna(), "outcome", None)
+    rows = pd.concat([previous, fresh], ignore_index=True) if len(previous) else fresh.reset_index(drop=True)
+    told = rows[contract.id].map(labels["value"])
+    rows[contract.target] = told.where(told.notna(), rows[contract.target]).astype(float)
+    source = rows[contract.id].map(labels["provenance"])
+    rows[PROVENANCE] = source.where(source.notna(), rows[PROVENANCE]).astype(object)
+    _write(rows, root / "data/snapshot.parquet")
+
+
+def split(root: Path) -> None:
+    """Put every row on its side, by its entity."""
+    from ratchet.data.splits import split as sides
+
+    contract = Folder(root / "problem").contract
+    rows = pd.read_parquet(root / "data/snapshot.parquet", columns=list({contract.id, contract.entity}))
+    made = pd.DataFrame({"row": rows[contract.id], "side": sides(rows[contract.entity])})
+    _write(made, root / "data/split.parquet")
+
+
+def train(root: Path) -> None:
+    """Train, calibrate and export every family on the labelled rows."""
+    from models.train import train as make
+
+    folder, params = Folder(root / "problem"), _params(root)
+    rows, sides = labelled(root, folder.contract)
+    encoder, candidates = make(rows, sides, folder.contract, folder.problem.threshold, params["train"], params["seed"])
+    made: dict[str, Any] = {}
+    (root / "trained").mkdir(exist_ok=True)
+    for candidate in candidates:
+        (root / "trained" / f"{candidate.family}.onnx").write_bytes(candidate.graph)
+        facts = {key: getattr(candidate, key) for key in ("slope", "intercept", "gap", "flips", "exportable", "stopped", "curves")}
+        made[candidate.family] = facts
+    _write_json(encoder.as_dict(), root / "trained/encoder.json")
+    _write_json(made, root / "trained/training.json")
+
+
+def evaluate(root: Path) -> None:
+    """Pick a family on the select rows, and ask on the test rows every question that needs no champion."""
+    from ratchet.evaluation.calibration import calibration
+    from ratchet.evaluation.fairness import fairness
+    from ratchet.evaluation.loss import per_row
+    from ratchet.evaluation.performance import beats_rule, not_worse_than_simple, scores
+
+    folder, params = Folder(root / "problem"), _params(root)
+    problem, contract = folder.problem, folder.contract
+    rows, sides = labelled(root, contract)
+    training = json.loads((root / "trained/training.json").read_text(encoding="utf-8"))
+    select, test = rows[sides == "select"], rows[sides == "test"].reset_index(drop=True)
+    truth = test[contract.target].to_numpy(float)
+    answers = {family: scorer(root, family).probability(test) for family in training}
+    answers["rule"] = folder.rule(test)
+    families = {}
+    for family in training:
+        chosen = scores(problem, scorer(root, family).probability(select), select[contract.target].to_numpy(float))
+        families[family] = {"select": chosen, "test": scores(problem, answers[family], truth)}
+    eligible = [family for family in training if training[family]["exportable"]]
+    if not eligible:
+        raise BatchError("No family's export decides as its native model does; none can be a candidate.")
+    picked = min(eligible, key=lambda family: families[family]["select"][params["select_by"]])
+    simple = answers.get("logistic")
+    checks = [beats_rule(problem, answers[picked], answers["rule"], truth)]
+    if simple is not None:
+        checks.append(not_worse_than_simple(problem, answers[picked], simple, truth))
+    checks.append(calibration(problem, answers[picked], truth, params["seed"]))
+    checks += [fairness(problem, answers[picked], truth, test[column.name]) for column in contract.protected]
+    losses = per_row(problem, answers[picked], truth)
+    facts = {
+        "picked": picked,
+        "select_by": params["select_by"],
+        "families": families,
+        "rule": scores(problem, answers["rule"], truth),
+        "rows": {"labelled": len(rows)} | {side: int((sides == side).sum()) for side in ("train", "tune", "select", "test")},
+        "released": {"mean": float(losses.mean()), "error": float(losses.std(ddof=1) / np.sqrt(len(losses)))},
+        "checks": [check.as_dict() for check in checks],
+    }
+    kept = test[[contract.id, COHORT, *(column.name for column in contract.protected)]]
+    _write(kept.assign(truth=truth, **answers), root / "data/scores.parquet")
+    _write_json(facts, root / "metrics/evaluation.json")
+
+
+STAGES: dict[str, Callable[[Path], None]] = {
+    "validate": validate,
+    "snapshot": snapshot,
+    "split": split,
+    "train": train,
+    "evaluate": evaluate,
+}
+
+
+def labelled(root: Path, contract: Contract) -> tuple[pd.DataFrame, np.ndarray]:
+    """The snapshot's labelled rows and their sides, shape (n,)."""
+    rows = pd.read_parquet(root / "data/snapshot.parquet")
+    sides = pd.read_parquet(root / "data/split.parquet")["side"].to_numpy()
+    known = rows[contract.target].notna().to_numpy()
+    return rows[known].reset_index(drop=True), sides[known]
+
+
+def scorer(root: Path, family: str) -> Any:
+    """A trained family, ready to answer."""
+    from ratchet.scoring import Scorer
+
+    encoder = Encoder.from_dict(json.loads((root / "trained/encoder.json").read_text(encoding="utf-8")))
+    return Scorer((root / "trained" / f"{family}.onnx").read_bytes(), encoder)
+
+
+def _params(root: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    return loaded
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(path, index=False)
+
+
+def _write_json(value: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        STAGES[sys.argv[1]](Path.cwd())
+    except RatchetError as error:
+        sys.exit(f"{sys.argv[1]}: {error}")

@@ -1,0 +1,166 @@
+"""What happened? The facts of a demonstration, gathered from the store, MLflow and its journal."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flows.compare import Comparison, compare_with
+from flows.setting import Setting
+from flows.track import plots
+from ratchet.check import from_dict
+from ratchet.evaluation.loss import per_row
+from ratchet.release import read
+from ratchet.report import figures
+from ratchet.report.page import render
+
+WATCHES = ("quiet watch", "first alarm", "second alarm", "third alarm")
+
+
+def tell_story(setting: Setting, journal: dict[str, Any], reports: Path) -> dict[str, Any]:
+    """Write summary.json and index.html under `reports`; the summary."""
+    reports.mkdir(parents=True, exist_ok=True)
+    evaluation = json.loads((setting.root / "metrics/evaluation.json").read_text(encoding="utf-8"))
+    parent = setting.tracker.versions()[-1].tags.get("parent")
+    release = read(setting.settings.releases / setting.problem.name / parent) if parent else None
+    comparison = compare_with(setting, release, evaluation["picked"])
+    summary = summarise(setting, journal, comparison)
+    _write(reports / "summary.json", json.dumps(summary, indent=1))
+    checks = [from_dict(item) for item in evaluation["checks"]] + comparison.checks
+    alarm = [from_dict(item) for item in journal["third alarm"]["checks"]]
+    pictures = plots(setting, evaluation, comparison, checks, alarm)
+    pictures = {"timeline": _timeline(setting, journal)} | pictures
+    entries = [entry.__dict__ for entry in setting.store.decisions()]
+    page = render(
+        setting.problem,
+        summary,
+        watches=[journal[name] for name in WATCHES],
+        checks=checks,
+        drift=alarm,
+        decisions=entries,
+        pictures={name: figures.svg(figure) for name, figure in pictures.items()},
+        links=links(setting, journal),
+        steps=journal["steps"],
+    )
+    _write(reports / "index.html", page)
+    return summary
+
+
+def summarise(setting: Setting, journal: dict[str, Any], comparison: Comparison) -> dict[str, Any]:
+    """The facts of the run as plain data."""
+    first, alarm, retraining = journal["first"], journal["first alarm"], journal["retraining"]
+    asked = ("stable", "drifted", "more drifted", "after")
+    answered = len({identity for name in asked for identity in journal[name]["ids"]})
+    counts = setting.store.counts()
+    loads = [load for load in (first["load"], _load(setting)) if load]
+    return {
+        "problem": setting.problem.name,
+        "source": journal["run"]["source"],
+        "rows": {name: first["rows"][name] for name in ("received", "accepted", "quarantined")},
+        "quarantine": first["rows"]["reasons"],
+        "generations": generations(setting),
+        "load": {name: first["load"][name] for name in ("requests", "failures", "p50_ms", "p99_ms", "rps")} if first["load"] else None,
+        "drift": {
+            "injected_at_prediction": journal["drifted"]["began_at"],
+            "detected_at_prediction": alarm["at_prediction"],
+            "checks": [{name: check[name] for name in ("name", "verdict", "value", "limit")} for check in alarm["checks"]],
+        },
+        "retrain": {name: retraining[name] for name in ("event_id", "flow_run_id", "reasons")},
+        "errors": {name: (comparison.errors or {}).get(name) for name in ("inherited", "introduced", "fixed")},
+        "error_costs": comparison.error_costs,
+        "predictions": {
+            "answered": answered,
+            "logged": counts.get("champion", 0),
+            "load_answered": sum(load["answered"] for load in loads),
+            "load_logged": counts.get("load", 0),
+            "probes_logged": counts.get("probe", 0),
+        },
+        "live": _live(setting, journal),
+        "decisions": [{"id": e.id, "action": e.action, "subject": e.subject} for e in setting.store.decisions()],
+        "seconds": round(journal["seconds"], 1),
+    }
+
+
+def generations(setting: Setting) -> list[dict[str, Any]]:
+    """Every registered version, oldest first."""
+    return [
+        {
+            "version": item.version,
+            "parent": item.tags.get("parent"),
+            "snapshot": item.tags["snapshot"],
+            "family": item.tags["family"],
+            "metric": item.tags["metric"],
+            "value": float(item.tags["value"]),
+            "baseline_value": float(item.tags["baseline_value"]),
+            "alias": item.aliases[0] if item.aliases else None,
+            "decision": item.tags.get("decision"),
+        }
+        for item in setting.tracker.versions()
+    ]
+
+
+def links(setting: Setting, journal: dict[str, Any]) -> dict[str, str]:
+    """Where the pages stand while the stack is up."""
+    base, prefect = setting.settings.mlflow_tracking_uri, setting.settings.prefect_ui
+    made = {f"version {v.version} in MLflow": setting.tracker.version_url(v.version, base) for v in setting.tracker.versions()}
+    return {
+        "MLflow": f"{base}/#/experiments/{setting.tracker.experiment_id}/runs",
+        "Prefect": f"{prefect}/runs",
+        "retraining run": f"{prefect}/runs/flow-run/{journal['retraining']['flow_run_id']}",
+        "service": f"{setting.settings.service_url}/docs",
+        **made,
+    }
+
+
+def _load(setting: Setting) -> dict[str, Any] | None:
+    """The load test of the second version, where it was promoted and tested."""
+    versions = setting.tracker.versions()
+    folder = setting.settings.home / "load" / setting.problem.name / versions[-1].version
+    path = folder / "answered.txt"
+    return {"answered": int(path.read_text(encoding="utf-8"))} if len(versions) > 1 and path.exists() else None
+
+
+def _live(setting: Setting, journal: dict[str, Any]) -> list[dict[str, Any]]:
+    """The mean live loss of each part of the traffic whose labels are in, by the version that answered."""
+    rows = _losses(setting)
+    told = []
+    for name in ("stable", "drifted", "more drifted", "after"):
+        part = rows[rows["id"].isin(set(journal[name]["ids"]))]
+        for version, group in part.groupby("version"):
+            told.append(
+                {
+                    "traffic": name,
+                    "version": version,
+                    "n": len(group),
+                    "metric": setting.problem.metric,
+                    "value": float(group["loss"].mean()),
+                }
+            )
+    return told
+
+
+def _losses(setting: Setting) -> pd.DataFrame:
+    live = setting.store.window()
+    live["place"] = range(len(live))
+    known = live[live["truth"].notna()].reset_index(drop=True)
+    losses = per_row(setting.problem, known["probability"].to_numpy(), known["truth"].to_numpy(float))
+    return known[["id", "place", "version"]].assign(loss=losses)
+
+
+def _timeline(setting: Setting, journal: dict[str, Any]) -> Any:
+    marks = {
+        "drift begins": journal["drifted"]["began_at"],
+        "drift seen": journal["first alarm"]["at_prediction"],
+        "retraining asked for": journal["third alarm"]["at_prediction"],
+    }
+    return figures.timeline(_losses(setting), setting.problem.metric, marks)
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)

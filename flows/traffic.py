@@ -1,0 +1,59 @@
+"""How does a client use the service? Ask, and later tell what turned out to be true."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import pandas as pd
+
+from ratchet.contract import Contract
+from ratchet.errors import StackError
+from ratchet.request import records
+
+CHUNK = 100
+PATIENCE = 30.0
+
+
+def ask(url: str, frame: pd.DataFrame, contract: Contract, key: str) -> list[str]:
+    """Ask for a prediction of every row, in chunks of 100; the prediction ids in the rows' order.
+
+    `key` makes the chunks idempotent: asked again under the same key, they are answered from the log.
+    StackError where the service refuses, or stays away for 30 seconds.
+    """
+    ids: list[str] = []
+    with httpx.Client(base_url=url, timeout=30) as client:
+        for start in range(0, len(frame), CHUNK):
+            body = records(frame.iloc[start : start + CHUNK], contract)
+            answers = _post(client, "/predict", body, {"Idempotency-Key": f"{key}:{start}"})
+            ids += [answer["prediction_id"] for answer in answers]
+    return ids
+
+
+def tell(url: str, ids: list[str], truth: pd.Series) -> int:
+    """Send the labels of predictions; how many were new."""
+    accepted = 0
+    with httpx.Client(base_url=url, timeout=30) as client:
+        for start in range(0, len(ids), 500):
+            part = zip(ids[start : start + 500], truth.iloc[start : start + 500], strict=True)
+            body = [{"prediction_id": identity, "label": int(value)} for identity, value in part]
+            accepted += _post(client, "/feedback", body, {})["accepted"]
+    return accepted
+
+
+def _post(client: httpx.Client, path: str, body: Any, headers: dict[str, str]) -> Any:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            response = client.post(path, json=body, headers=headers)
+            if response.status_code == 200:
+                return response.json()
+            if response.status_code != 503:
+                raise StackError(f"The service refused {path}: {response.status_code} {response.text[:300]}")
+            last = response.text[:300]
+        except httpx.TransportError as error:
+            last = str(error)
+        if time.monotonic() > deadline:
+            raise StackError(f"The service at {client.base_url} does not answer {path}: {last}.")
+        time.sleep(0.25)

@@ -1,0 +1,324 @@
+"""What can a person tell Ratchet to do? The command line; vendors are imported only where they are used."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", add_completion=False)
+console = Console()
+
+ProblemName = Annotated[str, typer.Argument(help="A problem's name under problems/, or the path of its folder.")]
+ProblemOption = Annotated[str | None, typer.Option("--problem", help="A problem's name or folder; the running stack's where left out.")]
+Reason = Annotated[str, typer.Option("--reason", prompt="Why", help="Goes to the ledger.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback()
+def ratchet() -> None:
+    """A model's whole life as a closed loop: validate, version, train, test, release, serve, watch, retrain."""
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Foreseeable mistakes end in a sentence: exit code 2 for wrong input, 1 for a stack that cannot do its work."""
+    from ratchet.errors import BatchError, ContractError, RatchetError
+
+    try:
+        yield
+    except (BatchError, ContractError) as error:
+        Console(stderr=True).print(f"[red]{error}[/red]", soft_wrap=True, highlight=False)
+        raise typer.Exit(2) from error
+    except RatchetError as error:
+        Console(stderr=True).print(f"[red]{error}[/red]", soft_wrap=True, highlight=False)
+        raise typer.Exit(1) from error
+
+
+def _folder(name: str) -> Any:
+    from ratchet.problem import find_problem
+    from ratchet.settings import settings
+
+    found = find_problem(name, settings().problems)
+    # Read both files now: a wrong one is told before anything starts.
+    _ = found.problem, found.contract
+    return found
+
+
+def _running(problem: str | None = None) -> Any:
+    """The setting of a problem in the stack that is up."""
+    from ratchet.settings import settings
+    from stack import processes
+
+    home = settings().home
+    name = problem or processes.served(home) or settings().problem
+    processes.adopt(home, str(_folder(name).path))
+    from flows.setting import Setting
+
+    return Setting.of(name)
+
+
+@app.command()
+def demo(
+    problem: Annotated[str, typer.Option("--problem", help="A problem's name or folder.")] = "credit",
+    source: Annotated[Path | None, typer.Option("--source", help="A CSV or Parquet file of real rows to replay.")] = None,
+    seed: Annotated[int, typer.Option(help="Every random choice follows from it.")] = 7,
+    small: Annotated[bool, typer.Option("--small", help="Half of the traffic.")] = False,
+    reports: Annotated[Path | None, typer.Option("--reports", help="Where the report goes; reports/demo where left out.")] = None,
+    keep_up: Annotated[
+        bool | None, typer.Option("--keep-up/--no-keep-up", help="Leave the pages up; as a rule where there is a terminal.")
+    ] = None,
+) -> None:
+    """Run the whole loop once, from a first batch to a drift-triggered retraining that goes live."""
+    with _sentences():
+        from ratchet.settings import settings
+        from stack.demo import demonstrate
+
+        folder = _folder(problem)
+        sizes = folder.problem.demo
+        if small:
+            # The first batch keeps its size: below it the gate cannot tell a good model from a bad one.
+            halved = {name: rows // 2 for name, rows in sizes.model_dump().items() if name != "first"}
+            sizes = sizes.model_copy(update=halved)
+        stay = sys.stdout.isatty() if keep_up is None else keep_up
+        path = str(source.resolve()) if source else None
+        # A source that cannot be read is told before anything starts.
+        folder.open_source(path, seed)
+        demonstrate(settings().home, folder, path, sizes, seed, console, reports=reports, keep_up=stay)
+
+
+@app.command()
+def up(
+    problem: ProblemName = "credit",
+    free_ports: Annotated[bool, typer.Option("--free-ports", help="Take free ports where the usual ones are in use.")] = False,
+) -> None:
+    """Start Prefect server, MLflow server, the service and the flow runner with the problem's monitoring schedule."""
+    with _sentences():
+        from ratchet.settings import settings
+        from stack import processes
+
+        folder, home = _folder(problem), settings().home
+        try:
+            with console.status("starting") as status:
+                found = processes.up(home, str(folder.path), free_ports=free_ports, scheduled=True, say=status.update)
+        except BaseException:
+            processes.down(home)
+            raise
+        setting = _running(problem)
+        from flows.promotion import reconcile
+
+        champion = reconcile(setting)
+        for name, url in found.items():
+            console.print(f"{name:<9} {url}{'/docs' if name == 'service' else ''}")
+        if champion is None:
+            console.print(f"No model yet: make the first generation with `ratchet run {problem}`.")
+        else:
+            console.print(f"Version {champion} answers. End the stack with `ratchet down`.")
+
+
+@app.command()
+def down() -> None:
+    """End the processes that `ratchet up` and `ratchet demo` started, and no others."""
+    with _sentences():
+        from ratchet.settings import settings
+        from stack import processes
+
+        home = settings().home
+        homes = [home, *sorted((home / "demo").glob("*/"))]
+        ended = [f"{name} ({place.name})" for place in homes for name in processes.down(place)]
+        console.print(f"Ended: {', '.join(ended)}." if ended else "Nothing was running.")
+
+
+@app.command()
+def run(
+    problem: ProblemName,
+    source: Annotated[
+        Path | None, typer.Option("--source", help="A CSV or Parquet batch; the problem's own source where left out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For a simulated source.")] = 7,
+) -> None:
+    """Take a batch, make a generation of it, and let the gate decide."""
+    with _sentences():
+        from ratchet.data.batch import conform, read_table
+
+        folder = _folder(problem)
+        if source is None:
+            opened = folder.open_source(None, seed)
+            batch, origin = opened.first_batch(folder.problem.demo.first), opened.description
+        else:
+            batch, origin = read_table(source), str(source)
+        batch = conform(batch, folder.contract, origin)
+        setting = _running(problem)
+        from flows.lifecycle import lifecycle
+
+        place = setting.settings.home / "batches" / f"{Path(origin).name.split(' ')[0]}.parquet"
+        place.parent.mkdir(exist_ok=True)
+        batch.to_parquet(place, index=False)
+        with console.status("validate, version, train, decide, release"):
+            made = lifecycle(str(folder.path), str(place), trigger="a person")
+        console.print(f"[bold]{made['action']}[/bold] version {made['version']} (decision {made['decision']})")
+        for reason in made.get("reasons", []):
+            console.print(f"  {reason}", highlight=False)
+
+
+@app.command()
+def monitor(problem: ProblemName) -> None:
+    """Check the newest window of the log, and ask for retraining where the policy says so."""
+    with _sentences():
+        from rich.markup import escape
+
+        setting = _running(problem)
+        from flows.monitor import monitor as watch
+
+        made = watch(str(setting.folder.path))
+        table = Table("check", "verdict", "rows", "why")
+        for check in made["checks"]:
+            table.add_row(check["name"], check["verdict"], str(check["n"]), escape(check["reason"]))
+        console.print(table)
+        console.print(f"[bold]{made['action'] or 'nothing to watch'}[/bold] {escape('; '.join(made['reasons']))}")
+
+
+@app.command()
+def status(as_json: AsJson = False, problem: ProblemOption = None) -> None:
+    """What is up, who is champion since when, how fresh the data is, the last decisions."""
+    with _sentences():
+        from stack.status import collect, lines
+
+        told = collect(problem)
+        if as_json:
+            print(json.dumps(told, default=str))
+        else:
+            for line in lines(told):
+                console.print(line, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def sample(
+    problem: ProblemName,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same records.")] = 0,
+) -> None:
+    """Print valid records as JSON lines, to send to the service."""
+    with _sentences():
+        from ratchet.simulation.sample import draw
+
+        for record in draw(_folder(problem).contract, n, seed):
+            print(json.dumps(record))
+
+
+@app.command()
+def history(
+    at: Annotated[
+        datetime | None,
+        typer.Option(
+            "--at",
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M"],
+            help="A time in UTC.",
+        ),
+    ] = None,
+    problem: ProblemOption = None,
+) -> None:
+    """Which version answered when, and who let it."""
+    with _sentences():
+        from stack.status import open_store
+
+        store = open_store(problem)
+        by_id = {entry.id: entry for entry in store.decisions()}
+        routes = store.routes(until=at)
+        if not routes:
+            console.print("No version had been released by then.")
+            return
+        table = Table("since (UTC)", "version", "verified", "let by", "decision", "reasons")
+        for route in routes[-1:] if at else routes:
+            entry = by_id.get(route.decision)
+            who, what, why = (
+                (entry.by, f"{entry.action} {entry.id}", "; ".join(entry.reasons)[:400])
+                if entry
+                else ("unknown", route.decision, "not in the ledger")
+            )
+            table.add_row(f"{route.at:%Y-%m-%d %H:%M:%S}", route.champion, "yes" if route.verified else "not yet", who, what, why)
+        console.print(table)
+
+
+@app.command()
+def generations(as_json: AsJson = False, problem: ProblemOption = None) -> None:
+    """Every model version: parent, snapshot, family, metric, decision."""
+    with _sentences():
+        setting = _running(problem)
+        from flows.story import generations as known
+
+        told = known(setting)
+        if as_json:
+            print(json.dumps(told))
+            return
+        table = Table("version", "parent", "family", "metric", "value", "rule", "decision", "alias", "snapshot")
+        for item in told:
+            table.add_row(
+                item["version"],
+                item["parent"] or "none",
+                item["family"],
+                item["metric"],
+                f"{item['value']:.4f}",
+                f"{item['baseline_value']:.4f}",
+                item["decision"] or "",
+                item["alias"] or "",
+                item["snapshot"],
+            )
+        console.print(table)
+
+
+@app.command()
+def promote(version: Annotated[str, typer.Argument(help="A registered version.")], reason: Reason, problem: ProblemOption = None) -> None:
+    """Let a version answer on a person's word, whatever the gate said."""
+    with _sentences():
+        setting = _running(problem)
+        from flows.person import promote as override
+
+        console.print(override(setting, version, reason))
+
+
+@app.command()
+def rollback(reason: Reason, problem: ProblemOption = None) -> None:
+    """Let the version answer that answered before."""
+    with _sentences():
+        setting = _running(problem)
+        from flows.person import rollback as back
+
+        console.print(back(setting, reason))
+
+
+@app.command()
+def pause(reason: Reason, problem: ProblemOption = None) -> None:
+    """Keep the monitor from starting any retraining."""
+    with _sentences():
+        setting = _running(problem)
+        from flows.person import pause as stop
+
+        console.print(stop(setting, reason))
+
+
+@app.command()
+def resume(reason: Reason, problem: ProblemOption = None) -> None:
+    """Let the monitor start retraining again."""
+    with _sentences():
+        setting = _running(problem)
+        from flows.person import resume as go
+
+        console.print(go(setting, reason))
+
+
+def main() -> None:
+    """The entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

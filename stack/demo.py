@@ -1,0 +1,115 @@
+"""How is the demonstration started and ended? In a home of its own, on free ports, from nothing or where it stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from ratchet.errors import StackError
+from ratchet.problem import Demonstration, Folder
+from ratchet.settings import ROOT
+from stack import processes
+from stack.narrator import ConsoleNarrator
+
+
+def home_of(home: Path, problem: str) -> Path:
+    """The state folder of a problem's demonstration."""
+    return home / "demo" / problem
+
+
+def default_reports(problem: str) -> Path:
+    """Where the report of a problem's demonstration goes."""
+    return ROOT / "reports" / ("demo" if problem == "credit" else f"demo-{problem}")
+
+
+def demonstrate(
+    home: Path,
+    folder: Folder,
+    source: str | None,
+    sizes: Demonstration,
+    seed: int,
+    console: Console,
+    *,
+    reports: Path | None,
+    keep_up: bool,
+) -> dict[str, Any]:
+    """Run the loop; the summary. With `keep_up` the pages stay up, else every process is ended.
+
+    A demonstration of the same source, sizes and seed that was cut short goes on; a finished one makes way.
+    """
+    place = home_of(home, folder.problem.name)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place.parent / f".{folder.problem.name}.lock")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise StackError(f"A demonstration of {folder.problem.name} is running already. Wait for it, or end it with Ctrl-C.") from error
+    except OSError as error:
+        raise StackError(f"The state folder {home} cannot be written: {error.strerror}. Set RATCHET_HOME to another one.") from error
+    try:
+        return _run(place, folder, source, sizes, seed, console, reports or default_reports(folder.problem.name), keep_up)
+    finally:
+        lock.release()
+
+
+def _run(
+    place: Path, folder: Folder, source: str | None, sizes: Demonstration, seed: int, console: Console, reports: Path, keep_up: bool
+) -> dict[str, Any]:
+    begun = time.monotonic()
+    narrator = ConsoleNarrator(console)
+    # An earlier demonstration may have left its pages up, or have been killed over its processes.
+    processes.down(place)
+    wanted = {"source": source, "sizes": sizes.model_dump(), "seed": seed}
+    if _resumable(place, wanted):
+        console.print("An earlier run was cut short: going on where it stopped.")
+    else:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        (place / "wanted.json").write_text(json.dumps(wanted), encoding="utf-8")
+    try:
+        with narrator.step("Stack", "Prefect server, MLflow server, BentoML service and flow runner, on 127.0.0.1.") as result:
+            up = processes.up(place, str(folder.path), free_ports=True, scheduled=False)
+            result(", ".join(f"{name} {url}" for name, url in up.items()))
+        processes.adopt(place, str(folder.path))
+        from flows.demo import Journal, run
+        from flows.setting import Setting
+
+        summary = run(Setting.of(str(folder.path)), source, sizes, seed, narrator, Journal(place / "journal.json"), reports)
+    except BaseException:
+        processes.down(place)
+        raise
+    _say_where(console, summary, place, reports, time.monotonic() - begun, keep_up)
+    if not keep_up:
+        processes.down(place)
+    return summary
+
+
+def _resumable(place: Path, wanted: dict[str, Any]) -> bool:
+    told, journal = place / "wanted.json", place / "journal.json"
+    if not told.exists() or json.loads(told.read_text(encoding="utf-8")) != wanted:
+        return False
+    return not (journal.exists() and json.loads(journal.read_text(encoding="utf-8")).get("finished"))
+
+
+def _say_where(console: Console, summary: dict[str, Any], place: Path, reports: Path, seconds: float, keep_up: bool) -> None:
+    last = summary["generations"][-1]
+    errors = summary["errors"]
+    console.print()
+    console.print(
+        f"[bold]The loop closed in {seconds:.0f} s.[/bold] Version {last['version']} ({last['family']}): {last['decision']}; "
+        f"{errors['fixed']} errors fixed, {errors['introduced']} introduced, {errors['inherited']} inherited."
+    )
+    console.print(f"Report    {reports / 'index.html'}", soft_wrap=True)
+    console.print(f"Summary   {reports / 'summary.json'}", soft_wrap=True)
+    if keep_up:
+        up = processes.urls(place)
+        console.print(f"MLflow    {up['mlflow']}")
+        console.print(f"Prefect   {up['prefect']}")
+        console.print(f"Service   {up['service']}/docs")
+        console.print("The pages stay up. Stop them with: [bold]ratchet down[/bold]")
