@@ -1,0 +1,102 @@
+"""The real loop, run once per session at small size; many tests read what it left."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet.contract import Contract
+from ratchet.problem import Folder, Problem, find_problem
+from ratchet.settings import ROOT
+from stack import processes
+
+PROBLEMS = ROOT / "problems"
+RATCHET = Path(sys.executable).with_name("ratchet")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A finished demonstration whose stack is still up."""
+
+    home: Path
+    reports: Path
+    output: str
+    summary: dict[str, Any]
+    journal: dict[str, Any]
+    urls: dict[str, str]
+
+    def ratchet(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the command line against this stack."""
+        return ratchet(*arguments, home=self.home, check=check)
+
+
+def ratchet(*arguments: str, home: Path, check: bool = False, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line with a state folder of its own."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "RATCHET_"))}
+    environment |= {"RATCHET_HOME": str(home), "COLUMNS": "200"} | more
+    if "RATCHET_DATA" in os.environ:
+        environment["RATCHET_DATA"] = os.environ["RATCHET_DATA"]
+    return subprocess.run(
+        [str(RATCHET), *arguments], env=environment, check=check, capture_output=True, text=True, cwd=home.parent, timeout=800
+    )
+
+
+def run_demo(home: Path, *arguments: str, small: bool = True) -> Loop:
+    """Run `ratchet demo` and leave its pages up."""
+    size = ["--small"] if small else []
+    done = ratchet("demo", *size, "--keep-up", "--reports", str(home / "reports"), *arguments, home=home)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    place = next((home / "demo").glob("*/"))
+    return Loop(
+        home=place,
+        reports=home / "reports",
+        output=done.stdout,
+        summary=json.loads((home / "reports" / "summary.json").read_text(encoding="utf-8")),
+        journal=json.loads((place / "journal.json").read_text(encoding="utf-8")),
+        urls=processes.urls(place),
+    )
+
+
+@pytest.fixture(scope="session")
+def loop(tmp_path_factory):
+    """The loop on the simulated world, small, from seed 7."""
+    home = tmp_path_factory.mktemp("loop") / "home"
+    home.mkdir()
+    try:
+        yield run_demo(home)
+    finally:
+        ratchet("down", home=home)
+
+
+@pytest.fixture(scope="session")
+def real_rows() -> Path:
+    """The folder of real data sets; tests that need it are skipped where it is not there."""
+    folder = Path(os.environ.get("RATCHET_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "credit_default.csv").exists():
+        pytest.skip(f"no real data at {folder} (set RATCHET_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def credit() -> Folder:
+    """The loan applications."""
+    return find_problem("credit", PROBLEMS)
+
+
+@pytest.fixture(scope="session")
+def problem(credit: Folder) -> Problem:
+    """The frame of the loan applications."""
+    return credit.problem
+
+
+@pytest.fixture(scope="session")
+def contract(credit: Folder) -> Contract:
+    """The contract of the loan applications."""
+    return credit.contract

@@ -1,0 +1,216 @@
+"""The service as its clients meet it: right answers, and a 4xx with a sentence for everything else."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+
+import httpx
+import pytest
+
+from ratchet.release import read
+from ratchet.simulation.sample import draw
+from ratchet.store import Store
+
+
+@pytest.fixture(scope="module")
+def client(loop):
+    with httpx.Client(base_url=loop.urls["service"], timeout=30) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def store(loop):
+    opened = Store(f"sqlite:///{loop.home / 'store.db'}", "credit")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def record(contract):
+    return draw(contract, 1, 1)[0]
+
+
+PROBE = {"X-Ratchet-Variant": "probe"}
+
+
+def test_one_record_is_answered_and_logged_with_its_features(client, store, record):
+    answer = client.post("/predict", json=record, headers=PROBE).json()
+    assert answer.keys() == {"prediction_id", "probability", "label", "model_version"}
+    assert answer["label"] == int(answer["probability"] >= 0.2)
+    assert store.answered([answer["prediction_id"]]) == [answer]
+
+
+def test_an_array_is_answered_in_order_as_the_release_answers(client, loop):
+    release = read(loop.home / "releases" / "credit" / "2")
+    answers = client.post("/predict", json=[item["request"] for item in release.probe], headers=PROBE).json()
+    assert [a["probability"] for a in answers] == pytest.approx([item["probability"] for item in release.probe], abs=1e-7)
+    assert {a["model_version"] for a in answers} == {"2"}
+
+
+def test_a_repeated_request_is_one_prediction(client, store, record):
+    headers = PROBE | {"Idempotency-Key": uuid.uuid4().hex}
+    before = sum(store.counts().values())
+    answers = [client.post("/predict", json=[record, record], headers=headers).json() for _ in range(3)]
+    assert answers[0] == answers[1] == answers[2]
+    assert sum(store.counts().values()) == before + 2
+    wrong = client.post("/predict", json=[record] * 3, headers=headers)
+    assert wrong.status_code == 422
+    assert "used before for 2 records; now there are 3" in wrong.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"surprise": 1}, "surprise"),
+        ({"amount": "much"}, "amount"),
+        ({"amount": -5}, "amount"),
+        ({"amount": 1e300}, "amount"),
+        ({"employment": "astronaut"}, "employment"),
+        ({"term_months": 12.5}, "term_months"),
+        ({"amount": None}, "amount"),
+        ({"amount": [1]}, "amount"),
+    ],
+)
+def test_a_wrong_record_is_a_422_that_names_the_field_and_is_not_logged(client, store, record, change, field):
+    before = store.counts()
+    for body in (record | change, [record, record | change]):
+        answer = client.post("/predict", json=body)
+        assert answer.status_code == 422
+        assert answer.json()["field"] == field
+        assert field in answer.json()["error"]
+    assert store.counts() == before
+
+
+def test_a_missing_field_is_named(client, record):
+    record.pop("amount")
+    answer = client.post("/predict", json=record)
+    assert answer.status_code == 422
+    assert "'amount' is missing" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "sentence"),
+    [
+        (b"", 422, "empty"),
+        (b"{", 422, "not JSON"),
+        (b"not json", 422, "not JSON"),
+        (b"[]", 422, "0 records"),
+        (b"null", 422, "send one JSON object"),
+        (b"7", 422, "send one JSON object"),
+        (b'"text"', 422, "send one JSON object"),
+        (b"[1, 2]", 422, "send one JSON object"),
+        (b'{"amount": NaN}', 422, "NaN"),
+        (b'{"amount": Infinity}', 422, "not JSON"),
+        (b"\xff\xfe", 422, "not JSON"),
+        (b"[" * 100000, 422, ""),
+        (b'{"a": "' + b"x" * (10 * 1024 * 1024) + b'"}', 413, "larger than 4 MB"),
+    ],
+)
+def test_a_body_that_is_no_record_is_a_4xx_with_a_sentence(client, store, body, status, sentence):
+    before = store.counts()
+    answer = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status
+    assert sentence in answer.json()["error"]
+    assert store.counts() == before
+
+
+def test_another_content_type_method_or_variant_is_refused(client, record):
+    assert client.post("/predict", content=json.dumps(record), headers={"Content-Type": "text/plain"}).status_code == 415
+    assert client.get("/predict").status_code == 405
+    assert client.post("/predict", json=record, headers={"X-Ratchet-Variant": "mine"}).status_code == 422
+    assert client.get("/nowhere").status_code == 404
+
+
+def test_labels_by_prediction_id(client, store, record):
+    ids = [client.post("/predict", json=record, headers=PROBE).json()["prediction_id"] for _ in range(2)]
+    first = {"prediction_id": ids[0], "label": 1}
+    assert client.post("/feedback", json=first).json() == {"accepted": 1, "known": 0}
+    assert client.post("/feedback", json=first).json() == {"accepted": 0, "known": 1}
+    both = [first | {"label": 0}, {"prediction_id": ids[1], "label": 1}]
+    assert client.post("/feedback", json=both).json() == {"accepted": 2, "known": 0}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "sentence"),
+    [
+        ({"prediction_id": "nobody", "label": 1}, 404, "No prediction has the id 'nobody'"),
+        ({"prediction_id": "nobody", "label": 2}, 422, "not 0 or 1"),
+        ({"prediction_id": "nobody", "label": "yes"}, 422, "send prediction_id and label"),
+        ({"label": 1}, 422, "prediction_id"),
+        ({"prediction_id": "x", "label": 1, "more": 1}, 422, "more"),
+    ],
+)
+def test_a_wrong_label_is_a_4xx_with_a_sentence(client, body, status, sentence):
+    answer = client.post("/feedback", json=body)
+    assert answer.status_code == status
+    assert sentence in answer.json()["error"]
+
+
+def test_the_contract_the_health_and_the_openapi_page(client, contract):
+    assert client.get("/contract").json()["name"] == "credit"
+    for path in ("/healthz", "/readyz", "/livez", "/metrics", "/docs"):
+        assert client.get(path).status_code == 200
+    document = client.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.")
+    schema = document["components"]["schemas"]["CreditRecord"]
+    assert set(schema["properties"]) == {column.name for column in contract.requested}
+    example = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["examples"]["one"]["value"]
+    assert client.post("/predict", json=example, headers=PROBE).status_code == 200
+
+
+def test_a_promotion_drops_no_request(loop, client, store, contract):
+    """Ask without a pause while a person rolls back and promotes again: every answer is a 200 and is in the log."""
+    records, stop = draw(contract, 20, 5), threading.Event()
+    answered: list[tuple[str, str]] = []
+    failures: list[str] = []
+
+    def ask() -> None:
+        with httpx.Client(base_url=loop.urls["service"], timeout=30) as own:
+            while not stop.is_set():
+                answer = own.post("/predict", json=records, headers=PROBE)
+                if answer.status_code == 200:
+                    answered.extend((item["prediction_id"], item["model_version"]) for item in answer.json())
+                else:
+                    failures.append(answer.text)
+
+    askers = [threading.Thread(target=ask) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    try:
+        back = loop.ratchet("rollback", "--reason", "a drill")
+        forth = loop.ratchet("promote", "2", "--reason", "the drill is over")
+    finally:
+        stop.set()
+        for asker in askers:
+            asker.join()
+    assert "Version 1 answers again" in back.stdout
+    assert "Version 2 answers" in forth.stdout
+    assert failures == []
+    assert {version for _, version in answered} == {"1", "2"}
+    assert len(store.answered([identity for identity, _ in answered])) == len(answered)
+    assert client.get("/readyz").status_code == 200
+
+
+def test_a_release_that_was_damaged_never_answers(loop, store, client, record):
+    """Route to a release with a changed file: the old champion goes on answering, and the ledger tells of the way back."""
+    import shutil
+
+    from ratchet.decision import decide
+
+    releases = loop.home / "releases" / "credit"
+    shutil.copytree(releases / "1", releases / "9")
+    (releases / "9" / "encoder.json").write_text("{}", encoding="utf-8")
+    said = loop.ratchet("promote", "9", "--reason", "a drill", check=False)
+    assert said.returncode == 1
+    assert "changed after the release was made" in said.stderr
+    store.set_route("9", decide("promote", "version 9", ["a drill"], {}).id)
+    try:
+        import time
+
+        time.sleep(1)
+        assert client.post("/predict", json=record, headers=PROBE).json()["model_version"] == "2"
+    finally:
+        loop.ratchet("promote", "2", "--reason", "the drill is over")
+        shutil.rmtree(releases / "9")

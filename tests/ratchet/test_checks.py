@@ -1,0 +1,135 @@
+"""What the checks say in the corners: missing numbers, one class, small groups, no champion."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratchet.check import Check, from_dict, judge
+from ratchet.evaluation.calibration import calibration, calibration_error
+from ratchet.evaluation.champion import non_inferior_to_champion
+from ratchet.evaluation.fairness import fairness
+from ratchet.evaluation.loss import per_row
+from ratchet.evaluation.performance import scores
+from ratchet.monitoring.data_drift import data_drift
+from ratchet.monitoring.decay import decay
+from ratchet.monitoring.validity import validity
+
+finite = st.floats(-10, 10)
+
+
+@given(finite, st.floats(0, 5), st.floats(0, 5), finite)
+def test_a_verdict_follows_from_the_interval(value, below, above, limit):
+    low, high = value - below, value + above
+    verdict = judge(value, low, high, limit, "at_most")
+    assert verdict == ("pass" if high <= limit else "fail" if low > limit else "undecided")
+    mirrored = judge(-value, -high, -low, -limit, "at_least")
+    assert mirrored == verdict
+
+
+@pytest.mark.parametrize("hole", [None, float("nan"), float("inf")])
+def test_a_missing_number_fails(hole):
+    assert judge(hole, 0.0, 0.1, 1.0, "at_most") == "fail"
+    assert judge(0.0, hole, 0.1, 1.0, "at_most") == "fail"
+    assert judge(0.0, 0.0, hole, 1.0, "at_most") == "fail"
+
+
+def test_a_check_survives_the_ledger():
+    check = Check("x", "Is it?", "pass", "it is", value=1.0, evidence={"a": [1, 2]})
+    assert from_dict(check.as_dict()) == check
+
+
+def test_the_first_generation_has_no_champion(problem):
+    check = non_inferior_to_champion(problem, np.zeros(1000), None, np.zeros(1000))
+    assert check.verdict == "not_applicable"
+    assert "no champion" in check.reason
+
+
+def test_a_missing_probability_is_no_answer(problem):
+    with pytest.raises(ValueError, match="row 2"):
+        per_row(problem, np.array([0.1, np.nan]), np.array([0, 1]))
+    p = np.full(1000, 0.2)
+    p[5] = np.nan
+    assert calibration(problem, p, np.zeros(1000)).verdict == "fail"
+
+
+def test_the_cost_is_the_one_that_the_problem_states(problem):
+    assert problem.threshold == pytest.approx(0.2)
+    losses = per_row(problem, np.array([0.1, 0.9, 0.1, 0.9]), np.array([0, 0, 1, 1]))
+    assert losses.tolist() == [0.0, 1.0, 4.0, 0.0]
+
+
+def test_scores_of_one_class_leave_out_what_needs_two(problem):
+    told = scores(problem, np.array([0.1, 0.3]), np.array([0.0, 0.0]))
+    assert "roc_auc" not in told
+    assert told["accuracy"] == 0.5
+
+
+def test_calibration_error_of_a_perfect_model_is_inside_its_interval():
+    inside = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        p = rng.beta(1, 5, 2000)
+        inside += calibration_error(p, (rng.random(2000) < p).astype(float))[1] == 0.0
+    # 57 of 60 are expected; fewer than 51 would happen once in ten thousand.
+    assert inside >= 51
+
+
+def test_constant_scores_are_judged_not_refused(problem):
+    truth = (np.arange(2000) % 5 == 0).astype(float)
+    assert calibration(problem, np.full(2000, 0.2), truth).verdict == "pass"
+    assert calibration(problem, np.full(2000, 0.6), truth).verdict == "fail"
+
+
+def test_a_group_of_three_is_named_and_left_out(problem):
+    groups = pd.Series(["a"] * 1000 + ["b"] * 1000 + ["c"] * 3, name="g")
+    p = np.full(2003, 0.1)
+    check = fairness(problem, p, np.zeros(2003), groups)
+    assert check.verdict == "pass"
+    assert check.evidence["left_out"] == ["c"]
+    assert "c" in check.reason
+
+
+def test_one_large_group_is_no_question(problem):
+    check = fairness(problem, np.full(2000, 0.1), np.zeros(2000), pd.Series(["a"] * 2000, name="g"))
+    assert check.verdict == "not_applicable"
+
+
+def test_a_fifth_less_approval_at_equal_merit_is_refused_where_it_can_be_decided(problem):
+    rng = np.random.default_rng(1)
+    for n, wanted in ((600, {"undecided"}), (20000, {"fail"})):
+        groups = pd.Series(np.where(rng.random(n) < 0.5, "a", "b"), name="g")
+        approved = rng.random(n) < np.where(groups == "a", 0.45, 0.25)
+        check = fairness(problem, np.where(approved, 0.1, 0.5), np.zeros(n), groups)
+        assert check.verdict in wanted | {"fail"}
+
+
+def test_a_column_gone_or_stuck_or_missing_is_said(credit):
+    rows = credit.open_source(None, 5).traffic(3000, drifted=False)
+    gone = data_drift(credit.problem, credit.contract, rows, rows.drop(columns="income"))
+    assert next(c for c in gone if c.name == "data_drift:income").verdict == "fail"
+    for broken, word in (
+        (rows.assign(income=np.nan), "missing"),
+        (rows.assign(channel="app"), "stuck"),
+        (rows.drop(columns="amount"), "gone"),
+    ):
+        check = validity(credit.problem, credit.contract, rows, broken)
+        assert check.verdict == "fail"
+        assert word in check.reason
+
+
+def test_a_release_that_does_not_tell_its_loss_fails(problem):
+    assert decay(problem, np.full(1000, 0.1), np.zeros(1000), float("nan"), 0.1).verdict == "fail"
+
+
+def test_data_drift_needs_no_labels_and_keeps_its_false_alarms_in_budget(credit):
+    """40 clean windows of 500: with 14 columns a year's budget of 5% over 52 checks allows next to none."""
+    reference = credit.open_source(None, 1).traffic(5000, drifted=False)
+    alarms = 0
+    for seed in range(40):
+        window = credit.open_source(None, 100 + seed).traffic(500, drifted=False).drop(columns="defaulted")
+        alarms += any(c.verdict == "fail" for c in data_drift(credit.problem, credit.contract, reference, window))
+    assert alarms <= 1

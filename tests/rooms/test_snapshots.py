@@ -1,0 +1,131 @@
+"""DVC: the flow and `dvc repro` write the same lock; what failed leaves what was; old versions come back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from flows.stages import STAGES
+from ratchet.errors import BatchError
+from ratchet.settings import ROOT
+from snapshots.workspace import create, digest, publish, quiet_environment, restore, run_stage
+
+
+def fill(root: Path, rows: pd.DataFrame, previous: pd.DataFrame | None = None) -> None:
+    (root / "inbox").mkdir(exist_ok=True)
+    rows.to_parquet(root / "inbox/batch.parquet", index=False)
+    empty = rows.head(0).assign(cohort=pd.Series(dtype="int64"))
+    (empty if previous is None else previous).to_parquet(root / "inbox/previous.parquet", index=False)
+    labels = pd.DataFrame({"row": [], "value": [], "provenance": []}).astype({"row": object, "provenance": object})
+    labels.to_parquet(root / "inbox/labels.parquet", index=False)
+
+
+def make(home: Path, credit, rows: pd.DataFrame):
+    workspace = create(home / "workspaces" / "credit", home, [ROOT / "dvc.yaml", ROOT / "params.yaml"], [credit.path])
+    fill(workspace.path, rows)
+    return workspace
+
+
+def run_all(workspace) -> list[bool]:
+    root = workspace.path
+    return [run_stage(workspace, name, lambda name=name: STAGES[name](root)) for name in workspace.definition["stages"]]
+
+
+@pytest.fixture(scope="module")
+def rows(credit):
+    return credit.open_source(None, 4).first_batch(4000)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, credit, rows):
+    workspace = make(tmp_path_factory.mktemp("dvc") / "home", credit, rows)
+    assert run_all(workspace) == [True] * 5
+    publish(workspace, "first")
+    return workspace
+
+
+def test_unchanged_stages_are_skipped(made):
+    assert run_all(made) == [False] * 5
+
+
+def test_dvc_repro_writes_the_same_lock_byte_for_byte(made, tmp_path, credit, rows):
+    other = make(tmp_path / "home", credit, rows)
+    environment = os.environ | quiet_environment(other.home) | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet"], cwd=other.path, env=environment, check=True)
+    assert other.lock == made.lock
+    # And DVC agrees that what the flow's way made is up to date.
+    told = subprocess.run(
+        [sys.executable, "-m", "dvc", "status"], cwd=made.path, env=environment, check=True, capture_output=True, text=True
+    )
+    assert "up to date" in told.stdout
+
+
+def test_metrics_diff_reads_what_was_committed(made):
+    environment = os.environ | quiet_environment(made.home)
+    command = [sys.executable, "-m", "dvc", "metrics", "show", "--json"]
+    told = subprocess.run(command, cwd=made.path, env=environment, check=True, capture_output=True, text=True)
+    assert "evaluation.json" in told.stdout
+
+
+def test_accepted_and_quarantined_are_what_was_received(made, rows):
+    accepted = pd.read_parquet(made.path / "data/accepted.parquet")
+    quarantined = pd.read_parquet(made.path / "data/quarantine.parquet")
+    assert len(accepted) + len(quarantined) == len(rows)
+    assert set(accepted["application_id"]) | set(quarantined["application_id"]) == set(rows["application_id"])
+    assert quarantined["reasons"].str.len().min() > 0
+    assert 0 < len(quarantined) < 0.03 * len(rows)
+
+
+def test_a_refused_batch_leaves_the_last_good_run(made, credit, rows, tmp_path):
+    copy = tmp_path / "home"
+    shutil.copytree(made.home, copy)
+    workspace = create(copy / "workspaces" / "credit", copy, [], [])
+    before = workspace.lock
+    spoiled = rows.copy()
+    spoiled.loc[: int(len(rows) * 0.6), "amount"] = -1.0
+    fill(workspace.path, spoiled)
+    with pytest.raises(BatchError, match=r"60%.*row 1, column 'amount'"):
+        run_all(workspace)
+    assert workspace.lock == before
+    assert len(pd.read_parquet(workspace.path / "data/accepted.parquet")) == len(pd.read_parquet(made.path / "data/accepted.parquet"))
+    fill(workspace.path, rows)
+    assert run_all(workspace) == [False] * 5
+
+
+def test_an_old_version_comes_back_from_the_remote(made, credit, tmp_path, rows):
+    copy = tmp_path / "home"
+    shutil.copytree(made.home, copy)
+    workspace = create(copy / "workspaces" / "credit", copy, [], [])
+    subprocess.run(["git", "-C", str(workspace.path), "status"], check=True, capture_output=True)
+    old, wanted = workspace.lock, pd.read_parquet(workspace.path / "data/snapshot.parquet")
+    fill(workspace.path, credit.open_source(None, 9).first_batch(3000), previous=wanted)
+    run_stage(workspace, "validate", lambda: STAGES["validate"](workspace.path))
+    run_stage(workspace, "snapshot", lambda: STAGES["snapshot"](workspace.path))
+    assert workspace.digest("data/snapshot.parquet") != digest(old, "data/snapshot.parquet")
+    shutil.rmtree(workspace.path / ".dvc" / "cache")
+    restore(workspace, old, "data/snapshot.parquet", tmp_path / "back.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "back.parquet"), wanted)
+    with pytest.raises(KeyError):
+        digest(old, "data/nothing.parquet")
+
+
+def test_rows_that_are_known_are_not_added_again_and_cohorts_count(made, credit, rows, tmp_path):
+    root = tmp_path / "w"
+    shutil.copytree(made.path / "problem", root / "problem")
+    previous = pd.read_parquet(made.path / "data/snapshot.parquet")
+    fresh = credit.open_source(None, 9).first_batch(4500).tail(500)
+    fill(root, pd.concat([rows.head(100), fresh], ignore_index=True), previous)
+    told = pd.DataFrame({"row": [previous["application_id"][0]], "value": [1.0], "provenance": ["human"]})
+    told.to_parquet(root / "inbox/labels.parquet", index=False)
+    STAGES["validate"](root)
+    STAGES["snapshot"](root)
+    now = pd.read_parquet(root / "data/snapshot.parquet")
+    assert now["application_id"].is_unique
+    assert set(now["cohort"]) == {1, 2}
+    assert now.loc[0, ["defaulted", "provenance"]].tolist() == [1.0, "human"]
