@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-interrupted check bench lock clean
+.PHONY: help setup demo test test-interrupted check down bench lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ check: setup ## Lint, types, walls, lock file
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	scripts/lock --check
+
+down: setup ## End what `make demo` or `ratchet up` started
+	@$(BIN)/ratchet down
 
 bench: setup ## Measure the loop against the bare training and scoring, and one prediction; writes docs/results/bench.md
 	@$(BIN)/python -m stack.bench

@@ -62,8 +62,8 @@ def compare_with(setting: Setting, champion: Release | None, picked: str) -> Com
         for fate in ("inherited", "introduced", "fixed")
     }
     fates = scores[[contract.id, COHORT]].assign(fate=found.fates.to_numpy(), champion=before, candidate=candidate, truth=truth)
-    groups = {"batch": by_group(found, scores[COHORT].astype(str))}
-    groups |= {column.name: by_group(found, scores[column.name].astype("string")) for column in contract.protected}
+    groups = {"batch": by_group(found, scores[COHORT])}
+    groups |= {column.name: by_group(found, scores[column.name]) for column in contract.protected}
     return Comparison(
         checks=checks,
         fates=fates,

@@ -10,6 +10,7 @@ import pandas as pd
 from flows.setting import Setting
 from ratchet.data.batch import conform
 from ratchet.errors import BatchError
+from snapshots.workspace import published, restore
 
 
 def from_file(setting: Setting, batch: Path) -> None:
@@ -40,10 +41,14 @@ def from_log(setting: Setting) -> None:
 def _fill(setting: Setting, batch: pd.DataFrame, labels: pd.DataFrame) -> None:
     inbox = setting.root / "inbox"
     inbox.mkdir(exist_ok=True)
-    made = setting.root / "data" / "snapshot.parquet"
-    previous = pd.read_parquet(made) if made.exists() else batch.head(0).assign(cohort=pd.Series(dtype="int64"))
+    lock = published(setting.workspace)
+    if lock is None:
+        nothing = batch.head(0).assign(cohort=pd.Series(dtype="int64"), provenance=pd.Series(dtype=object))
+        nothing.to_parquet(inbox / "previous.parquet", index=False)
+    else:
+        restore(setting.workspace, lock, "data/snapshot.parquet", inbox / "previous.parquet")
     typed = labels.astype({"row": object, "value": float, "provenance": object})
-    for name, frame in (("previous", previous), ("labels", typed), ("batch", batch)):
+    for name, frame in (("labels", typed), ("batch", batch)):
         draft = inbox / f".{name}.draft"
         frame.to_parquet(draft, index=False)
         os.replace(draft, inbox / f"{name}.parquet")

@@ -255,7 +255,8 @@ def _explain(
         ],
         description=f"Release checks of version {version}",
     )
-    links = f"[MLflow run]({tracker.run_url(run_id, base)}) · [version {version}]({tracker.version_url(version, base)})"
+    release = setting.settings.releases / setting.problem.name / version
+    links = f"release `{release}` · [service]({setting.settings.service_url}/docs) · [MLflow run]({tracker.run_url(run_id, base)}) · [version {version}]({tracker.version_url(version, base)})"
     why = "\n".join(f"- {reason}" for reason in decision.reasons)
     create_markdown_artifact(
         key=_key(setting, "decision"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from prefect.artifacts import create_markdown_artifact
 
 from flows.compare import Comparison, compare_with
 from flows.setting import Setting
@@ -47,6 +48,14 @@ def tell_story(setting: Setting, journal: dict[str, Any], reports: Path) -> dict
         steps=journal["steps"],
     )
     _write(reports / "index.html", page)
+    create_markdown_artifact(
+        key=f"{setting.problem.name}-report".replace("_", "-"),
+        markdown="\n".join(
+            f"- {name}: [{where}]({where})"
+            for name, where in {"report": (reports / "index.html").as_uri(), **links(setting, journal)}.items()
+        ),
+        description="Where the whole story stands",
+    )
     return summary
 
 

@@ -112,4 +112,4 @@ def _say_where(console: Console, summary: dict[str, Any], place: Path, reports: 
         console.print(f"MLflow    {up['mlflow']}")
         console.print(f"Prefect   {up['prefect']}")
         console.print(f"Service   {up['service']}/docs")
-        console.print("The pages stay up. Stop them with: [bold]ratchet down[/bold]")
+        console.print("The pages stay up. Stop them with: [bold]ratchet down[/bold] (or make down)")

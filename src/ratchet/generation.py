@@ -32,4 +32,5 @@ class Generation:
         """The origin as text, for a tracker's tags."""
         fields: dict[str, Any] = asdict(self)
         fields["labels"] = ", ".join(f"{count} {provenance}" for provenance, count in self.labels)
+        fields["commit"] = fields.pop("code")
         return {"identity": self.identity} | {key: str(value) for key, value in fields.items() if value}

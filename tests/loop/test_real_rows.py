@@ -69,6 +69,7 @@ class OpenML(BaseHTTPRequestHandler):
             told = {
                 "id": "42477",
                 "name": "default-of-credit-card-clients",
+                "description": "Default of credit card clients",
                 "version": "1",
                 "format": "ARFF",
                 "file_id": "1",
@@ -119,7 +120,10 @@ def openml(real_rows, tmp_path, monkeypatch):
     OpenML.md5 = hashlib.md5(OpenML.arff).hexdigest()
     server = ThreadingHTTPServer(("127.0.0.1", 0), OpenML)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(sklearn.datasets._openml, "_OPENML_PREFIX", f"http://127.0.0.1:{server.server_port}/")
+    for name in ("_DATA_INFO", "_DATA_FEATURES", "_DATA_QUALITIES"):
+        address = getattr(sklearn.datasets._openml, name)
+        local = address.replace("https://www.openml.org", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(sklearn.datasets._openml, name, local)
     monkeypatch.setenv("RATCHET_HOME", str(tmp_path))
     from ratchet.settings import settings
 

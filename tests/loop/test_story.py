@@ -106,7 +106,7 @@ def test_mlflow_tells_the_generations(loop, client):
         nested = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
         assert {n.data.tags["part"] for n in nested} == {"logistic", "trees", "network", "rule"}
         assert run.info.status == "FINISHED"
-        assert run.data.tags.keys() >= {"problem", "snapshot", "code", "identity", "decision", "decision_id", "trigger"}
+        assert run.data.tags.keys() >= {"problem", "snapshot", "commit", "identity", "decision", "decision_id", "trigger"}
         assert run.inputs.dataset_inputs[0].dataset.digest == run.data.tags["snapshot"]
         artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
         assert artifacts >= {"card.md", "checks.md", "dvc.lock", "params.yaml", "plots", "load"}

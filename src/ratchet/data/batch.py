@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ratchet.contract import Column, Contract
+from ratchet.data.values import as_text
 from ratchet.errors import BatchError
 
 
@@ -60,18 +61,13 @@ def _typed(values: pd.Series, column: Column, origin: str) -> pd.Series:
         _refuse_first(values, parsed.isna() & values.notna(), column, origin, "a time such as 2026-03-01T12:00:00")
         return parsed.astype("datetime64[us]")
     if column.role in ("id", "entity"):
-        return values.map(_plain_text, na_action="ignore").astype(object)
+        return values.map(as_text, na_action="ignore").astype(object)
     if column.is_numeric or (column.values and all(isinstance(v, int | float) for v in column.values)):
         number = pd.to_numeric(values, errors="coerce").astype(float)
         _refuse_first(values, number.isna() & values.notna(), column, origin, "a number")
         _refuse_first(values, number.abs() == np.inf, column, origin, "a finite number")
         return number
-    return values.map(_plain_text, na_action="ignore").astype(object)
-
-
-def _plain_text(value: object) -> str:
-    # An id of 7 read as 7.0 is still row 7.
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return values.map(as_text, na_action="ignore").astype(object)
 
 
 def _refuse_first(values: pd.Series, wrong: pd.Series, column: Column, origin: str, expected: str) -> None:

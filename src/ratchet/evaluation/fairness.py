@@ -10,6 +10,7 @@ from fairlearn.metrics import MetricFrame, count, false_positive_rate, selection
 from scipy import stats
 
 from ratchet.check import Check, judge, not_applicable, undecided
+from ratchet.data.values import as_text
 from ratchet.evaluation.loss import Z
 from ratchet.problem import Problem
 from ratchet.registry import registered
@@ -28,12 +29,7 @@ def fairness(problem: Problem, probability: np.ndarray, truth: np.ndarray, group
     name, limit, n = f"fairness:{groups.name}", problem.gate.approval_ratio, len(truth)
     known = groups.notna().to_numpy()
     favoured = (probability < problem.threshold)[known]
-    rates = {
-        "favourable_rate": selection_rate,
-        "true_positive_rate": true_positive_rate,
-        "false_positive_rate": false_positive_rate,
-    }
-    label = groups[known].astype(str)
+    label = groups[known].map(as_text)
     if not known.any():
         return undecided(name, QUESTION, "no row tells its group", 0, limit=limit)
     favour = MetricFrame(
@@ -43,7 +39,7 @@ def fairness(problem: Problem, probability: np.ndarray, truth: np.ndarray, group
         sensitive_features=label,
     ).by_group
     errors = MetricFrame(
-        metrics={key: rates[key] for key in ("true_positive_rate", "false_positive_rate")},
+        metrics={"true_positive_rate": true_positive_rate, "false_positive_rate": false_positive_rate},
         y_true=truth[known],
         y_pred=~favoured,
         sensitive_features=label,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ratchet.data.values import as_text
+
 FATES = ("inherited", "introduced", "fixed", "right")
 
 
@@ -36,7 +38,7 @@ def compare(rows: pd.Series, truth: np.ndarray, parent: np.ndarray, child: np.nd
 
 def by_group(found: Inheritance, groups: pd.Series) -> pd.DataFrame:
     """Fates per group: one row a group, one column a fate, then `negative_flip_rate` (introduced / rows)."""
-    table = pd.crosstab(groups.fillna("missing").to_numpy(), found.fates.to_numpy())
+    table = pd.crosstab(groups.map(as_text, na_action=None).to_numpy(), found.fates.to_numpy())
     table = table.reindex(columns=list(FATES), fill_value=0)
     table["negative_flip_rate"] = table["introduced"] / table[list(FATES)].sum(axis=1)
     return table

@@ -8,6 +8,7 @@ from scipy import stats
 
 from ratchet.check import Check, undecided
 from ratchet.contract import Column, Contract
+from ratchet.data.values import as_text
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
@@ -71,8 +72,8 @@ def _numbers(old: pd.Series, new: pd.Series, column: Column) -> tuple[float, flo
 
 
 def _categories(old: pd.Series, new: pd.Series, column: Column) -> tuple[float, float, str]:
-    before = old.map(_name, na_action=None).value_counts()
-    after = new.map(_name, na_action=None).value_counts()
+    before = old.map(as_text, na_action=None).value_counts()
+    after = new.map(as_text, na_action=None).value_counts()
     table = pd.DataFrame({"old": before, "new": after}).fillna(0.0)
     # The chi-squared limit needs five expected rows per cell: rarer categories are counted together.
     expected = table.sum(axis=1) * min(len(old), len(new)) / (len(old) + len(new))
@@ -84,9 +85,3 @@ def _categories(old: pd.Series, new: pd.Series, column: Column) -> tuple[float, 
     test = stats.chi2_contingency(table.to_numpy(), correction=False)
     effect = float(np.sqrt(test.statistic / table.to_numpy().sum()))
     return float(test.pvalue), effect, "Cramér's V"
-
-
-def _name(value: object) -> str:
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return "missing"
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -111,6 +111,7 @@ def slices(groups: dict[str, dict[str, dict[str, float]]], title: str = "Favoura
     for place, (_, row) in enumerate(rows):
         rate, n = row["favourable_rate"], row["rows"]
         error = 1.96 * np.sqrt(max(rate * (1 - rate), 1e-9) / n)
+        error = [[min(error, rate)], [min(error, 1 - rate)]]
         axes.errorbar(rate, place, xerr=error, fmt="o", color=ACCENT, capsize=3)
         axes.text(1.02, place, f"n = {int(n):,}", va="center", fontsize=8, color=INK, transform=axes.get_yaxis_transform())
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
