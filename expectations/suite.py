@@ -31,9 +31,7 @@ def build(contract: Contract) -> gx.ExpectationSuite:
         elif column.role == "feature":
             share = {"reason": f"{column.name} is missing more often than {column.missing:.0%}"}
             suite.add_expectation(
-                gxe.ExpectColumnProportionOfNonNullValuesToBeBetween(
-                    column=column.name, min_value=max(0.0, 1 - 1.5 * column.missing), meta=share
-                )
+                gxe.ExpectColumnProportionOfNonNullValuesToBeBetween(column=column.name, min_value=1 - column.missing, meta=share)
             )
         if column.values is not None:
             suite.add_expectation(gxe.ExpectColumnValuesToBeInSet(column=column.name, value_set=list(column.values), meta=meta))

@@ -29,20 +29,19 @@ class Comparison:
     errors: dict[str, int] | None
     error_costs: dict[str, float] | None
     groups: dict[str, dict[str, dict[str, float]]]
-    seen_left_out: int
 
 
 def compare_with(setting: Setting, champion: Release | None, picked: str) -> Comparison:
     """Compare the picked family with the champion, paired, on test rows that neither was made from.
 
     The champion's own split is brought back from its dvc.lock; a test row that it was trained, tuned or selected
-    on is left out and counted.
+    on is left out.
     """
     problem, contract = setting.problem, setting.contract
     scores = pd.read_parquet(setting.root / "data/scores.parquet")
     if champion is None:
         checks = [non_inferior_to_champion(problem, scores[picked].to_numpy(), None, scores["truth"].to_numpy())]
-        return Comparison(checks, pd.DataFrame(), None, None, {}, 0)
+        return Comparison(checks, pd.DataFrame(), None, None, {})
     rows, sides = labelled(setting.root, contract)
     test = rows[sides == "test"].reset_index(drop=True)
     assert (test[contract.id] == scores[contract.id]).all()
@@ -70,7 +69,6 @@ def compare_with(setting: Setting, champion: Release | None, picked: str) -> Com
         errors=found.counts,
         error_costs=costs,
         groups={name: _plain(table) for name, table in groups.items()},
-        seen_left_out=int(seen.sum()),
     )
 
 

@@ -62,7 +62,6 @@ def run(
 
     Called again after it was cut short, it goes on at the step that was not finished.
     """
-    begun = time.monotonic()
     loop = _Loop(setting, journal, narrator)
     origin, batches = _draw(setting, source, sizes, seed)
     if "run" not in journal.read():
@@ -85,8 +84,8 @@ def run(
     loop.retraining()
     loop.traffic("after", batches["after"], "The service answers with whatever the gate decided, without having dropped a request.")
     loop.labels("after labels", "after", batches["after"], "Its labels tell whether the new generation does better.")
-    journal.write("seconds", journal.read().get("seconds", 0.0) + time.monotonic() - begun)
     with narrator.step("Report", "What happened, in one page and in one file.") as result:
+        loop.count_seconds()
         summary = tell_story(setting, journal.read(), reports)
         result(f"{reports / 'index.html'} and {reports / 'summary.json'}")
     journal.write("finished", True)
@@ -109,6 +108,13 @@ class _Loop:
     def __init__(self, setting: Setting, journal: Journal, narrator: Narrator) -> None:
         self._setting, self._journal, self._narrator = setting, journal, narrator
         self._url = setting.settings.service_url
+        self._counted = time.monotonic()
+
+    def count_seconds(self) -> None:
+        """Add the time since it was last counted to that of the attempts before this one."""
+        now = time.monotonic()
+        self._journal.write("seconds", self._journal.read().get("seconds", 0.0) + now - self._counted)
+        self._counted = now
 
     @contextlib.contextmanager
     def _once(self, name: str, title: str, why: str) -> Iterator[tuple[bool, Callable[[Any, str], None]]]:
@@ -122,6 +128,7 @@ class _Loop:
             def finish(facts: Any, said: str) -> None:
                 self._journal.write(name, facts)
                 self._journal.write("steps", self._journal.read().get("steps", {}) | {name: time.monotonic() - started})
+                self.count_seconds()
                 result(said)
 
             yield True, finish

@@ -15,9 +15,9 @@ from prefect.runtime import flow_run
 
 from flows import ingest
 from flows.compare import Comparison, compare_with
-from flows.promotion import promote, reconcile
+from flows.promotion import cut_short, promote, reconcile
 from flows.setting import Setting
-from flows.stages import STAGES, labelled, scorer
+from flows.stages import COHORT, STAGES, labelled, scorer
 from flows.track import track
 from load_tests import run as load_test
 from ratchet.check import Check, from_dict
@@ -33,6 +33,7 @@ from snapshots.workspace import publish, run_stage
 
 PROBES = 20
 REFERENCE_ROWS = 5000
+NEWEST_ROWS = 1000
 LOAD_RECORDS = 500
 
 
@@ -58,7 +59,7 @@ def lifecycle(
         champion = reconcile(setting)
         fill_inbox(setting, batch)
         for stage in setting.workspace.definition["stages"]:
-            run_one.with_options(name=stage)(setting, stage, Path(batch).name if batch else "the log")
+            run_one.with_options(name=stage)(setting, stage, Path(batch).stem if batch else "the log")
         publish(setting.workspace, f"{setting.problem.name}: {trigger}")
         return _decide(setting, champion, trigger, [from_dict(item) for item in drift or []])
 
@@ -109,14 +110,15 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
         "checks": digest([[c.name, c.verdict, c.value, c.limit] for c in checks]),
     }
     decision = gate(checks, f"version {version}", inputs)
-    setting.store.record(decision)
+    new = setting.store.record(decision)
     for reason in decision.reasons:
         get_run_logger().info("%s version %s: %s", decision.action, version, reason)
     _explain(setting, generation, version, run_id, decision, checks, evaluation, comparison)
     # A refused generation is released too, but not routed to: a person may overrule the gate.
     release = make_release.with_options(name="release")(setting, generation, version, evaluation)
     load: dict[str, Any] | None = None
-    if decision.action == "promote":
+    # A promotion that was carried out once is not repeated: what a person decided since then stands.
+    if decision.action == "promote" and (new or cut_short(setting, version)):
         go_live.with_options(name="route and verify")(setting, release, decision)
         load = put_under_load.with_options(name="load test")(setting, version, run_id)
     setting.tracker.tag(run_id, {"decision": decision.action, "decision_id": decision.id})
@@ -128,8 +130,6 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
         "version": version,
         "run_id": run_id,
         "generation": generation.identity,
-        "errors": comparison.errors,
-        "error_groups": comparison.groups,
         "load": load,
     }
 
@@ -143,7 +143,9 @@ def describe(setting: Setting, parent: str | None, trigger: str) -> Generation:
         parent=parent,
         snapshot=setting.workspace.digest("data/snapshot.parquet"),
         parameters=digest(setting.workspace.parameters),
-        code=code_version(),
+        declaration=setting.workspace.digest("problem", of="deps"),
+        code=setting.workspace.digest("code.txt", of="deps"),
+        commit=code_version(),
         trigger=trigger,
         labels=tuple((str(name), int(count)) for name, count in counts.items()),
     )
@@ -181,6 +183,9 @@ def make_release(setting: Setting, generation: Generation, version: str, evaluat
     contract, picked = setting.contract, evaluation["picked"]
     rows, sides = labelled(setting.root, contract)
     test, trained = rows[sides == "test"], rows[sides == "train"]
+    newest = trained[trained[COHORT] == trained[COHORT].max()]
+    # Live traffic will be like the newest batch: that is the population to compare it with, where it is large enough.
+    population = newest if len(newest) >= NEWEST_ROWS else trained
     probed = test.head(PROBES)
     answers = scorer(setting.root, picked).probability(probed)
     requests = records(probed, contract)
@@ -192,7 +197,7 @@ def make_release(setting: Setting, generation: Generation, version: str, evaluat
         contract=contract,
         threshold=setting.problem.threshold,
         probe=[{"request": request, "probability": float(p)} for request, p in zip(requests, answers, strict=True)],
-        reference=trained[[c.name for c in contract.features]].sample(min(REFERENCE_ROWS, len(trained)), random_state=0),
+        reference=population[[c.name for c in contract.features]].sample(min(REFERENCE_ROWS, len(population)), random_state=0),
         facts={
             "family": picked,
             "generation": generation.identity,

@@ -55,7 +55,7 @@ def _record(setting: Setting, action: Action, subject: str, reason: str) -> Deci
 
 def _release(setting: Setting, version: str) -> Release:
     folder = setting.settings.releases / setting.problem.name
-    if not (folder / version / "manifest.json").exists():
+    if not version.isdigit() or not (folder / version / "manifest.json").exists():
         there = sorted((path.name for path in folder.glob("[0-9]*")), key=int)
         raise ReleaseError(f"There is no release of version {version} of {setting.problem.name}; there are {', '.join(there) or 'none'}.")
     return read(folder / version)

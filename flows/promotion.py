@@ -10,11 +10,12 @@ from flows.setting import Setting
 from ratchet.decision import Decision, decide
 from ratchet.errors import ReleaseError, StackError
 from ratchet.release import TOLERANCE, Release, read
+from ratchet.store import Entry, Route
 
 PICKED_UP_WITHIN = 30.0
 
 
-def promote(setting: Setting, release: Release, decision: Decision) -> None:
+def promote(setting: Setting, release: Release, decision: Decision | Entry) -> None:
     """Let a release answer. A crash at any point is healed by doing it again, or by `reconcile`.
 
     ReleaseError where the release, or the live service, does not answer as it was probed; the route is then set
@@ -51,14 +52,16 @@ def verify(setting: Setting, release: Release) -> None:
     url = f"{setting.settings.service_url}/predict"
     requests = [item["request"] for item in release.probe]
     deadline = time.monotonic() + PICKED_UP_WITHIN
-    last = "nothing answered"
+    away, last = True, "nothing answered"
     while time.monotonic() < deadline:
         try:
             response = httpx.post(url, json=requests, headers={"X-Ratchet-Variant": "probe"}, timeout=10)
         except httpx.TransportError as error:
             last = f"the service at {setting.settings.service_url} does not answer ({error}); start it with `ratchet up`"
+            away = True
             time.sleep(0.25)
             continue
+        away = False
         if response.status_code == 200:
             answers = response.json()
             if {answer["model_version"] for answer in answers} == {release.version}:
@@ -70,19 +73,51 @@ def verify(setting: Setting, release: Release) -> None:
         else:
             last = response.json()["error"]
         time.sleep(0.1)
-    if "does not answer" in last:
+    if away:
         raise StackError(f"Version {release.version} cannot go live: {last}.")
     raise ReleaseError(f"Version {release.version} did not come to answer within {PICKED_UP_WITHIN:.0f} s: {last}.")
 
 
 def reconcile(setting: Setting) -> str | None:
-    """Make MLflow's alias agree with the route, which is the truth about what answers; the champion's version."""
+    """Heal what a crash left behind; the champion's version.
+
+    A route that was set but not verified is verified, or set back. MLflow's alias follows the route, which is the
+    truth about what answers.
+    """
     route = setting.store.route()
     if route is None:
         return None
-    if setting.tracker.champion() != route.champion and route.verified:
+    if not route.verified:
+        _settle(setting, route)
+    elif setting.tracker.champion() != route.champion:
         setting.tracker.set_champion(route.champion)
-    return route.champion
+    after = setting.store.route()
+    return after.champion if after else None
+
+
+def _settle(setting: Setting, route: Route) -> None:
+    """Verify a route that a crash left unverified; where it does not hold, the version before answers again."""
+    decision = setting.store.decision(route.decision)
+    try:
+        release = read(setting.settings.releases / setting.problem.name / route.champion)
+        if decision is not None:
+            promote(setting, release, decision)
+    except ReleaseError as error:
+        back_to = _previous(setting, route.champion)
+        now = setting.store.route()
+        if back_to is None or now is None or now.champion == back_to:
+            raise
+        undone = decide("roll_back", f"version {route.champion}", [str(error)], {"route": route.seq, "back_to": back_to})
+        setting.store.record(undone)
+        setting.store.set_route(back_to, undone.id, verified=True)
+
+
+def cut_short(setting: Setting, version: str) -> bool:
+    """Whether the version's promotion is the last thing decided of it, but it has never come to answer."""
+    decided = [entry for entry in setting.store.decisions("promote", "roll_back") if entry.subject == f"version {version}"]
+    if not decided or decided[-1].action != "promote":
+        return False
+    return not any(route.champion == version and route.verified for route in setting.store.routes())
 
 
 def _previous(setting: Setting, version: str) -> str | None:

@@ -9,8 +9,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from flows.lifecycle import lifecycle
+from flows.promotion import cut_short
 from flows.setting import Setting
-from ratchet.check import from_dict
 from ratchet.decision import decide
 
 
@@ -34,19 +34,9 @@ def retrain(problem: str, decision_id: str, reasons: list[str], event_id: str) -
     done = [
         entry for entry in setting.store.decisions("promote", "refuse", "undecided") if entry.evidence["inputs"].get("trigger") == trigger
     ]
-    if done and not _cut_short(setting, done[-1].subject):
+    if done and not cut_short(setting, done[-1].subject.removeprefix("version ")):
         reason = f"decision {decision_id} has been answered by {done[-1].id} ({done[-1].action} {done[-1].subject})"
         inputs = {"trigger": trigger, "flow_run": str(flow_run.id)}
         setting.store.record(decide("superseded", trigger, [reason], inputs))
         return {"action": "superseded", "version": None}
-    checks = [item for item in (asked.evidence["checks"] if asked else []) if from_dict(item)]
-    return lifecycle(problem, None, trigger, checks)
-
-
-def _cut_short(setting: Setting, subject: str) -> bool:
-    """Whether a promotion was decided, but the version does not answer yet."""
-    version = subject.removeprefix("version ")
-    decided = [e for e in setting.store.decisions("promote", "roll_back") if e.subject == subject]
-    if not decided or decided[-1].action != "promote":
-        return False
-    return not any(route.champion == version and route.verified for route in setting.store.routes())
+    return lifecycle(problem, None, trigger, asked.evidence["checks"] if asked else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,17 @@ from ratchet.problem import Folder, Problem, find_problem
 from ratchet.settings import ROOT, Settings, settings
 from ratchet.store import Store
 from snapshots.workspace import Workspace, create
+
+CODE = ("src/ratchet", "expectations", "models")
+
+
+def stages_code() -> str:
+    """A hash of the code that the stages run: a change of it makes every stage run again."""
+    found = hashlib.sha256()
+    parts = [ROOT / "flows" / "stages.py", *(path for room in CODE for path in sorted((ROOT / room).rglob("*.py")))]
+    for path in parts:
+        found.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class Setting:
     def workspace(self) -> Workspace:
         """The Git and DVC repository of the stages, with today's definition."""
         path = self.settings.workspace(self.problem.name)
-        return create(path, self.settings.home, [ROOT / "dvc.yaml", ROOT / "params.yaml"], [self.folder.path])
+        return create(path, self.settings.home, [ROOT / "dvc.yaml", ROOT / "params.yaml"], self.folder.path, stages_code())
 
     @property
     def root(self) -> Path:

@@ -38,7 +38,7 @@ def validate(root: Path) -> None:
 def snapshot(root: Path) -> None:
     """Add the accepted rows to the previous snapshot, and join every row's latest label with its provenance.
 
-    A row id that is there already is not added again. `cohort` counts the batches, from 1.
+    A row id that is there already is not added again, but its label is taken. `cohort` counts the batches, from 1.
     """
     contract = Folder(root / "problem").contract
     previous = pd.read_parquet(root / "inbox/previous.parquet")
@@ -48,6 +48,12 @@ def snapshot(root: Path) -> None:
     fresh[COHORT] = int(previous[COHORT].max()) + 1 if len(previous) else 1
     fresh[PROVENANCE] = np.where(fresh[contract.target].notna(), "outcome", None)
     rows = pd.concat([previous, fresh], ignore_index=True) if len(previous) else fresh.reset_index(drop=True)
+    unlabelled = set(previous.loc[previous[contract.target].isna(), contract.id]) - set(labels.index)
+    late = accepted[accepted[contract.id].isin(unlabelled) & accepted[contract.target].notna()]
+    if len(late):
+        # Rows that are known already may bring labels that were not.
+        brought = pd.DataFrame({"value": late[contract.target].to_numpy(float), "provenance": "outcome"}, index=late[contract.id])
+        labels = pd.concat([labels, brought])
     told = rows[contract.id].map(labels["value"])
     rows[contract.target] = told.where(told.notna(), rows[contract.target]).astype(float)
     source = rows[contract.id].map(labels["provenance"])
@@ -111,7 +117,10 @@ def evaluate(root: Path) -> None:
         checks.append(not_worse_than_simple(problem, answers[picked], simple, truth))
     checks.append(calibration(problem, answers[picked], truth, params["seed"]))
     checks += [fairness(problem, answers[picked], truth, test[column.name]) for column in contract.protected]
-    losses = per_row(problem, answers[picked], truth)
+    # Live rows will be like the newest batch, so that is what they are compared with where it is large enough.
+    newest = (test[COHORT] == test[COHORT].max()).to_numpy()
+    lately = newest if newest.sum() >= problem.gate.min_rows else np.ones(len(test), dtype=bool)
+    losses = per_row(problem, answers[picked][lately], truth[lately])
     facts = {
         "picked": picked,
         "select_by": params["select_by"],

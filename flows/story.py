@@ -34,7 +34,7 @@ def tell_story(setting: Setting, journal: dict[str, Any], reports: Path) -> dict
     checks = [from_dict(item) for item in evaluation["checks"]] + comparison.checks
     alarm = [from_dict(item) for item in journal["third alarm"]["checks"]]
     pictures = plots(setting, evaluation, comparison, checks, alarm)
-    pictures = {"timeline": _timeline(setting, journal)} | pictures
+    pictures = {"timeline": _timeline(setting, journal, summary)} | pictures
     entries = [entry.__dict__ for entry in setting.store.decisions()]
     page = render(
         setting.problem,
@@ -61,7 +61,8 @@ def tell_story(setting: Setting, journal: dict[str, Any], reports: Path) -> dict
 
 def summarise(setting: Setting, journal: dict[str, Any], comparison: Comparison) -> dict[str, Any]:
     """The facts of the run as plain data."""
-    first, alarm, retraining = journal["first"], journal["first alarm"], journal["retraining"]
+    first, retraining = journal["first"], journal["retraining"]
+    alarm = next(journal[name] for name in WATCHES if any(check["verdict"] == "fail" for check in journal[name]["checks"]))
     asked = ("stable", "drifted", "more drifted", "after")
     answered = len({identity for name in asked for identity in journal[name]["ids"]})
     counts = setting.store.counts()
@@ -160,10 +161,10 @@ def _losses(setting: Setting) -> pd.DataFrame:
     return known[["id", "place", "version"]].assign(loss=losses)
 
 
-def _timeline(setting: Setting, journal: dict[str, Any]) -> Any:
+def _timeline(setting: Setting, journal: dict[str, Any], summary: dict[str, Any]) -> Any:
     marks = {
         "drift begins": journal["drifted"]["began_at"],
-        "drift seen": journal["first alarm"]["at_prediction"],
+        "drift seen": summary["drift"]["detected_at_prediction"],
         "retraining asked for": journal["third alarm"]["at_prediction"],
     }
     return figures.timeline(_losses(setting), setting.problem.metric, marks)

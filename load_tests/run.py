@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -35,7 +36,9 @@ class LoadResult:
 
 def run(url: str, records: list[dict[str, Any]], load: Load, folder: Path) -> LoadResult:
     """Let `load.users` users ask for `load.seconds` seconds. StackError where Locust itself cannot run."""
-    folder.mkdir(parents=True, exist_ok=True)
+    # Numbers of an earlier run must not be taken for this one's.
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     (folder / "records.json").write_text(json.dumps(records), encoding="utf-8")
     environment = os.environ | {
         "RATCHET_LOAD_RECORDS": str(folder / "records.json"),

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import mlflow.data
 import mlflow.pyfunc
 import pandas as pd
 from matplotlib.figure import Figure
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, Schema
@@ -111,9 +112,10 @@ class Tracker:
                 self._client.log_param(run_id, key, value)
 
     def metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
-        """Log numbers once each."""
+        """Log numbers; one that stands there already with the same value is not logged again."""
         there = self._client.get_run(run_id).data.metrics
-        batch = [Metric(key, float(value), 0, 0) for key, value in metrics.items() if key not in there]
+        stamp = int(time.time() * 1000)
+        batch = [Metric(key, float(value), stamp, 0) for key, value in metrics.items() if there.get(key) != float(value)]
         self._client.log_batch(run_id, metrics=batch)
 
     def curves(self, run_id: str, curves: Mapping[str, list[float]]) -> None:
@@ -152,15 +154,6 @@ class Tracker:
         """Mark a run as finished."""
         self._client.set_terminated(run_id, "FINISHED")
 
-    def read_text(self, run_id: str, path: str) -> str:
-        """A document of a run."""
-        with tempfile.TemporaryDirectory() as folder:
-            return Path(self._client.download_artifacts(run_id, path, folder)).read_text(encoding="utf-8")
-
-    def runs(self) -> list[Run]:
-        """Every generation's run, newest first."""
-        return list(self._client.search_runs([self.experiment_id], "tags.part = 'generation'"))
-
     # ---- versions
 
     def versions(self) -> list[Registered]:
@@ -168,7 +161,9 @@ class Tracker:
         try:
             found = self._client.search_model_versions(f"name = '{self.problem}'")
             aliases = self._client.get_registered_model(self.problem).aliases
-        except MlflowException:
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
             return []
         made = [
             Registered(

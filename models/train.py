@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
+from threadpoolctl import threadpool_limits
 
 from models import calibration
 from ratchet.contract import Contract
@@ -60,9 +60,6 @@ def train(
                 f"snapshot: the {rows.size} labelled rows of side {side!r} hold fewer than two classes of "
                 f"{contract.target!r}; more labelled rows are needed before a model can be trained."
             )
-    # The sides of a small snapshot and of a large one are worked by the same number of threads, so that the
-    # same rows give the same model.
-    os.environ.setdefault("OMP_NUM_THREADS", str(params["network"]["threads"]))
     encoder = fit_encoder(frame.iloc[parts["train"]], contract)
     views = {side: encoder.encode(frame.iloc[rows]) for side, rows in parts.items()}
     everything = encoder.encode(frame)
@@ -71,8 +68,10 @@ def train(
         if family not in FAMILIES:
             raise BatchError(f"params.yaml: train.families: {family!r} is not known; there are {', '.join(FAMILIES)}.")
         module = __import__(f"models.{family}", fromlist=["fit"])
-        settings = params[family] | {"levels": [len(c.values) + 1 for c in encoder.categories]}
-        fitted = module.fit(views["train"], target[parts["train"]], views["tune"], target[parts["tune"]], settings, seed)
+        settings = params[family] | {"threads": params["threads"], "levels": [len(c.values) + 1 for c in encoder.categories]}
+        # One number of threads everywhere: sums in another order would give other bytes.
+        with threadpool_limits(params["threads"]):
+            fitted = module.fit(views["train"], target[parts["train"]], views["tune"], target[parts["tune"]], settings, seed)
         slope, intercept = calibration.platt(fitted.logit(views["tune"]), target[parts["tune"]])
         graph = calibration.append(fitted.graph, slope, intercept).SerializeToString(deterministic=True)
         native = expit(slope * fitted.logit(everything) + intercept)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -136,13 +136,15 @@ class Service:
         if release is None:
             raise Refusal(503, error=f"No model of {self._problem.name!r} has been released yet. Run `ratchet run {self._problem.name}`.")
         key = request.headers.get("idempotency-key")
-        ids = _ids(key, len(rows))
-        if key is not None and (known := await asyncio.to_thread(self._store.answered, ids)):
-            if len(known) != len(rows):
-                raise Refusal(422, error=f"Idempotency-Key {key!r} was used before for {len(known)} records; now there are {len(rows)}.")
+        if key is not None and (known := await self._repeated(key, rows)):
             return known if many else known[0]
-        entries = self._score(release, rows, ids, variant)
-        await self._log.append(entries)
+        entries = self._score(release, rows, self._ids(key, len(rows)), variant)
+        try:
+            await self._log.append(entries)
+        except IntegrityError:
+            # The same key was answered between the look and the log.
+            known = await self._repeated(key or "", rows)
+            return known if many else known[0]
         answers = [
             {
                 "prediction_id": entry["id"],
@@ -153,6 +155,20 @@ class Service:
             for entry in entries
         ]
         return answers if many else answers[0]
+
+    async def _repeated(self, key: str, rows: list[Any]) -> list[dict[str, Any]]:
+        """What was answered under that key before; empty where it is new. A key belongs to one body."""
+        # One more id than there are records tells whether there were more of them before.
+        known = await asyncio.to_thread(self._store.answered, self._ids(key, len(rows) + 1))
+        if known and [answer.pop("features") for answer in known] != [self._encode(row).decode() for row in rows]:
+            raise Refusal(422, error=f"Idempotency-Key {key!r} was used before with another body. Use a new key for a new request.")
+        return known
+
+    def _ids(self, key: str | None, rows: int) -> list[str]:
+        if key is None:
+            return [uuid.uuid4().hex for _ in range(rows)]
+        name = f"{self._problem.name}:{key}"
+        return [hashlib.blake2b(f"{name}:{row}".encode(), digest_size=16).hexdigest() for row in range(rows)]
 
     def _score(self, release: Release, rows: list[Any], ids: list[str], variant: str) -> list[dict[str, Any]]:
         columns = {name: [getattr(row, name) for row in rows] for name in self._names}
@@ -193,12 +209,6 @@ class Service:
             more = f" ({len(unknown)} such ids; the other {len(labels) - len(unknown)} labels were taken)" if len(labels) > 1 else ""
             raise Refusal(404, error=f"No prediction has the id {unknown[0][:64]!r}{more}.")
         return {"accepted": accepted, "known": len(labels) - accepted}
-
-
-def _ids(key: str | None, rows: int) -> list[str]:
-    if key is None:
-        return [uuid.uuid4().hex for _ in range(rows)]
-    return [hashlib.blake2b(f"{key}:{row}".encode(), digest_size=16).hexdigest() for row in range(rows)]
 
 
 async def _body(request: Request) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from sqlalchemy.exc import IntegrityError
+
 from ratchet.store import Store
 
 
@@ -40,11 +42,30 @@ class PredictionLog:
             return
         try:
             await asyncio.to_thread(self._store.log, [row for rows, _ in taken for row in rows])
+        except IntegrityError:
+            # One request repeats what is logged already; the others must not pay for it.
+            for rows, done in taken:
+                await self._commit_alone(rows, done)
         except Exception as error:
             for _, done in taken:
-                if not done.done():
-                    done.set_exception(error)
-            return
-        for _, done in taken:
-            if not done.done():
-                done.set_result(None)
+                _settle(done, error)
+        else:
+            for _, done in taken:
+                _settle(done, None)
+
+    async def _commit_alone(self, rows: list[dict[str, Any]], done: asyncio.Future[None]) -> None:
+        try:
+            await asyncio.to_thread(self._store.log, rows)
+        except Exception as error:
+            _settle(done, error)
+        else:
+            _settle(done, None)
+
+
+def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)

@@ -59,31 +59,38 @@ class Workspace:
         """dvc.lock as text: the content hash of every input, parameter and output."""
         return (self.path / "dvc.lock").read_text(encoding="utf-8")
 
-    def digest(self, path: str) -> str:
-        """The content hash of a stage's output. KeyError where no stage has made it."""
-        return digest(self.lock, path)
+    def digest(self, path: str, of: str = "outs") -> str:
+        """The content hash of a stage's output, or with `of="deps"` of an input. KeyError where there is none."""
+        return digest(self.lock, path, of)
 
 
-def digest(lock: str, path: str) -> str:
-    """The content hash (md5, as DVC stores it) of an output in the text of a dvc.lock."""
+def digest(lock: str, path: str, of: str = "outs") -> str:
+    """The content hash (md5, as DVC stores it) of an output, or with `of="deps"` of an input, in a dvc.lock's text."""
     for stage in (yaml.safe_load(lock).get("stages") or {}).values():
-        for out in stage.get("outs", []):
-            if out["path"] == path:
-                return str(out["md5"])
+        for item in stage.get(of, []):
+            if item["path"] == path:
+                return str(item["md5"])
     raise KeyError(path)
 
 
-def create(path: Path, home: Path, files: Sequence[Path], folders: Sequence[Path]) -> Workspace:
-    """Make a problem's workspace, or bring an existing one's definition up to date with the given files and folders.
+def create(path: Path, home: Path, files: Sequence[Path], problem: Path | None, code: str = "") -> Workspace:
+    """Make a problem's workspace, or bring an existing one's definition up to date.
 
-    The remote is a folder beside the workspaces; nothing is written outside `home`.
+    `files` are copied to its root, the YAML and Python files of `problem` to its folder `problem`, and `code`, which
+    names the code of the stages, to code.txt: each is an input that DVC watches. The remote is a folder beside the workspaces; nothing is written outside `home`.
     """
     os.environ.update(quiet_environment(home))
     path.mkdir(parents=True, exist_ok=True)
     for source in files:
         shutil.copyfile(source, path / source.name)
-    for source in folders:
-        shutil.copytree(source, path / "problem", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    if problem is not None:
+        shutil.rmtree(path / "problem", ignore_errors=True)
+        (path / "problem").mkdir()
+        for source in sorted(problem.iterdir()):
+            if source.suffix in (".yaml", ".yml", ".py"):
+                shutil.copyfile(source, path / "problem" / source.name)
+    if code:
+        (path / "code.txt").write_text(code + "\n", encoding="utf-8")
     workspace = Workspace(path, home)
     if not (path / ".git").is_dir():
         _git(workspace, "init", "-q", "-b", "main", "--template=")
@@ -160,7 +167,7 @@ def publish(workspace: Workspace, message: str) -> None:
     """Push every output to the remote and commit the definition and the lock to the workspace's Git."""
     with _open(workspace) as repo:
         repo.push()
-    named = ("dvc.yaml", "dvc.lock", "params.yaml", "problem", "metrics", ".dvc/config", ".dvc/.gitignore", ".dvcignore")
+    named = ("dvc.yaml", "dvc.lock", "params.yaml", "code.txt", "problem", "metrics", ".dvc/config", ".dvc/.gitignore", ".dvcignore")
     there = [name for name in named if (workspace.path / name).exists()]
     there += [str(p.relative_to(workspace.path)) for p in workspace.path.glob("*/.gitignore") if p.parent.name != ".dvc"]
     _git(workspace, "add", "--", *there)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", add_completion=False)
@@ -36,10 +38,10 @@ def _sentences() -> Iterator[None]:
     try:
         yield
     except (BatchError, ContractError) as error:
-        Console(stderr=True).print(f"[red]{error}[/red]", soft_wrap=True, highlight=False)
+        Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True, highlight=False)
         raise typer.Exit(2) from error
     except RatchetError as error:
-        Console(stderr=True).print(f"[red]{error}[/red]", soft_wrap=True, highlight=False)
+        Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True, highlight=False)
         raise typer.Exit(1) from error
 
 
@@ -54,11 +56,11 @@ def _folder(name: str) -> Any:
 
 
 def _running(problem: str | None = None) -> Any:
-    """The setting of a problem in the stack that is up."""
+    """The setting of a problem in the stack that is up: the one of `ratchet up`, else that of a demonstration."""
     from ratchet.settings import settings
     from stack import processes
 
-    home = settings().home
+    home = processes.look_at_running(settings().home)
     name = problem or processes.served(home) or settings().problem
     processes.adopt(home, str(_folder(name).path))
     from flows.setting import Setting
@@ -92,7 +94,8 @@ def demo(
         path = str(source.resolve()) if source else None
         # A source that cannot be read is told before anything starts.
         folder.open_source(path, seed)
-        demonstrate(settings().home, folder, path, sizes, seed, console, reports=reports, keep_up=stay)
+        where = reports.resolve() if reports else None
+        demonstrate(settings().home, folder, path, sizes, seed, console, reports=where, keep_up=stay)
 
 
 @app.command()
@@ -106,12 +109,8 @@ def up(
         from stack import processes
 
         folder, home = _folder(problem), settings().home
-        try:
-            with console.status("starting") as status:
-                found = processes.up(home, str(folder.path), free_ports=free_ports, scheduled=True, say=status.update)
-        except BaseException:
-            processes.down(home)
-            raise
+        with console.status("starting") as status:
+            found = processes.up(home, str(folder.path), free_ports=free_ports, scheduled=True, say=status.update)
         setting = _running(problem)
         from flows.promotion import reconcile
 
@@ -159,22 +158,21 @@ def run(
         setting = _running(problem)
         from flows.lifecycle import lifecycle
 
-        place = setting.settings.home / "batches" / f"{Path(origin).name.split(' ')[0]}.parquet"
+        name = re.sub(r"[^\w. -]+", "_", Path(origin).name)
+        place = setting.settings.home / "batches" / f"{name}.parquet"
         place.parent.mkdir(exist_ok=True)
         batch.to_parquet(place, index=False)
         with console.status("validate, version, train, decide, release"):
             made = lifecycle(str(folder.path), str(place), trigger="a person")
         console.print(f"[bold]{made['action']}[/bold] version {made['version']} (decision {made['decision']})")
         for reason in made.get("reasons", []):
-            console.print(f"  {reason}", highlight=False)
+            console.print(f"  {reason}", highlight=False, markup=False)
 
 
 @app.command()
 def monitor(problem: ProblemName) -> None:
     """Check the newest window of the log, and ask for retraining where the policy says so."""
     with _sentences():
-        from rich.markup import escape
-
         setting = _running(problem)
         from flows.monitor import monitor as watch
 
@@ -190,14 +188,17 @@ def monitor(problem: ProblemName) -> None:
 def status(as_json: AsJson = False, problem: ProblemOption = None) -> None:
     """What is up, who is champion since when, how fresh the data is, the last decisions."""
     with _sentences():
+        from ratchet.settings import settings
+        from stack import processes
         from stack.status import collect, lines
 
+        processes.look_at_running(settings().home)
         told = collect(problem)
         if as_json:
             print(json.dumps(told, default=str))
         else:
             for line in lines(told):
-                console.print(line, highlight=False, soft_wrap=True)
+                console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -228,8 +229,11 @@ def history(
 ) -> None:
     """Which version answered when, and who let it."""
     with _sentences():
+        from ratchet.settings import settings
+        from stack import processes
         from stack.status import open_store
 
+        processes.look_at_running(settings().home)
         store = open_store(problem)
         by_id = {entry.id: entry for entry in store.decisions()}
         routes = store.routes(until=at)
@@ -237,10 +241,11 @@ def history(
             console.print("No version had been released by then.")
             return
         table = Table("since (UTC)", "version", "verified", "let by", "decision", "reasons")
-        for route in routes[-1:] if at else routes:
+        answering = [route for route in routes if route.verified] or routes
+        for route in answering[-1:] if at else routes:
             entry = by_id.get(route.decision)
             who, what, why = (
-                (entry.by, f"{entry.action} {entry.id}", "; ".join(entry.reasons)[:400])
+                (entry.by, f"{entry.action} {entry.id}", escape("; ".join(entry.reasons)[:400]))
                 if entry
                 else ("unknown", route.decision, "not in the ledger")
             )

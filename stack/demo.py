@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from ratchet.errors import StackError
+from ratchet.errors import RatchetError, StackError
 from ratchet.problem import Demonstration, Folder
 from ratchet.settings import ROOT
 from stack import processes
@@ -46,14 +47,18 @@ def demonstrate(
     place = home_of(home, folder.problem.name)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
+        reports = reports or default_reports(folder.problem.name)
+        reports.mkdir(parents=True, exist_ok=True)
         lock = FileLock(place.parent / f".{folder.problem.name}.lock")
         lock.acquire(timeout=0)
     except Timeout as error:
         raise StackError(f"A demonstration of {folder.problem.name} is running already. Wait for it, or end it with Ctrl-C.") from error
     except OSError as error:
-        raise StackError(f"The state folder {home} cannot be written: {error.strerror}. Set RATCHET_HOME to another one.") from error
+        raise StackError(
+            f"{error.filename or home} cannot be written: {error.strerror}. Set RATCHET_HOME, or --reports, to another folder."
+        ) from error
     try:
-        return _run(place, folder, source, sizes, seed, console, reports or default_reports(folder.problem.name), keep_up)
+        return _run(place, folder, source, sizes, seed, console, reports, keep_up)
     finally:
         lock.release()
 
@@ -63,6 +68,8 @@ def _run(
 ) -> dict[str, Any]:
     begun = time.monotonic()
     narrator = ConsoleNarrator(console)
+    # A demonstration has a store of its own, whatever the stack's is.
+    os.environ.pop("DATABASE_URL", None)
     # An earlier demonstration may have left its pages up, or have been killed over its processes.
     processes.down(place)
     wanted = {"source": source, "sizes": sizes.model_dump(), "seed": seed}
@@ -81,6 +88,11 @@ def _run(
         from flows.setting import Setting
 
         summary = run(Setting.of(str(folder.path)), source, sizes, seed, narrator, Journal(place / "journal.json"), reports)
+    except RatchetError:
+        # The story came to another end: the next start tells it from the beginning. A kill leaves it to be taken up.
+        (place / "wanted.json").unlink(missing_ok=True)
+        processes.down(place)
+        raise
     except BaseException:
         processes.down(place)
         raise

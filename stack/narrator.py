@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
+from rich.markup import escape
 
 
 class ConsoleNarrator:
@@ -21,8 +22,8 @@ class ConsoleNarrator:
         self._count += 1
         begun = time.monotonic()
         said: list[str] = []
-        self._console.print(f"[bold]{self._count:>2}. {title}[/bold]  [dim]{why}[/dim]")
+        self._console.print(f"[bold]{self._count:>2}. {escape(title)}[/bold]  [dim]{escape(why)}[/dim]")
         with self._console.status("working") if self._console.is_terminal else contextlib.nullcontext():
             yield said.append
         for line in said:
-            self._console.print(f"    [green]{line}[/green] [dim]({time.monotonic() - begun:.1f} s)[/dim]", highlight=False)
+            self._console.print(f"    [green]{escape(line)}[/green] [dim]({time.monotonic() - begun:.1f} s)[/dim]", highlight=False)

@@ -49,6 +49,16 @@ def started(home: Path) -> list[Process]:
     return [Process(**item) for item in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
 
 
+def look_at_running(home: Path) -> Path:
+    """The state folder whose stack is up: `home`, else a demonstration's below it. This process then looks there."""
+    places = [home, *sorted((home / "demo").glob("*/"))]
+    found = next((place for place in places if urls(place)), home)
+    if found != home:
+        os.environ["RATCHET_HOME"] = str(found)
+        settings.cache_clear()
+    return found
+
+
 def urls(home: Path) -> dict[str, str]:
     """The addresses of the running servers by name."""
     return {p.name: p.url for p in started(home) if p.url and p.alive()}
@@ -64,7 +74,8 @@ def up(home: Path, problem: str, *, free_ports: bool, scheduled: bool, say: Call
     """Start Prefect server, MLflow server, the service and the flow runner; their addresses by name.
 
     Ports are the tools' own, or with `free_ports` any free one where those are taken. Every process is recorded
-    before the next one starts, so that `down` finds it whatever happens. StackError where one does not come up.
+    before the next one starts, so that `down` finds it whatever happens. StackError where one does not come up;
+    those that did are ended again.
     """
     if running := [p.name for p in started(home) if p.alive()]:
         raise StackError(f"The stack in {home} is up already ({', '.join(running)}). End it first: `ratchet down`.")
@@ -98,16 +109,20 @@ def up(home: Path, problem: str, *, free_ports: bool, scheduled: bool, say: Call
     }
     for folder in ("mlflow", "prefect", "bentoml", "tmp"):
         (home / folder).mkdir(exist_ok=True)
-    for name in ("prefect", "mlflow", "service"):
-        _start(home, name, commands[name], base, f"http://127.0.0.1:{ports[name]}")
-    for name, url in health.items():
-        say(f"waiting for {name}")
-        _wait(home, name, lambda url=url: _healthy(url))  # type: ignore[misc]
-        if name == "prefect":
-            _start(home, "runner", commands["runner"], base, None)
-    say("waiting for the flow runner")
-    api = f"http://127.0.0.1:{ports['prefect']}/api"
-    _wait(home, "runner", lambda: _served(api, since=started(home)[-1].created))
+    try:
+        for name in ("prefect", "mlflow", "service"):
+            _start(home, name, commands[name], base, f"http://127.0.0.1:{ports[name]}")
+        for name, url in health.items():
+            say(f"waiting for {name}")
+            _wait(home, name, lambda url=url: _healthy(url))  # type: ignore[misc]
+            if name == "prefect":
+                _start(home, "runner", commands["runner"], base, None)
+        say("waiting for the flow runner")
+        api = f"http://127.0.0.1:{ports['prefect']}/api"
+        _wait(home, "runner", lambda: _served(api, since=started(home)[-1].created))
+    except BaseException:
+        down(home)
+        raise
     return urls(home)
 
 

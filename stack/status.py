@@ -54,15 +54,15 @@ def collect(problem: str | None) -> dict[str, Any]:
 
 def lines(told: dict[str, Any]) -> list[str]:
     """The facts in about ten lines for a person."""
-    made = [f"[bold]{told['problem']}[/bold]  " + "  ".join(f"{name} {url or 'down'}" for name, url in told["urls"].items())]
+    made = [f"{told['problem']}  " + "  ".join(f"{name} {url or 'down'}" for name, url in told["urls"].items())]
     if told["champion"]:
         made.append(f"champion  version {told['champion']} since {told['since'][:19]} UTC")
     counts = ", ".join(f"{count:,} {variant}" for variant, count in sorted(told["predictions"].items())) or "none"
     made.append(f"logged    {counts}; newest {_age(told['newest_prediction'])}")
     made.append(f"labels    newest {_age(told['newest_label'])}")
     made += [f"decision  {e['at'][:19]} {e['action']} {e['subject']}: {e['why'][:140]}" for e in told["decisions"]]
-    made += [f"[red]wrong[/red]     {sentence}" for sentence in told["wrong"]]
-    return made if told["wrong"] else [*made, "[green]nothing is wrong[/green]"]
+    made += [f"wrong     {sentence}" for sentence in told["wrong"]]
+    return made if told["wrong"] else [*made, "nothing is wrong"]
 
 
 def _age(at: str | None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ratchet.errors import ContractError
 
@@ -14,7 +14,29 @@ Scale = Literal["continuous", "discrete", "ordinal", "nominal", "binary", "text"
 Role = Literal["id", "entity", "feature", "time", "target", "protected"]
 NUMERIC: frozenset[str] = frozenset({"continuous", "discrete", "binary"})
 CATEGORICAL: frozenset[str] = frozenset({"ordinal", "nominal"})
-Value = str | int | float
+Value = str | int
+NAME = r"^[a-z][a-z0-9_]*$"
+# What the log, the snapshot and the scores call their own columns.
+RESERVED = frozenset(
+    [
+        "seq",
+        "id",
+        "at",
+        "version",
+        "probability",
+        "label",
+        "truth",
+        "label_at",
+        "provenance",
+        "cohort",
+        "rule",
+        "logistic",
+        "trees",
+        "network",
+        "reasons",
+        "fate",
+    ]
+)
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -44,6 +66,12 @@ class Column(Strict):
     @model_validator(mode="after")
     def _complete(self) -> Column:
         modelled = self.role in ("feature", "protected")
+        if not self.name.isidentifier():
+            raise ValueError(f"column {self.name!r}: a name has letters, digits and underscores only")
+        if self.name in RESERVED and self.role != "id":
+            raise ValueError(f"column {self.name}: the name is one of Ratchet's own; choose another")
+        if self.values is not None and len({type(value) for value in self.values}) > 1:
+            raise ValueError(f"column {self.name}: `values` must all be text or all be whole numbers")
         if modelled and self.scale in CATEGORICAL and not self.values:
             raise ValueError(f"column {self.name}: a {self.scale} column needs its `values`")
         if modelled and self.scale in ("continuous", "discrete") and self.range is None:
@@ -87,7 +115,7 @@ class Contract(Strict):
     `max_invalid_share`: a batch with a larger share of rows that break a rule is refused whole.
     """
 
-    name: str
+    name: str = Field(pattern=NAME)
     version: int = 1
     columns: tuple[Column, ...]
     rules: tuple[Rule, ...] = ()

@@ -60,13 +60,12 @@ def gate(checks: Sequence[Check], subject: str, inputs: dict[str, Any]) -> Decis
     blocking = [check for check in checks if check.blocking]
     failed = [check for check in blocking if check.verdict == "fail"]
     unclear = [check for check in blocking if check.verdict == "undecided"]
-    if not any(check.verdict == "pass" for check in blocking):
-        reasons = [f"{c.name}: {c.reason}" for c in failed + unclear] or ["no blocking check was answered"]
-        return decide("refuse", subject, reasons, inputs, checks)
     if failed:
         return decide("refuse", subject, [f"{c.name}: {c.reason}" for c in failed], inputs, checks)
     if unclear:
         return decide("undecided", subject, [f"{c.name}: {c.reason}" for c in unclear], inputs, checks)
+    if not any(check.verdict == "pass" for check in blocking):
+        return decide("refuse", subject, ["no blocking check was answered"], inputs, checks)
     passed = [f"{c.name}: {c.reason}" for c in blocking if c.verdict == "pass"]
     return decide("promote", subject, passed, inputs, checks)
 

@@ -10,8 +10,9 @@ from ratchet.decision import digest
 
 @dataclass(frozen=True)
 class Generation:
-    """A model version's origin. `snapshot` is the content hash of its rows and labels, `parameters` of params.yaml.
+    """A model version's origin, by content: hashes of its rows and labels, of params.yaml, and of the stages' code.
 
+    `declaration` is the hash of the problem's folder (contract, costs, rule); `commit` names the checkout for people.
     `parent` is the version that was champion when it was trained; None for the first.
     """
 
@@ -19,18 +20,19 @@ class Generation:
     parent: str | None
     snapshot: str
     parameters: str
+    declaration: str
     code: str
+    commit: str
     trigger: str = "person"
     labels: tuple[tuple[str, int], ...] = ()
 
     @property
     def identity(self) -> str:
-        """Training is deterministic: the same snapshot, parameters and code are the same generation."""
-        return digest([self.problem, self.snapshot, self.parameters, self.code])
+        """Training is deterministic: the same snapshot, parameters, declaration and code are the same generation."""
+        return digest([self.problem, self.snapshot, self.parameters, self.declaration, self.code])
 
     def as_tags(self) -> dict[str, str]:
         """The origin as text, for a tracker's tags."""
         fields: dict[str, Any] = asdict(self)
         fields["labels"] = ", ".join(f"{count} {provenance}" for provenance, count in self.labels)
-        fields["commit"] = fields.pop("code")
         return {"identity": self.identity} | {key: str(value) for key, value in fields.items() if value}

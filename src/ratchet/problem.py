@@ -12,10 +12,13 @@ from typing import Literal, Protocol
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from ratchet.contract import Contract, Strict, load_contract, read_yaml
+from ratchet.contract import NAME, Contract, Strict, load_contract, read_yaml
 from ratchet.decision import digest
 from ratchet.errors import ContractError
+
+YEAR = 365.25 * 24 * 3600
 
 
 class Costs(Strict):
@@ -50,9 +53,13 @@ class Watch(Strict):
     min_window: int = 300
     min_labels: int = 1000
     false_alarms_per_year: float = 0.05
-    checks_per_year: int = 52
     label_delay_days: float = 30.0
     every_seconds: float = 300.0
+
+    @property
+    def checks_per_year(self) -> float:
+        """How often the schedule checks in a year: the false alarms allowed are spread over so many."""
+        return YEAR / self.every_seconds
 
 
 class Load(Strict):
@@ -88,7 +95,7 @@ class Problem(Strict):
     `metric` is the metric of record: `cost` is the mean cost of the decisions per row, lower is better.
     """
 
-    name: str
+    name: str = Field(pattern=NAME)
     title: str
     question: str
     metric: Literal["cost", "brier", "log_loss"] = "cost"
@@ -107,10 +114,7 @@ class Problem(Strict):
 
 
 class Source(Protocol):
-    """Where rows come from. Every frame holds the contract's columns; an unknown target is missing.
-
-    `world` tells whether the rows are drawn from a simulated world, which has no end.
-    """
+    """Where rows come from. Every frame holds the contract's columns; an unknown target is missing."""
 
     description: str
 
@@ -129,8 +133,11 @@ class Folder:
 
     @cached_property
     def problem(self) -> Problem:
-        """The frame, from problem.yaml."""
-        return read_yaml(self.path / "problem.yaml", Problem)
+        """The frame, from problem.yaml. ContractError where its name is not the contract's."""
+        read = read_yaml(self.path / "problem.yaml", Problem)
+        if read.name != self.contract.name:
+            raise ContractError(f"{self.path}: problem.yaml is named {read.name!r}, contract.yaml {self.contract.name!r}; they must agree.")
+        return read
 
     @cached_property
     def contract(self) -> Contract:

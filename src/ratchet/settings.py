@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +23,12 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str = Field(default="http://127.0.0.1:5000", validation_alias="MLFLOW_TRACKING_URI")
     prefect_api_url: str = Field(default="http://127.0.0.1:4200/api", validation_alias="PREFECT_API_URL")
     service_url: str = Field(default="http://127.0.0.1:3000", validation_alias="RATCHET_SERVICE_URL")
+
+    @field_validator("home", "problems")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        # Processes of the stack are started in another folder than the command that asks them.
+        return path.expanduser().resolve()
 
     @property
     def store_url(self) -> str:

@@ -233,14 +233,14 @@ class Store:
             connection.execute(sa.insert(predictions), list(rows))
 
     def answered(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The logged answers of those prediction ids, in their order; ids that the log does not know are left out."""
+        """The logged answers of those prediction ids with their features, in order; unknown ids are left out."""
         p = predictions.c
         found: dict[str, dict[str, Any]] = {}
         with self.engine.connect() as connection:
             for start in range(0, len(ids), 500):
-                query = sa.select(p.id, p.probability, p.label, p.version).where(p.id.in_(ids[start : start + 500]))
+                query = sa.select(predictions).where(p.problem == self.problem, p.id.in_(ids[start : start + 500]))
                 for row in connection.execute(query):
-                    told = {"probability": row.probability, "label": row.label, "model_version": row.version}
+                    told = {"probability": row.probability, "label": row.label, "model_version": row.version, "features": row.features}
                     found[row.id] = {"prediction_id": row.id, **told}
         return [found[identity] for identity in ids if identity in found]
 
@@ -255,7 +255,8 @@ class Store:
             latest: dict[str, int] = {}
             for start in range(0, len(ids), 500):
                 part = ids[start : start + 500]
-                known |= set(connection.scalars(sa.select(predictions.c.id).where(predictions.c.id.in_(part))))
+                mine = sa.select(predictions.c.id).where(predictions.c.problem == self.problem, predictions.c.id.in_(part))
+                known |= set(connection.scalars(mine))
                 query = sa.select(labels.c.prediction_id, labels.c.value).where(labels.c.prediction_id.in_(part))
                 latest |= {r.prediction_id: r.value for r in connection.execute(query.order_by(labels.c.seq))}
             fresh = []
@@ -320,9 +321,10 @@ class Store:
 
     def freshness(self) -> dict[str, datetime | None]:
         """When the newest live prediction and the newest label came."""
-        live = sa.select(sa.func.max(predictions.c.at)).where(predictions.c.variant.not_in(("probe", "load")))
+        live = (predictions.c.problem == self.problem, predictions.c.variant.not_in(("probe", "load")))
+        joined = labels.join(predictions, predictions.c.id == labels.c.prediction_id)
         with self.engine.connect() as connection:
             return {
-                "prediction": connection.scalar(live.where(predictions.c.problem == self.problem)),
-                "label": connection.scalar(sa.select(sa.func.max(labels.c.at))),
+                "prediction": connection.scalar(sa.select(sa.func.max(predictions.c.at)).where(*live)),
+                "label": connection.scalar(sa.select(sa.func.max(labels.c.at)).select_from(joined).where(*live)),
             }

@@ -39,7 +39,9 @@ def test_one_record_is_answered_and_logged_with_its_features(client, store, reco
     answer = client.post("/predict", json=record, headers=PROBE).json()
     assert answer.keys() == {"prediction_id", "probability", "label", "model_version"}
     assert answer["label"] == int(answer["probability"] >= 0.2)
-    assert store.answered([answer["prediction_id"]]) == [answer]
+    (logged,) = store.answered([answer["prediction_id"]])
+    assert json.loads(logged.pop("features")) == record
+    assert logged == answer
 
 
 def test_an_array_is_answered_in_order_as_the_release_answers(client, loop):
@@ -55,9 +57,29 @@ def test_a_repeated_request_is_one_prediction(client, store, record):
     answers = [client.post("/predict", json=[record, record], headers=headers).json() for _ in range(3)]
     assert answers[0] == answers[1] == answers[2]
     assert sum(store.counts().values()) == before + 2
-    wrong = client.post("/predict", json=[record] * 3, headers=headers)
-    assert wrong.status_code == 422
-    assert "used before for 2 records; now there are 3" in wrong.json()["error"]
+    for other in ([record] * 3, [record], [record, record | {"amount": 501.0}]):
+        wrong = client.post("/predict", json=other, headers=headers)
+        assert wrong.status_code == 422
+        assert "used before with another body" in wrong.json()["error"]
+
+
+def test_a_request_repeated_at_once_is_one_prediction_and_harms_no_other(loop, store, contract):
+    from concurrent.futures import ThreadPoolExecutor
+
+    records = draw(contract, 9, 3)
+    keys = [uuid.uuid4().hex if i % 3 else "twin" + uuid.uuid4().hex[:8] for i in range(9)]
+    before = sum(store.counts().values())
+
+    def ask(i: int) -> httpx.Response:
+        return httpx.post(
+            f"{loop.urls['service']}/predict", json=records[i % 9], headers=PROBE | {"Idempotency-Key": keys[i % 9]}, timeout=30
+        )
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(ask, [i for i in range(9) for _ in range(6)]))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["prediction_id"] for answer in answers}) == 9
+    assert sum(store.counts().values()) == before + 9
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from flows.setting import stages_code
 from flows.stages import STAGES
 from ratchet.errors import BatchError
 from ratchet.settings import ROOT
@@ -27,7 +28,7 @@ def fill(root: Path, rows: pd.DataFrame, previous: pd.DataFrame | None = None) -
 
 
 def make(home: Path, credit, rows: pd.DataFrame):
-    workspace = create(home / "workspaces" / "credit", home, [ROOT / "dvc.yaml", ROOT / "params.yaml"], [credit.path])
+    workspace = create(home / "workspaces" / "credit", home, [ROOT / "dvc.yaml", ROOT / "params.yaml"], credit.path, stages_code())
     fill(workspace.path, rows)
     return workspace
 
@@ -85,7 +86,7 @@ def test_accepted_and_quarantined_are_what_was_received(made, rows):
 def test_a_refused_batch_leaves_the_last_good_run(made, credit, rows, tmp_path):
     copy = tmp_path / "home"
     shutil.copytree(made.home, copy)
-    workspace = create(copy / "workspaces" / "credit", copy, [], [])
+    workspace = create(copy / "workspaces" / "credit", copy, [], None)
     before = workspace.lock
     spoiled = rows.copy()
     spoiled.loc[: int(len(rows) * 0.6), "amount"] = -1.0
@@ -101,7 +102,7 @@ def test_a_refused_batch_leaves_the_last_good_run(made, credit, rows, tmp_path):
 def test_an_old_version_comes_back_from_the_remote(made, credit, tmp_path, rows):
     copy = tmp_path / "home"
     shutil.copytree(made.home, copy)
-    workspace = create(copy / "workspaces" / "credit", copy, [], [])
+    workspace = create(copy / "workspaces" / "credit", copy, [], None)
     subprocess.run(["git", "-C", str(workspace.path), "status"], check=True, capture_output=True)
     old, wanted = workspace.lock, pd.read_parquet(workspace.path / "data/snapshot.parquet")
     fill(workspace.path, credit.open_source(None, 9).first_batch(3000), previous=wanted)
@@ -121,6 +122,9 @@ def test_rows_that_are_known_are_not_added_again_and_cohorts_count(made, credit,
     previous = pd.read_parquet(made.path / "data/snapshot.parquet")
     fresh = credit.open_source(None, 9).first_batch(4500).tail(500)
     fill(root, pd.concat([rows.head(100), fresh], ignore_index=True), previous)
+    unlabelled = previous["application_id"][previous["defaulted"].isna()].iloc[0]
+    again = rows.set_index("application_id").loc[[unlabelled]].reset_index().assign(defaulted=1.0)
+    fill(root, pd.concat([rows.head(100), again, fresh], ignore_index=True), previous)
     told = pd.DataFrame({"row": [previous["application_id"][0]], "value": [1.0], "provenance": ["human"]})
     told.to_parquet(root / "inbox/labels.parquet", index=False)
     STAGES["validate"](root)
@@ -129,3 +133,4 @@ def test_rows_that_are_known_are_not_added_again_and_cohorts_count(made, credit,
     assert now["application_id"].is_unique
     assert set(now["cohort"]) == {1, 2}
     assert now.loc[0, ["defaulted", "provenance"]].tolist() == [1.0, "human"]
+    assert now.set_index("application_id").loc[unlabelled, ["defaulted", "provenance"]].tolist() == [1.0, "outcome"]

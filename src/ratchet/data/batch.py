@@ -19,7 +19,11 @@ def read_table(path: Path) -> pd.DataFrame:
         raise BatchError(f"{path}: there is no such file.")
     try:
         # The text of a CSV is kept as it stands; the contract says what each column is.
-        frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+        frame = (
+            pd.read_parquet(path)
+            if path.suffix == ".parquet"
+            else pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], index_col=False)
+        )
     except pd.errors.EmptyDataError as error:
         raise BatchError(f"{path}: the file is empty; expected a header and rows.") from error
     except (pd.errors.ParserError, UnicodeDecodeError, OSError, ValueError) as error:
@@ -29,7 +33,7 @@ def read_table(path: Path) -> pd.DataFrame:
     return frame
 
 
-def conform(frame: pd.DataFrame, contract: Contract, origin: str, *, with_target: bool = True) -> pd.DataFrame:
+def conform(frame: pd.DataFrame, contract: Contract, origin: str) -> pd.DataFrame:
     """The batch with the contract's columns, in order, in the types that their scales call for.
 
     Numbers are float64, categories and ids keep the contract's own values, times are timestamps in UTC, and
@@ -37,10 +41,9 @@ def conform(frame: pd.DataFrame, contract: Contract, origin: str, *, with_target
     the header) where a column is missing, unknown, of the wrong type, or a row id is empty or there twice.
     Values outside the contract's range stay: they are a matter for quarantine.
     """
-    wanted = [c for c in contract.columns if with_target or c.role != "target"]
-    names = [column.name for column in wanted]
+    names = [column.name for column in contract.columns]
     missing = [name for name in names if name not in frame.columns]
-    unknown = [str(name) for name in frame.columns if name not in {c.name for c in contract.columns}]
+    unknown = [str(name) for name in frame.columns if name not in names]
     if missing:
         close = difflib.get_close_matches(missing[0], unknown, n=1)
         hint = f" Is {close[0]!r} a misspelling of it?" if close else ""
@@ -49,7 +52,7 @@ def conform(frame: pd.DataFrame, contract: Contract, origin: str, *, with_target
         raise BatchError(f"{origin}: column {unknown[0]!r} is not in the contract. Remove it, or declare it there.")
     if frame.empty:
         raise BatchError(f"{origin}: there are no rows.")
-    typed = pd.DataFrame({c.name: _typed(frame[c.name], c, origin) for c in wanted}, index=frame.index)
+    typed = pd.DataFrame({c.name: _typed(frame[c.name], c, origin) for c in contract.columns}, index=frame.index)
     typed = typed.reset_index(drop=True)
     _check_ids(typed[contract.id], contract.id, origin)
     return typed

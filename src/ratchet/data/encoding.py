@@ -12,7 +12,6 @@ import pandas as pd
 from ratchet.contract import CATEGORICAL, Contract
 
 MAX_BINS = 254
-VIEWS = ("codes", "numeric", "dense", "bins")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def _column(problem: Problem, column: Column, reference: pd.DataFrame, window: p
     if column.is_numeric and column.scale != "binary":
         p, effect, measure = _numbers(old, new, column)
     else:
-        p, effect, measure = _categories(old, new, column)
+        p, effect, measure = _categories(old, new)
     moved = "moved" if p < alpha else "did not move beyond chance"
     return Check(
         name=name,
@@ -71,7 +71,7 @@ def _numbers(old: pd.Series, new: pd.Series, column: Column) -> tuple[float, flo
     return p, effect, measure
 
 
-def _categories(old: pd.Series, new: pd.Series, column: Column) -> tuple[float, float, str]:
+def _categories(old: pd.Series, new: pd.Series) -> tuple[float, float, str]:
     before = old.map(as_text, na_action=None).value_counts()
     after = new.map(as_text, na_action=None).value_counts()
     table = pd.DataFrame({"old": before, "new": after}).fillna(0.0)

@@ -72,7 +72,8 @@ def card(
 | labels | {", ".join(f"{count} {provenance}" for provenance, count in generation.labels)} |
 | rows | {rows["train"]} train, {rows["tune"]} tune, {rows["select"]} select, {rows["test"]} test |
 | parameters | `{generation.parameters}` |
-| code | `{generation.code}` |
+| code | commit `{generation.commit}`, stages `{generation.code}` |
+| contract and costs | `{generation.declaration}` |
 | started by | {generation.trigger} |
 
 ## What was checked

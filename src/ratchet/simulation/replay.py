@@ -9,7 +9,7 @@ import pandas as pd
 
 from ratchet.contract import Contract
 from ratchet.data.batch import conform, read_table
-from ratchet.errors import BatchError
+from ratchet.errors import BatchError, ContractError
 from ratchet.problem import Problem
 
 
@@ -25,6 +25,8 @@ class Replay:
         self._rng = np.random.default_rng(seed)
         self._rest = frame.sample(frac=1.0, random_state=seed).reset_index(drop=True)
         self._problem, self._target = problem, contract.target
+        for expression in problem.replay.favour if problem.replay else ():
+            self._holds(expression)
 
     def first_batch(self, rows: int) -> pd.DataFrame:
         """The first rows, at most two thirds of what there is, so that some are left to arrive later."""
@@ -38,10 +40,16 @@ class Replay:
         weights = known.astype(float)
         if drifted and self._problem.replay is not None:
             for expression, weight in self._problem.replay.favour.items():
-                weights = weights * np.where(np.asarray(self._rest.eval(expression), dtype=bool), weight, 1.0)
+                weights = weights * np.where(self._holds(expression), weight, 1.0)
         chosen = self._rng.choice(len(self._rest), rows, replace=False, p=weights / weights.sum())
         # Favoured rows are drawn first: in that order the shift would fade away within the batch.
         return self._take(self._rng.permutation(chosen))
+
+    def _holds(self, expression: str) -> np.ndarray:
+        try:
+            return np.asarray(self._rest.eval(expression), dtype=bool)
+        except (NameError, SyntaxError, TypeError, ValueError) as error:
+            raise ContractError(f"problem.yaml: replay.favour: {expression!r} cannot be evaluated: {error}.") from error
 
     def _take(self, positions: np.ndarray) -> pd.DataFrame:
         taken = self._rest.iloc[positions].reset_index(drop=True)
