@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-interrupted check down bench lock clean
+.PHONY: help setup demo test test-long check down bench lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -21,8 +21,8 @@ demo: setup ## Run the whole loop on the embedded default, with the pages left u
 test: setup ## Run the test suite (the real loop, small, once; and everything that reads its artifacts)
 	@$(BIN)/python -m pytest
 
-test-interrupted: setup ## Kill the loop with kill -9 again and again, and see that it still closes once (four minutes)
-	@$(BIN)/python -m pytest -m interrupted
+test-long: setup ## An own problem under its own schedule; kill -9 of the loop again and again (six minutes)
+	@$(BIN)/python -m pytest -m long
 
 check: setup ## Lint, types, walls, lock file
 	$(BIN)/ruff check .

@@ -74,7 +74,7 @@ def run(
     early, late = batches["drifted"].iloc[:half], batches["drifted"].iloc[half:]
     loop.traffic("drifted", early, "The world drifts: traffic now comes from a shifted population. Its labels are late.")
     loop.watch("first alarm", "Drift is seen without labels. Whether it harms is not known before labels are in.")
-    some = max(setting.problem.watch.min_window, setting.problem.watch.min_labels // 2)
+    some = max(setting.problem.watch.min_window, setting.problem.watch.min_labels * 2 // 3)
     loop.labels("first labels", "drifted", early.iloc[:some], "The first labels of the new population arrive.")
     loop.watch("second alarm", "Harm is seen, but there is too little of the new population to learn from yet.")
     loop.traffic("more drifted", late, "Traffic goes on while labels are awaited.")

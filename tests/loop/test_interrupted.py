@@ -52,7 +52,7 @@ def home(tmp_path):
     ratchet("down", home=made)
 
 
-@pytest.mark.interrupted
+@pytest.mark.long
 def test_killed_again_and_again_the_loop_still_closes_once(home):
     place = home / "demo" / "credit"
     workspace = place / "workspaces" / "credit"

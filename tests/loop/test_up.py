@@ -35,6 +35,7 @@ def home(tmp_path):
     ratchet("down", home=made)
 
 
+@pytest.mark.long
 def test_an_own_problem_is_served_watched_and_ended(own_problem, home):
     up = ratchet("up", str(own_problem), "--free-ports", home=home)
     assert up.returncode == 0, up.stderr

@@ -34,11 +34,12 @@ def decay(problem: Problem, probability: np.ndarray, truth: np.ndarray, released
     error = float(np.hypot(released_error, losses.std(ddof=1) / np.sqrt(n)))
     rise = float(mean - released_mean)
     p = float(stats.norm.sf(rise / error)) if error > 0 else float(rise <= 0)
-    fires = p < alpha and rise > problem.gate.margin
+    beyond_margin = rise > problem.gate.margin
     return Check(
         name="decay",
         question=QUESTION,
-        verdict="fail" if fires else "pass",
+        # A rise that would matter but may be chance is neither harm nor its absence.
+        verdict="pass" if not beyond_margin else "fail" if p < alpha else "undecided",
         reason=f"{problem.metric} {mean:.4f} [{low:.4f}, {high:.4f}] on {n} labelled rows against {released_mean:.4f} "
         f"at release: {rise:+.4f}, p = {p:.1e}, limit {alpha:.1e}, margin {limit:.4f}",
         value=rise,
