@@ -21,6 +21,7 @@ from ratchet.errors import StackError
 from ratchet.settings import ROOT, settings
 
 PORTS = {"prefect": 4200, "mlflow": 5000, "service": 3000}
+ELSEWHERE = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "RATCHET_SERVICE_URL")
 START_WITHIN = 120.0
 STOP_WITHIN = 25.0
 
@@ -165,10 +166,18 @@ def environment(home: Path, problem: str, ports: dict[str, int]) -> dict[str, st
 
 
 def adopt(home: Path, problem: str) -> None:
-    """Point this process at the stack that runs from `home`. StackError where it does not run."""
+    """Point this process at the stack that runs from `home`, else at the servers that the environment names.
+
+    StackError where neither is there.
+    """
     found = urls(home)
+    if not found and all(os.environ.get(name) for name in ELSEWHERE):
+        return
     if missing := [name for name in PORTS if name not in found]:
-        raise StackError(f"{missing[0]} does not run in {home}. Start the stack with `ratchet up {problem}`.")
+        raise StackError(
+            f"{missing[0]} does not run in {home}. Start the stack with `ratchet up {problem}`, or name servers that run "
+            f"elsewhere in {', '.join(ELSEWHERE)}."
+        )
     ports = {name: int(url.rsplit(":", 1)[1]) for name, url in found.items()}
     told = environment(home, problem, ports)
     # What a flow logs stands on Prefect's pages; the command line tells it in its own words.
