@@ -100,7 +100,7 @@ def _export(model: Network, views: Views) -> onnx.ModelProto:
     buffer = io.BytesIO()
     example = (torch.from_numpy(views["codes"][:2]), torch.from_numpy(views["numeric"][:2]))
     with warnings.catch_warnings():
-        # The new exporter needs one more package and ten seconds; see docs/decisions/0003.
+        # The new exporter needs one more package; see docs/decisions/0003.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             model,

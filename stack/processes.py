@@ -138,7 +138,7 @@ def environment(home: Path, problem: str, ports: dict[str, int]) -> dict[str, st
         "RATCHET_SERVICE_URL": f"http://127.0.0.1:{ports['service']}",
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports['mlflow']}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        # Seven processes for jobs that only its pages for language models start.
+        # Processes for jobs that only its pages for language models start.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "DO_NOT_TRACK": "1",
         "BENTOML_HOME": str(home / "bentoml"),

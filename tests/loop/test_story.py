@@ -11,6 +11,7 @@ import pytest
 
 from ratchet.release import read
 from ratchet.store import Store
+from snapshots.workspace import Workspace, restore
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +89,21 @@ def test_the_automation_started_the_retraining(loop):
     assert "Retrain credit" in automation["name"]
 
 
-def test_a_child_is_compared_on_rows_that_its_parent_never_saw(loop):
+def test_a_child_is_compared_on_rows_that_its_parent_never_saw(loop, tmp_path):
     release = read(loop.home / "releases" / "credit" / "1")
-    split = pd.read_parquet(loop.home / "workspaces" / "credit" / "data" / "split.parquet")
-    scores = pd.read_parquet(loop.home / "workspaces" / "credit" / "data" / "scores.parquet")
-    assert set(scores["application_id"]) == set(split.loc[split["side"] == "test", "row"]) & set(scores["application_id"])
-    assert release.facts["lock"].count("data/split.parquet") >= 1
+    root = loop.home / "workspaces" / "credit"
+    restore(Workspace(root, loop.home), release.facts["lock"], "data/split.parquet", tmp_path / "split.parquet")
+    parents, childs = pd.read_parquet(tmp_path / "split.parquet"), pd.read_parquet(root / "data" / "split.parquet")
+    scores = pd.read_parquet(root / "data" / "scores.parquet")
+    judged = set(scores["application_id"])
+    seen_by_parent = set(parents.loc[parents["side"] != "test", "row"])
+    assert len(seen_by_parent) > 10_000
+    assert judged.isdisjoint(seen_by_parent)
+    assert judged.isdisjoint(childs.loc[childs["side"] != "test", "row"])
+    # The comparison holds rows of the old population and of the new one, and every side is what it was.
+    assert judged & set(parents["row"])
+    assert judged - set(parents["row"])
+    assert parents.merge(childs, on="row").eval("side_x == side_y").all()
     errors = loop.summary["errors"]
     assert errors["inherited"] + errors["introduced"] + errors["fixed"] < len(scores)
 
