@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ratchet.check import Check
+from ratchet.check import Check, Verdict, undecided
 from ratchet.errors import StackError
 from ratchet.problem import Load
+from ratchet.registry import registered
+
+MIN_REQUESTS = 100
 
 
 @dataclass(frozen=True)
@@ -68,31 +71,23 @@ def run(url: str, records: list[dict[str, Any]], load: Load, folder: Path) -> Lo
     )
 
 
+@registered("load", "release")
 def verdict(result: LoadResult, load: Load) -> list[Check]:
-    """Did the service bear it? One check on failures, one on the slowest hundredth."""
-    share = result.failures / result.requests if result.requests else float("nan")
-    slow = result.p99_ms
+    """Did the service bear it? One check on failures, one on the slowest hundredth; undecided below 100 requests."""
+    n, slow = result.requests, result.p99_ms
+    share = result.failures / n if n else float("nan")
+    failed = f"{result.failures} of {n} requests failed"
+    late = f"p99 {slow:g} ms at {load.users} users, limit {load.p99_ms:g} ms"
     return [
-        Check(
-            "load:failures",
-            "Is every request answered as it should be?",
-            "pass" if share <= load.max_failure_share else "fail",
-            f"{result.failures} of {result.requests} requests failed",
-            value=share,
-            limit=load.max_failure_share,
-            n=result.requests,
-            unit="share of requests",
-            blocking=False,
+        _judge(
+            "load:failures", "Is every request answered as it should be?", share, load.max_failure_share, n, "share of requests", failed
         ),
-        Check(
-            "load:p99",
-            "Is the slowest hundredth quick enough?",
-            "pass" if slow <= load.p99_ms else "fail",
-            f"p99 {slow:g} ms at {load.users} users, limit {load.p99_ms:g} ms",
-            value=slow,
-            limit=load.p99_ms,
-            n=result.requests,
-            unit="ms",
-            blocking=False,
-        ),
+        _judge("load:p99", "Is the slowest hundredth quick enough?", slow, load.p99_ms, n, "ms", late),
     ]
+
+
+def _judge(name: str, question: str, value: float, limit: float, n: int, unit: str, reason: str) -> Check:
+    if n < MIN_REQUESTS:
+        return undecided(name, question, f"{n} requests; {MIN_REQUESTS} are needed", n, limit=limit, unit=unit, blocking=False)
+    held: Verdict = "pass" if value <= limit else "fail"
+    return Check(name, question, held, reason, value=value, limit=limit, n=n, unit=unit, blocking=False)

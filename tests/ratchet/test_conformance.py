@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ import ratchet.evaluation.performance
 import ratchet.monitoring.data_drift
 import ratchet.monitoring.decay
 import ratchet.monitoring.validity  # noqa: F401
+from load_tests.run import LoadResult, verdict
 from ratchet.check import Check
 from ratchet.evaluation.calibration import calibration
 from ratchet.evaluation.champion import non_inferior_to_champion
@@ -94,6 +96,12 @@ def _validity(w: World, bad: bool) -> list[Check]:
     return [validity(w.folder.problem, w.folder.contract, world(w.folder, ENOUGH, seed=12).rows, window)]
 
 
+def _load(w: World, bad: bool) -> list[Check]:
+    n = len(w.rows)
+    result = LoadResult(n, n // 10 if bad else 0, 5.0, 900.0 if bad else 20.0, 400.0, n, Path("load.html"))
+    return verdict(result, w.folder.problem.load)
+
+
 PLANS: dict[str, Callable[[World, bool], list[Check]]] = {
     "beats_rule": _beats_rule,
     "not_worse_than_simple": _not_worse,
@@ -103,6 +111,7 @@ PLANS: dict[str, Callable[[World, bool], list[Check]]] = {
     "data_drift": _data_drift,
     "decay": _decay,
     "validity": _validity,
+    "load": _load,
 }
 
 
