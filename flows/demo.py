@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import httpx
 import pandas as pd
 
 from flows import traffic
+from flows.result import ask_prefect
 from flows.setting import Setting
-from flows.story import tell_story
+from flows.site import Site, monitored
 from ratchet.data.batch import conform
 from ratchet.errors import StackError
 from ratchet.problem import Demonstration
@@ -50,22 +50,25 @@ class Journal:
 
 
 def run(
-    setting: Setting,
+    site: Site,
     source: str | None,
     sizes: Demonstration,
     seed: int,
     narrator: Narrator,
     journal: Journal,
     reports: Path,
+    key: str | None = None,
 ) -> dict[str, Any]:
     """Run the loop from a first batch to a retrained generation; the summary, also written to `reports`.
 
-    Called again after it was cut short, it goes on at the step that was not finished.
+    Called again after it was cut short, it goes on at the step that was not finished. `key` names the run where the
+    store holds others: from it follow the ids of its predictions.
     """
-    loop = _Loop(setting, journal, narrator)
+    setting = site.setting
+    loop = _Loop(site, journal, narrator)
     origin, batches = _draw(setting, source, sizes, seed)
     if "run" not in journal.read():
-        journal.write("run", {"key": f"demo-{seed}-{int(time.time() * 1000)}", "seed": seed, "source": origin, "sizes": sizes.model_dump()})
+        journal.write("run", {"key": key or f"demo-{seed}", "seed": seed, "source": origin, "sizes": sizes.model_dump()})
     loop.first_generation(batches["first"])
     loop.traffic("stable", batches["stable"], "The world is as it was. Every answer is logged before it is given.")
     loop.labels("stable labels", "stable", batches["stable"], "Labels arrive by prediction id.")
@@ -86,7 +89,7 @@ def run(
     loop.labels("after labels", "after", batches["after"], "Its labels tell whether the new generation does better.")
     with narrator.step("Report", "What happened, in one page and in one file.") as result:
         loop.count_seconds()
-        summary = tell_story(setting, journal.read(), reports)
+        summary = site.report(journal.read(), reports)
         result(f"{reports / 'index.html'} and {reports / 'summary.json'}")
     journal.write("finished", True)
     return summary
@@ -103,11 +106,11 @@ def _draw(setting: Setting, source: str | None, sizes: Demonstration, seed: int)
 
 
 class _Loop:
-    """The steps of the story over one setting, each done once."""
+    """The steps of the story at one site, each done once."""
 
-    def __init__(self, setting: Setting, journal: Journal, narrator: Narrator) -> None:
-        self._setting, self._journal, self._narrator = setting, journal, narrator
-        self._url = setting.settings.service_url
+    def __init__(self, site: Site, journal: Journal, narrator: Narrator) -> None:
+        self._site, self._setting, self._journal, self._narrator = site, site.setting, journal, narrator
+        self._url = site.setting.settings.service_url
         self._counted = time.monotonic()
 
     def count_seconds(self) -> None:
@@ -135,21 +138,15 @@ class _Loop:
 
     def first_generation(self, batch: pd.DataFrame) -> None:
         """Validate, version, train, decide, release."""
-        from flows.lifecycle import lifecycle
-
         why = "Validate against the contract, version with DVC, train four ways with MLflow watching, let the gate decide, release, serve, stress."
         with self._once("first", "First generation", why) as (todo, finish):
             if not todo:
                 return
-            path = self._setting.settings.home / "batches" / f"{self._setting.problem.name}-first.parquet"
-            path.parent.mkdir(exist_ok=True)
-            batch.to_parquet(path, index=False)
-            made = lifecycle(str(self._setting.folder.path), str(path), trigger="the first batch")
+            made = self._site.generation(batch, f"{self._setting.problem.name}-first", "the first batch")
             if made["action"] != "promote":
                 why = "; ".join(made.get("reasons", []))
                 raise StackError(f"The first generation was not promoted ({made['action']}): {why}.")
-            rows = json.loads((self._setting.root / "metrics/validation.json").read_text(encoding="utf-8"))
-            rows.pop("expectations")
+            rows = {name: value for name, value in made["rows"].items() if name != "expectations"}
             load = made["load"]
             said = f"version {made['version']} answers; {rows['accepted']:,} rows accepted, {rows['quarantined']:,} in quarantine"
             if load:
@@ -185,11 +182,8 @@ class _Loop:
                 return
             problem = self._setting.problem.name
             run = run_deployment(f"monitor/{problem}", timeout=180, poll_interval=0.5)
-            if run.state is None or not run.state.is_completed():
-                raise StackError(
-                    f"The monitor did not finish: {run.state}. See {self._setting.settings.prefect_ui}/runs/flow-run/{run.id}."
-                )
-            entry = self._setting.store.decisions("skip", "wait", "retrain", "block", newest=1)[0]
+            monitored(self._site, run)
+            entry = self._site.decisions("skip", "wait", "retrain", "block", newest=1)[0]
             found = {
                 "decision": entry.id,
                 "action": entry.action,
@@ -212,7 +206,7 @@ class _Loop:
                 trigger = f"decision {alarm['decision']}"
                 done = [
                     entry
-                    for entry in self._setting.store.decisions("promote", "refuse", "undecided")
+                    for entry in self._site.decisions("promote", "refuse", "undecided")
                     if entry.evidence["inputs"].get("trigger") == trigger
                 ]
                 if not done:
@@ -245,16 +239,17 @@ class _Loop:
             time.sleep(0.5)
         raise StackError(
             f"No retraining was finished within {RETRAINED_WITHIN:.0f} s. See {self._setting.settings.prefect_ui}/automations "
-            f"and {self._setting.settings.home / 'logs' / 'runner.log'}."
+            "and what the runner logged."
         )
 
     def _runs(self) -> list[dict[str, Any]]:
         body = {"flows": {"name": {"any_": ["retrain"]}}, "sort": "EXPECTED_START_TIME_DESC", "limit": 50}
-        found = httpx.post(f"{self._setting.settings.prefect_api_url}/flow_runs/filter", json=body, timeout=20).json()
-        return [run for run in found if run["parameters"].get("problem") == str(self._setting.folder.path)]
+        found = ask_prefect(self._setting.settings, "POST", "flow_runs/filter", body)
+        # A worker elsewhere has the problem's folder at another place.
+        return [run for run in found if Path(run["parameters"].get("problem", "")).name == self._setting.folder.path.name]
 
     def _was_superseded(self, flow_run: str) -> bool:
-        return any(e.evidence["inputs"].get("flow_run") == flow_run for e in self._setting.store.decisions("superseded"))
+        return any(e.evidence["inputs"].get("flow_run") == flow_run for e in self._site.decisions("superseded"))
 
     def _live(self) -> int:
-        return self._setting.store.counts().get("champion", 0)
+        return self._site.live()

@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 from flows import ingest
 from flows.compare import Comparison, compare_with
 from flows.promotion import cut_short, promote, reconcile
+from flows.result import tell_result
 from flows.setting import Setting
 from flows.stages import COHORT, STAGES, labelled, scorer
 from flows.track import track
@@ -48,7 +49,8 @@ def lifecycle(
 ) -> dict[str, Any]:
     """Make one generation of a problem and let the gate decide.
 
-    `batch` is the path of a Parquet batch; None takes the labelled rows of the log. `trigger` says who or what
+    `batch` is the path of a Parquet batch, or the address of one handed over to MLflow; None takes the labelled rows
+    of the log. `trigger` says who or what
     started it; `drift` are the checks that did. Returns the decision, the version and the facts of the run. The
     same rows, parameters and code make the same generation once, however often this is called.
     """
@@ -61,7 +63,7 @@ def lifecycle(
         for stage in setting.workspace.definition["stages"]:
             run_one.with_options(name=stage)(setting, stage, Path(batch).stem if batch else "the log")
         publish(setting.workspace, f"{setting.problem.name}: {trigger}")
-        return _decide(setting, champion, trigger, [from_dict(item) for item in drift or []])
+        return tell_result(setting, _decide(setting, champion, trigger, [from_dict(item) for item in drift or []]))
 
 
 @task(name="ingest", cache_policy=NO_CACHE)
@@ -69,6 +71,8 @@ def fill_inbox(setting: Setting, batch: str | None) -> None:
     """Put the next rows and labels where the first stage finds them."""
     if batch is None:
         ingest.from_log(setting)
+    elif batch.startswith("runs:/"):
+        ingest.from_file(setting, setting.tracker.fetch(batch, setting.settings.home / "batches"))
     else:
         ingest.from_file(setting, Path(batch))
 
@@ -131,6 +135,7 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
         "run_id": run_id,
         "generation": generation.identity,
         "load": load,
+        "rows": json.loads((setting.root / "metrics/validation.json").read_text(encoding="utf-8")),
     }
 
 
@@ -247,7 +252,7 @@ def _explain(
     comparison: Comparison,
 ) -> None:
     """The card and the decision, on the pages of MLflow and Prefect."""
-    tracker, base = setting.tracker, setting.settings.mlflow_tracking_uri
+    tracker, base = setting.tracker, setting.settings.mlflow_ui
     text = card(setting.problem, version, generation, decision, checks, evaluation, comparison.errors)
     tracker.texts(run_id, {"card.md": text})
     tracker.describe(run_id, text)
@@ -261,7 +266,7 @@ def _explain(
         description=f"Release checks of version {version}",
     )
     release = setting.settings.releases / setting.problem.name / version
-    links = f"release `{release}` · [service]({setting.settings.service_url}/docs) · [MLflow run]({tracker.run_url(run_id, base)}) · [version {version}]({tracker.version_url(version, base)})"
+    links = f"release `{release}` · [service]({setting.settings.service_ui}) · [MLflow run]({tracker.run_url(run_id, base)}) · [version {version}]({tracker.version_url(version, base)})"
     why = "\n".join(f"- {reason}" for reason in decision.reasons)
     create_markdown_artifact(
         key=_key(setting, "decision"),

@@ -23,10 +23,11 @@ from prefect.states import Crashed
 from flows.lifecycle import lifecycle
 from flows.monitor import RETRAIN_REQUESTED, monitor
 from flows.retrain import retrain
+from flows.story import report
 from ratchet.problem import find_problem
 from ratchet.settings import settings
 
-NAMES = [monitor.name, retrain.name, lifecycle.name]
+NAMES = [monitor.name, retrain.name, lifecycle.name, report.name]
 
 
 def automation(problem: str) -> DeploymentEventTrigger:
@@ -96,10 +97,12 @@ def main(problem: str, scheduled: bool) -> None:
                 monitor.to_deployment(name=name, interval=every, parameters={"problem": path}, description=f"Watches the log of {name}."),
                 retrain.to_deployment(name=name, triggers=[automation(name)], description=f"Makes a new generation of {name}."),
                 lifecycle.to_deployment(name=name, parameters={"problem": path}, description=f"Makes a generation of {name} from a batch."),
+                report.to_deployment(name=name, parameters={"problem": path}, description=f"Tells the story of a demonstration of {name}."),
             ]
         )
     )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], scheduled="--scheduled" in sys.argv[2:])
+    named = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    main(named[0] if named else settings().problem, scheduled="--scheduled" in sys.argv[1:])

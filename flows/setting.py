@@ -62,7 +62,9 @@ class Setting:
     def workspace(self) -> Workspace:
         """The Git and DVC repository of the stages, with today's definition."""
         path = self.settings.workspace(self.problem.name)
-        return create(path, self.settings.home, [ROOT / "dvc.yaml", ROOT / "params.yaml"], self.folder.path, stages_code())
+        return create(
+            path, self.settings.home, [ROOT / "dvc.yaml", ROOT / "params.yaml"], self.folder.path, stages_code(), self.settings.remote
+        )
 
     @property
     def root(self) -> Path:

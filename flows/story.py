@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
 
 from flows.compare import Comparison, compare_with
+from flows.result import tell_result
 from flows.setting import Setting
 from flows.track import plots
 from ratchet.check import from_dict
@@ -20,6 +23,20 @@ from ratchet.report import figures
 from ratchet.report.page import render
 
 WATCHES = ("quiet watch", "first alarm", "second alarm", "third alarm")
+
+
+@flow(name="report", flow_run_name="report of a demonstration")
+def report(problem: str, journal: str) -> dict[str, Any]:
+    """Tell the story of a demonstration that was driven from elsewhere; the addresses of its summary and its page.
+
+    `journal` is the address of the journal that was handed over to MLflow.
+    """
+    setting = Setting.of(problem)
+    folder = setting.settings.home / "stories" / str(flow_run.id)
+    told = json.loads(setting.tracker.fetch(journal, folder).read_text(encoding="utf-8"))
+    tell_story(setting, told, folder)
+    parts = {"summary": "summary.json", "page": "index.html"}
+    return tell_result(setting, {name: setting.tracker.keep(folder / file) for name, file in parts.items()})
 
 
 def tell_story(setting: Setting, journal: dict[str, Any], reports: Path) -> dict[str, Any]:
@@ -115,13 +132,13 @@ def generations(setting: Setting) -> list[dict[str, Any]]:
 
 def links(setting: Setting, journal: dict[str, Any]) -> dict[str, str]:
     """Where the pages stand while the stack is up."""
-    base, prefect = setting.settings.mlflow_tracking_uri, setting.settings.prefect_ui
+    base, prefect = setting.settings.mlflow_ui, setting.settings.prefect_ui
     made = {f"version {v.version} in MLflow": setting.tracker.version_url(v.version, base) for v in setting.tracker.versions()}
     return {
         "MLflow": f"{base}/#/experiments/{setting.tracker.experiment_id}/runs",
         "Prefect": f"{prefect}/runs",
         "retraining run": f"{prefect}/runs/flow-run/{journal['retraining']['flow_run_id']}",
-        "service": f"{setting.settings.service_url}/docs",
+        "service": setting.settings.service_ui,
         **made,
     }
 

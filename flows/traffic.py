@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -43,17 +44,22 @@ def tell(url: str, ids: list[str], truth: pd.Series) -> int:
 
 
 def _post(client: httpx.Client, path: str, body: Any, headers: dict[str, str]) -> Any:
+    return patiently(lambda: client.post(path, json=body, headers=headers), f"{client.base_url}{path}")
+
+
+def patiently(send: Callable[[], httpx.Response], address: str) -> Any:
+    """The answer to a request, sent again for 30 seconds while the service is away or busy. StackError where it refuses."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            response = client.post(path, json=body, headers=headers)
+            response = send()
             if response.status_code == 200:
                 return response.json()
-            if response.status_code != 503:
-                raise StackError(f"The service refused {path}: {response.status_code} {response.text[:300]}")
+            if response.status_code not in (502, 503, 504):
+                raise StackError(f"{address} refused: {response.status_code} {response.text[:300]}")
             last = response.text[:300]
         except httpx.TransportError as error:
             last = str(error)
         if time.monotonic() > deadline:
-            raise StackError(f"The service at {client.base_url} does not answer {path}: {last}.")
+            raise StackError(f"{address} does not answer: {last}.")
         time.sleep(0.25)

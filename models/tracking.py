@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import mlflow.artifacts
 import mlflow.data
 import mlflow.pyfunc
 import pandas as pd
@@ -149,6 +150,21 @@ class Tracker:
     def file(self, run_id: str, path: Path, folder: str) -> None:
         """Log a file under a folder of the run."""
         self._client.log_artifact(run_id, str(path), folder)
+
+    def keep(self, path: Path) -> str:
+        """Hand a file over to the server, for a flow that runs elsewhere; its address."""
+        name = f"{self.problem} hand-over"
+        found = self._client.get_experiment_by_name(name)
+        experiment = str(found.experiment_id) if found is not None else str(self._client.create_experiment(name))
+        run_id = str(self._client.create_run(experiment, run_name=path.name).info.run_id)
+        self._client.log_artifact(run_id, str(path))
+        self.finish(run_id)
+        return f"runs:/{run_id}/{path.name}"
+
+    def fetch(self, address: str, folder: Path) -> Path:
+        """Bring a file that was handed over into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(mlflow.artifacts.download_artifacts(address, dst_path=str(folder)))
 
     def finish(self, run_id: str) -> None:
         """Mark a run as finished."""

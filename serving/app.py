@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import time
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,19 +18,24 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from ratchet.errors import StoreError
 from ratchet.problem import Folder
 from ratchet.release import Release
 from ratchet.request import explain, request_type
 from ratchet.settings import Settings
 from ratchet.simulation.sample import draw
-from ratchet.store import Store, now
+from ratchet.store import Store, now, overview
+from serving import metrics
 from serving.champion import Champion
-from serving.log import PredictionLog
+from serving.log import AWAY, PredictionLog
 from serving.openapi import PAGE, document
+from serving.spill import Spill
 
 logger = logging.getLogger("ratchet.serving")
 MAX_BODY = 4 * 1024 * 1024
 MAX_ROWS = 10_000
+MAX_DECISIONS = 1000
+IDS_A_LINE = 100
 VARIANTS = frozenset({"champion", "probe", "load"})
 
 
@@ -53,8 +59,11 @@ class Service:
 
     def __init__(self, folder: Folder, settings: Settings) -> None:
         self._contract, self._problem = folder.contract, folder.problem
-        self._store = Store(settings.store_url, self._problem.name)
-        self._champion = Champion(self._store, settings.releases)
+        self._store = Store(settings.store_url, self._problem.name, checked=False)
+        self._spill = Spill(settings.spill)
+        self._champion = Champion(self._store, settings.releases, settings.spill / f"{self._problem.name}.champion")
+        self._lifecycle = metrics.Lifecycle(self._store, self._spill)
+        self._told = logger.isEnabledFor(logging.INFO) and settings.request_log
         self._record = request_type(self._contract)
         self._records = msgspec.json.Decoder(list[self._record])  # type: ignore[name-defined]
         self._one = msgspec.json.Decoder(self._record)
@@ -67,8 +76,12 @@ class Service:
         return Starlette(
             lifespan=self._lifespan,
             routes=[
-                Route("/predict", self._guard(self.predict), methods=["POST"]),
-                Route("/feedback", self._guard(self.feedback), methods=["POST"]),
+                Route("/predict", self._guard("/predict", self.predict), methods=["POST"]),
+                Route("/feedback", self._guard("/feedback", self.feedback), methods=["POST"]),
+                Route("/status", self._guard("/status", self.status)),
+                Route("/decisions", self._guard("/decisions", self.decisions)),
+                Route("/predictions/{identity}", self._guard("/predictions/{identity}", self.prediction)),
+                Route("/metrics", self._metrics_page),
                 Route("/contract", self._contract_page),
                 Route("/openapi.json", self._openapi_page),
                 Route("/docs", lambda _: HTMLResponse(PAGE)),
@@ -78,9 +91,9 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        self._log = PredictionLog(self._store)
-        await asyncio.to_thread(self._champion.refresh)
-        tasks = [asyncio.create_task(self._log.write()), asyncio.create_task(self._champion.follow())]
+        self._log = PredictionLog(self._store, self._spill)
+        await asyncio.to_thread(self._begin)
+        tasks = [asyncio.create_task(run()) for run in (self._log.write, self._log.mend, self._champion.follow)]
         self.ready = True
         try:
             yield
@@ -91,19 +104,47 @@ class Service:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._store.close()
 
-    def _guard(self, handler: Any) -> Any:
+    def _begin(self) -> None:
+        """Look at the store; where it is away, answer as before. StoreError where it is of another version."""
+        try:
+            self._store.check()
+            self._champion.refresh()
+        except (StoreError, *AWAY) as error:
+            if not isinstance(error.__cause__, (*AWAY, OSError)):
+                raise
+            logger.warning("the store is away at the start", extra={"why": str(error)})
+            self._log.away = True
+            self._champion.recall()
+
+    def _guard(self, route: str, handler: Any) -> Any:
         async def answer(request: Request) -> Response:
+            begun = time.perf_counter()
+            request.state.ids, request.state.version = (), ""
             try:
-                return self._json(await handler(request))
+                response = self._json(await handler(request))
             except Refusal as refusal:
-                return self._json(refusal.told, refusal.status)
+                response = self._json(refusal.told, refusal.status)
             except ClientDisconnect:
-                return Response(status_code=400)
-            except SQLAlchemyError:
-                logger.exception("the store did not take it")
-                return self._json({"error": "The log cannot be written, so nothing was answered. Try again."}, 503)
+                response = Response(status_code=400)
+            except AWAY:
+                response = self._json({"error": "The store is away, and this needs it. Try again."}, 503)
+            except (SQLAlchemyError, OSError):
+                logger.exception("neither the store nor the disk took it")
+                response = self._json({"error": "The log cannot be written, so nothing was answered. Try again."}, 503)
+            self._count(route, request, response.status_code, time.perf_counter() - begun)
+            return response
 
         return answer
+
+    def _count(self, route: str, request: Request, status: int, seconds: float) -> None:
+        """One request in the metrics and, with the ids of its predictions, in the service's own log."""
+        ids, version = request.state.ids, request.state.version
+        metrics.requests.labels(route, str(status), version).inc()
+        metrics.latency.labels(route, version).observe(seconds)
+        if self._told and route in ("/predict", "/feedback"):
+            for start in range(0, max(len(ids), 1), IDS_A_LINE):
+                told = {"route": route, "status": status, "version": version, "ms": round(1000 * seconds, 3)}
+                logger.info("request", extra=told | {"prediction_ids": list(ids[start : start + IDS_A_LINE])})
 
     def _json(self, value: Any, status: int = 200) -> Response:
         headers = {"Retry-After": "1"} if status == 503 else None
@@ -137,14 +178,14 @@ class Service:
             raise Refusal(503, error=f"No model of {self._problem.name!r} has been released yet. Run `ratchet run {self._problem.name}`.")
         key = request.headers.get("idempotency-key")
         if key is not None and (known := await self._repeated(key, rows)):
-            return known if many else known[0]
+            return self._noted(request, known, many)
         entries = self._score(release, rows, self._ids(key, len(rows)), variant)
         try:
             await self._log.append(entries)
         except IntegrityError:
             # The same key was answered between the look and the log.
-            known = await self._repeated(key or "", rows)
-            return known if many else known[0]
+            return self._noted(request, await self._repeated(key or "", rows), many)
+        metrics.predictions.labels(release.version, variant).inc(len(entries))
         answers = [
             {
                 "prediction_id": entry["id"],
@@ -154,12 +195,17 @@ class Service:
             }
             for entry in entries
         ]
+        return self._noted(request, answers, many)
+
+    def _noted(self, request: Request, answers: list[dict[str, Any]], many: bool) -> Any:
+        request.state.ids = [answer["prediction_id"] for answer in answers]
+        request.state.version = answers[0]["model_version"]
         return answers if many else answers[0]
 
     async def _repeated(self, key: str, rows: list[Any]) -> list[dict[str, Any]]:
         """What was answered under that key before; empty where it is new. A key belongs to one body."""
         # One more id than there are records tells whether there were more of them before.
-        known = await asyncio.to_thread(self._store.answered, self._ids(key, len(rows) + 1))
+        known = await self._log.answered(self._ids(key, len(rows) + 1))
         if known and [answer.pop("features") for answer in known] != [self._encode(row).decode() for row in rows]:
             raise Refusal(422, error=f"Idempotency-Key {key!r} was used before with another body. Use a new key for a new request.")
         return known
@@ -202,6 +248,7 @@ class Service:
         for row, label in enumerate(labels):
             if label.label not in (0, 1):
                 raise Refusal(422, error=f"Label {label.label} of record {row} is not 0 or 1.", row=row)
+        request.state.ids = [label.prediction_id for label in labels]
         at = now()
         entries = [{"prediction_id": x.prediction_id, "at": at, "value": x.label, "provenance": "outcome"} for x in labels]
         accepted, unknown = await asyncio.to_thread(self._store.add_labels, entries)
@@ -209,6 +256,33 @@ class Service:
             more = f" ({len(unknown)} such ids; the other {len(labels) - len(unknown)} labels were taken)" if len(labels) > 1 else ""
             raise Refusal(404, error=f"No prediction has the id {unknown[0][:64]!r}{more}.")
         return {"accepted": accepted, "known": len(labels) - accepted}
+
+    # ---- what was decided, and what became of a prediction
+
+    async def status(self, _: Request) -> Any:
+        """Who answers since when, how fresh the log and the labels are, the last decisions."""
+        return await asyncio.to_thread(overview, self._store, self._spill.waiting())
+
+    async def decisions(self, request: Request) -> Any:
+        """The newest decisions of the ledger, oldest of them first."""
+        actions = [action for action in request.query_params.get("action", "").split(",") if action]
+        newest = request.query_params.get("newest", "100")
+        if not newest.isdigit() or not 0 < int(newest) <= MAX_DECISIONS:
+            raise Refusal(422, error=f"newest is {newest[:20]!r}; it must be a number from 1 to {MAX_DECISIONS}.")
+        found = await asyncio.to_thread(lambda: self._store.decisions(*actions, newest=int(newest)))
+        return [entry.__dict__ for entry in found]
+
+    async def prediction(self, request: Request) -> Any:
+        """Follow one prediction: its row, its labels, the windows that held it, what was decided on them."""
+        identity = request.path_params["identity"]
+        found = await asyncio.to_thread(self._store.trace, identity)
+        if found is None:
+            raise Refusal(404, error=f"No prediction has the id {identity[:64]!r}.")
+        return found
+
+    async def _metrics_page(self, _: Request) -> Response:
+        told = await asyncio.to_thread(metrics.exposition, self._lifecycle)
+        return Response(told, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 async def _body(request: Request) -> bytes:

@@ -1,4 +1,4 @@
-"""How does BentoML run the service? Its process model, health pages and metrics, around the routes of app.py."""
+"""How does BentoML run the service? Its process model and health pages, around the routes of app.py."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import bentoml
 from ratchet.problem import find_problem
 from ratchet.settings import settings
 from serving.app import Service
+from serving.lines import write_json_lines
 
+write_json_lines()
 _service = Service(find_problem(settings().problem, settings().problems), settings())
 _app = _service.app()
 
 
 @bentoml.service(
     name="prediction",
-    workers=1,
+    workers=settings().workers,
     traffic={"timeout": 30, "max_concurrency": 1024},
     logging={"access": {"enabled": False}},
-    metrics={"enabled": True},
+    # /metrics is our own: BentoML's middleware would time every request a second time.
+    metrics={"enabled": False},
     # Spans are made even at sample rate 0; only this turns them off.
     tracing={"excluded_urls": ".*"},
     monitoring={"enabled": False},

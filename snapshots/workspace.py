@@ -20,6 +20,8 @@ import yaml
 IDENTITY = {
     f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "ratchet"), ("EMAIL", "ratchet@localhost"))
 }
+# Seconds after which an object store that does not answer is given up.
+PATIENCE = {"connect_timeout": 5, "read_timeout": 20}
 
 
 def quiet_environment(home: Path) -> dict[str, str]:
@@ -59,6 +61,16 @@ class Workspace:
         """dvc.lock as text: the content hash of every input, parameter and output."""
         return (self.path / "dvc.lock").read_text(encoding="utf-8")
 
+    def point(self, remote: str) -> None:
+        """Let DVC push to, and pull from, that address. An object store's keys and endpoint stay in the environment."""
+        with _open(self) as repo:
+            told = repo.config
+            if told["core"].get("remote") == "store" and told["remote"].get("store", {}).get("url") == remote:
+                return
+            with repo.config.edit("repo") as config:
+                config["core"]["remote"] = "store"
+                config["remote"] = {"store": {"url": remote, **(PATIENCE if remote.startswith("s3://") else {})}}
+
     def digest(self, path: str, of: str = "outs") -> str:
         """The content hash of a stage's output, or with `of="deps"` of an input. KeyError where there is none."""
         return digest(self.lock, path, of)
@@ -73,11 +85,12 @@ def digest(lock: str, path: str, of: str = "outs") -> str:
     raise KeyError(path)
 
 
-def create(path: Path, home: Path, files: Sequence[Path], problem: Path | None, code: str = "") -> Workspace:
+def create(path: Path, home: Path, files: Sequence[Path], problem: Path | None, code: str = "", remote: str | None = None) -> Workspace:
     """Make a problem's workspace, or bring an existing one's definition up to date.
 
     `files` are copied to its root, the YAML and Python files of `problem` to its folder `problem`, and `code`, which
-    names the code of the stages, to code.txt: each is an input that DVC watches. The remote is a folder beside the workspaces; nothing is written outside `home`.
+    names the code of the stages, to code.txt: each is an input that DVC watches. `remote`
+    is DVC's address of the remote, a folder beside the workspaces where left out: nothing is written outside `home` then.
     """
     os.environ.update(quiet_environment(home))
     path.mkdir(parents=True, exist_ok=True)
@@ -99,9 +112,9 @@ def create(path: Path, home: Path, files: Sequence[Path], problem: Path | None, 
         shutil.rmtree(path / ".dvc", ignore_errors=True)
         repo_class = _repo_class()
         with contextlib.closing(repo_class.init(str(path))) as repo, repo.config.edit("repo") as config:
-            config["core"].update(analytics=False, check_update=False, autostage=False, remote="local")
-            config["remote"]["local"] = {"url": str(home / "remote")}
+            config["core"].update(analytics=False, check_update=False, autostage=False, remote="store")
             config["cache"]["type"] = "copy"
+    workspace.point(remote or str(home / "remote"))
     # Byte code holds paths and times: with it in a dependency no stage would ever be unchanged.
     (path / ".dvcignore").write_text("__pycache__/\n", encoding="utf-8")
     _heal(workspace)

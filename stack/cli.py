@@ -137,6 +137,63 @@ def down() -> None:
 
 
 @app.command()
+def secrets() -> None:
+    """Write .env for docker-compose.yml, with a generated password for each that is missing."""
+    with _sentences():
+        from stack import secrets as passwords
+
+        made = passwords.write()
+        console.print(f"{passwords.ENV}: {', '.join(made)} generated." if made else f"{passwords.ENV} has every password already; nothing was changed.")
+
+
+@app.command()
+def deploy(
+    profile: Annotated[list[str] | None, typer.Option("--profile", help="observe (Prometheus, Grafana) or load (Locust); may be repeated.")] = None,
+    build: Annotated[bool, typer.Option("--build/--no-build", help="Build the images first.")] = True,
+    check: Annotated[bool, typer.Option("--check", help="Only look whether it could start.")] = False,
+) -> None:
+    """Start docker-compose.yml, after a look at whether everything it needs is there; whole, or not at all."""
+    with _sentences():
+        from stack import deploy as compose
+
+        compose.look(profile or [])
+        if check:
+            console.print("Everything that the stack needs is there.")
+            return
+        with console.status("building and starting") as status:
+            found = compose.up(profile or [], build=build, say=status.update)
+        for name, url in found.items():
+            console.print(f"{name:<9} {url}")
+        console.print("End the stack with `docker compose down`: it keeps everything; `down -v` loses it.")
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the store's tables to this release: where DATABASE_URL names a server's, or a local one's."""
+    with _sentences():
+        from ratchet.settings import settings
+        from ratchet.store import Store
+
+        store = Store(settings().store_url, settings().problem, checked=False)
+        before, after = store.migrate()
+        console.print(f"The store {store.url} is at schema {after}" + (" already." if before == after else f"; it was {before or 'empty'}."), soft_wrap=True)
+
+
+@app.command()
+def trace(prediction_id: str, as_json: AsJson = False, problem: ProblemOption = None) -> None:
+    """Follow one prediction: its request, its row in the log, its labels, the windows that held it, what was decided."""
+    with _sentences():
+        from stack.trace import find, lines
+
+        told = find(prediction_id, problem)
+        if as_json:
+            print(json.dumps(told, default=str))
+        else:
+            for line in lines(told):
+                console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
 def run(
     problem: ProblemName,
     source: Annotated[

@@ -86,8 +86,9 @@ def _run(
         processes.adopt(place, str(folder.path))
         from flows.demo import Journal, run
         from flows.setting import Setting
+        from flows.site import Here
 
-        summary = run(Setting.of(str(folder.path)), source, sizes, seed, narrator, Journal(place / "journal.json"), reports)
+        summary = run(Here(Setting.of(str(folder.path))), source, sizes, seed, narrator, Journal(place / "journal.json"), reports)
     except RatchetError:
         # The story came to another end: the next start tells it from the beginning. A kill leaves it to be taken up.
         (place / "wanted.json").unlink(missing_ok=True)

@@ -143,6 +143,7 @@ def environment(home: Path, problem: str, ports: dict[str, int]) -> dict[str, st
         "DO_NOT_TRACK": "1",
         "BENTOML_HOME": str(home / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",
+        "ORT_DISABLE_TELEMETRY": "1",
         "TMPDIR": str(home / "tmp"),
         "PREFECT_API_URL": f"{prefect}/api",
         "PREFECT_UI_URL": prefect,
@@ -268,7 +269,7 @@ def _served(api: str, since: float) -> bool:
     except (httpx.HTTPError, ValueError):
         return False
     fresh = [d for d in deployments if _epoch(d["updated"]) >= since - 1]
-    return len(fresh) >= 3 and bool(automations)
+    return len(fresh) >= 4 and bool(automations)
 
 
 def _epoch(text: str) -> float:

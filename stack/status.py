@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+import httpx
+
+from ratchet.errors import StackError
 from ratchet.problem import Folder, find_problem
 from ratchet.settings import settings
-from ratchet.store import Store, now
+from ratchet.store import Store, now, overview
 from stack import processes
 
 
@@ -22,41 +25,78 @@ def open_store(problem: str | None) -> Store:
 
 
 def collect(problem: str | None) -> dict[str, Any]:
-    """The facts: urls, champion, freshness, decisions, what is wrong and what to do."""
+    """The facts of the stack of this machine: urls, champion, freshness, decisions, what is wrong and what to do."""
     home = settings().home
     found, folder = processes.urls(home), _folder(problem)
-    store = Store(settings().store_url, folder.problem.name)
-    route = store.route()
-    fresh = store.freshness()
+    told = overview(Store(settings().store_url, folder.problem.name))
     wrong = [f"{name} is down: start the stack with `ratchet up {folder.problem.name}`" for name in processes.PORTS if name not in found]
     if found and not any(p.name == "runner" and p.alive() for p in processes.started(home)):
         wrong.append("the flow runner is down: no monitoring and no retraining; `ratchet down`, then `ratchet up`")
-    if route is None:
-        wrong.append(f"no model has been released: `ratchet run {folder.problem.name}`")
-    elif not route.verified:
-        wrong.append(f"version {route.champion} was routed to but not verified: run the same command again")
-    if store.paused:
-        wrong.append("automatic retraining is paused: `ratchet resume`")
-    return {
-        "problem": folder.problem.name,
-        "urls": {name: found.get(name) for name in ("service", "mlflow", "prefect")},
-        "champion": route.champion if route else None,
-        "since": route.at.isoformat() if route else None,
-        "predictions": store.counts(),
-        "newest_prediction": fresh["prediction"].isoformat() if fresh["prediction"] else None,
-        "newest_label": fresh["label"].isoformat() if fresh["label"] else None,
-        "decisions": [
-            {"at": e.at.isoformat(), "action": e.action, "subject": e.subject, "why": e.reasons[0]} for e in store.decisions(newest=3)
-        ],
-        "wrong": wrong,
-    }
+    urls = {name: found.get(name) for name in ("service", "mlflow", "prefect")}
+    return _plain(told | {"urls": urls, "wrong": [*wrong, *_lacking(told, "ratchet ")]})
+
+
+def collect_from(urls: dict[str, str], api: str, down: list[str]) -> dict[str, Any]:
+    """The same facts of a stack that is reached over HTTP only: `urls` of its pages, `api` of Prefect, services that are `down`.
+
+    StackError where its service does not answer.
+    """
+    within = "docker compose exec worker ratchet "
+    wrong = [f"{name} is down: `docker compose up -d {name}`, and `docker compose logs {name}` says why" for name in down]
+    try:
+        answer = httpx.get(f"{urls['service']}/status", timeout=10)
+    except httpx.HTTPError as error:
+        raise StackError(
+            f"The service at {urls['service']} does not answer ({error}). See `docker compose ps` and `docker compose logs service`."
+        ) from error
+    if answer.status_code != 200:
+        # What it answers without its store is still worth telling.
+        empty = {"problem": settings().problem, "champion": None, "since": None, "verified": None, "predictions": {}, "decisions": []}
+        empty |= {"newest_prediction": None, "newest_label": None, "paused": False, "spilled": 0}
+        wrong.append(f"the service cannot read its store: {answer.json()['error']} See `docker compose logs postgres`")
+        return {**empty, "urls": urls, "wrong": wrong}
+    told = answer.json()
+    wrong += [f"{count} flow runs are late: no worker serves them; `docker compose logs worker`" for count in [_late(api)] if count]
+    return told | {"urls": urls, "wrong": [*wrong, *_lacking(told, within)]}
+
+
+def _lacking(told: dict[str, Any], command: str) -> list[str]:
+    """What is wrong with the model's life itself, with the command that mends it."""
+    wrong = []
+    if told["champion"] is None:
+        wrong.append(f"no model has been released: `ratchet run {told['problem']}`")
+    elif not told["verified"]:
+        wrong.append(f"version {told['champion']} was routed to but not verified: run the same command again")
+    if told["paused"]:
+        wrong.append(f"automatic retraining is paused: `{command}resume`")
+    if told["spilled"]:
+        wrong.append(f"{told['spilled']:,} answers wait in the spill for the store: is it up?")
+    return wrong
+
+
+def _late(api: str) -> int:
+    """How many flow runs should have begun by now, but nothing has taken them up."""
+    body = {"flow_runs": {"state": {"name": {"any_": ["Late"]}}}}
+    try:
+        return int(httpx.post(f"{api}/flow_runs/count", json=body, timeout=10).raise_for_status().json())
+    except httpx.HTTPError:
+        return 0
+
+
+def _plain(told: dict[str, Any]) -> dict[str, Any]:
+    def text(value: Any) -> Any:
+        return value.isoformat() if isinstance(value, datetime) else value
+
+    made = {name: text(value) for name, value in told.items()}
+    made["decisions"] = [{name: text(value) for name, value in entry.items()} for entry in told["decisions"]]
+    return made
 
 
 def lines(told: dict[str, Any]) -> list[str]:
     """The facts in about ten lines for a person."""
     made = [f"{told['problem']}  " + "  ".join(f"{name} {url or 'down'}" for name, url in told["urls"].items())]
     if told["champion"]:
-        made.append(f"champion  version {told['champion']} since {told['since'][:19]} UTC")
+        made.append(f"champion  version {told['champion']} since {told['since'][:19]} UTC ({_age(told['since'])})")
     counts = ", ".join(f"{count:,} {variant}" for variant, count in sorted(told["predictions"].items())) or "none"
     made.append(f"logged    {counts}; newest {_age(told['newest_prediction'])}")
     made.append(f"labels    newest {_age(told['newest_label'])}")
@@ -66,4 +106,12 @@ def lines(told: dict[str, Any]) -> list[str]:
 
 
 def _age(at: str | None) -> str:
-    return f"{(now() - datetime.fromisoformat(at)).total_seconds():.0f} s ago" if at else "never"
+    """How long ago, in the unit a person would use."""
+    if at is None:
+        return "never"
+    moment = datetime.fromisoformat(at)
+    seconds = (now() - (moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment)).total_seconds()
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"

@@ -23,6 +23,14 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str = Field(default="http://127.0.0.1:5000", validation_alias="MLFLOW_TRACKING_URI")
     prefect_api_url: str = Field(default="http://127.0.0.1:4200/api", validation_alias="PREFECT_API_URL")
     service_url: str = Field(default="http://127.0.0.1:3000", validation_alias="RATCHET_SERVICE_URL")
+    dvc_remote: str | None = Field(default=None, validation_alias="RATCHET_DVC_REMOTE")
+    spill_folder: Path | None = Field(default=None, validation_alias="RATCHET_SPILL")
+    workers: int = Field(default=1, ge=1, validation_alias="RATCHET_WORKERS")
+    request_log: bool = Field(default=True, validation_alias="RATCHET_REQUEST_LOG")
+    # Where a person's browser finds the pages; as a rule where the flows find the servers.
+    mlflow_page: str | None = Field(default=None, validation_alias="RATCHET_MLFLOW_PAGE")
+    prefect_page: str | None = Field(default=None, validation_alias="PREFECT_UI_URL")
+    service_page: str | None = Field(default=None, validation_alias="RATCHET_SERVICE_PAGE")
 
     @field_validator("home", "problems")
     @classmethod
@@ -41,9 +49,29 @@ class Settings(BaseSettings):
         return self.home / "releases"
 
     @property
+    def spill(self) -> Path:
+        """The folder into which the service writes while the store is away."""
+        return self.spill_folder or self.home / "spill"
+
+    @property
+    def remote(self) -> str:
+        """DVC's remote: an address such as s3://bucket/folder, or a folder beside the workspaces."""
+        return self.dvc_remote or str(self.home / "remote")
+
+    @property
     def prefect_ui(self) -> str:
         """The address of Prefect's pages."""
-        return self.prefect_api_url.removesuffix("/api")
+        return self.prefect_page or self.prefect_api_url.removesuffix("/api")
+
+    @property
+    def mlflow_ui(self) -> str:
+        """The address of MLflow's pages."""
+        return self.mlflow_page or self.mlflow_tracking_uri
+
+    @property
+    def service_ui(self) -> str:
+        """The address of the service's page."""
+        return f"{self.service_page or self.service_url}/docs"
 
     def workspace(self, problem: str) -> Path:
         """The Git and DVC repository in which a problem's stages run."""

@@ -6,6 +6,8 @@ append-only: what is current is the newest row.
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,63 +19,14 @@ import msgspec
 import pandas as pd
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
+from sqlalchemy.dialects import postgresql, sqlite
 
+from ratchet import schema
 from ratchet.decision import Decision
 from ratchet.errors import StoreError
+from ratchet.schema import decisions, labels, predictions, routes
 
-SCHEMA_VERSION = 1
-metadata = sa.MetaData()
-
-schema_version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
-decisions = sa.Table(
-    "decisions",
-    metadata,
-    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("id", sa.String(32), nullable=False),
-    sa.Column("problem", sa.String(64), nullable=False),
-    sa.Column("at", sa.DateTime, nullable=False),
-    sa.Column("action", sa.String(32), nullable=False),
-    sa.Column("subject", sa.String(128), nullable=False),
-    sa.Column("reasons", sa.JSON, nullable=False),
-    sa.Column("evidence", sa.JSON, nullable=False),
-    sa.Column("by", sa.String(64), nullable=False),
-    sa.UniqueConstraint("problem", "id"),
-)
-routes = sa.Table(
-    "routes",
-    metadata,
-    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("problem", sa.String(64), nullable=False, index=True),
-    sa.Column("at", sa.DateTime, nullable=False),
-    sa.Column("champion", sa.String(32), nullable=False),
-    sa.Column("decision", sa.String(32), nullable=False),
-    sa.Column("verified", sa.Boolean, nullable=False),
-)
-predictions = sa.Table(
-    "predictions",
-    metadata,
-    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("id", sa.String(32), nullable=False, unique=True),
-    sa.Column("problem", sa.String(64), nullable=False),
-    sa.Column("at", sa.DateTime, nullable=False, index=True),
-    sa.Column("version", sa.String(32), nullable=False),
-    sa.Column("variant", sa.String(16), nullable=False),
-    sa.Column("propensity", sa.Float, nullable=False),
-    sa.Column("probability", sa.Float, nullable=False),
-    sa.Column("label", sa.Integer, nullable=False),
-    sa.Column("features", sa.Text, nullable=False),
-    sa.Index("predictions_by_variant", "problem", "variant", "seq"),
-)
-labels = sa.Table(
-    "labels",
-    metadata,
-    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("prediction_id", sa.String(32), nullable=False),
-    sa.Column("at", sa.DateTime, nullable=False),
-    sa.Column("value", sa.Integer, nullable=False),
-    sa.Column("provenance", sa.String(64), nullable=False),
-    sa.Index("labels_by_prediction", "prediction_id", "seq"),
-)
+CONNECT_SECONDS = 3
 
 
 @dataclass(frozen=True)
@@ -114,31 +67,60 @@ def _tune_sqlite(connection: Any, _: Any) -> None:
 class Store:
     """The ledger, the route, the log and the labels of one problem, behind one SQLAlchemy address."""
 
-    def __init__(self, url: str, problem: str) -> None:
-        """Open the store, and make its tables where they are missing.
+    def __init__(self, url: str, problem: str, *, checked: bool = True) -> None:
+        """Open the store: SQLite makes or migrates its tables by itself, a server's must have been migrated.
 
-        StoreError where it cannot be opened, or was written by another version of Ratchet.
+        StoreError where it cannot be opened, or its tables are of another version. With `checked=False` nothing is
+        asked of the database yet: `check` does it later.
         """
-        self.url, self.problem = url, problem
+        self.problem = problem
         try:
             address = sa.make_url(url)
-            self._lock_folder = Path(".")
-            if address.get_backend_name() == "sqlite" and address.database:
-                self._lock_folder = Path(address.database).parent
-                self._lock_folder.mkdir(parents=True, exist_ok=True)
-            self.engine = sa.create_engine(address)
-            if address.get_backend_name() == "sqlite":
+            self.url = address.render_as_string(hide_password=True)
+            self.local = address.get_backend_name() == "sqlite"
+            if self.local:
+                self._folder = Path(address.database or ".").parent
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self.engine = sa.create_engine(address)
                 sa.event.listen(self.engine, "connect", _tune_sqlite)
-            with self.exclusive("schema", wait=30), self.engine.begin() as connection:
-                metadata.create_all(connection)
-                found = connection.scalar(sa.select(schema_version.c.version))
-                if found is None:
-                    connection.execute(sa.insert(schema_version).values(version=SCHEMA_VERSION))
+            else:
+                # A server may have been restarted since a connection was last used, and may be away.
+                self.engine = sa.create_engine(address, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_SECONDS})
+        except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
+            raise self._unusable(error, url) from error
+        if checked:
+            self.check()
+
+    def check(self) -> None:
+        """StoreError where the store cannot be reached, or its tables are of another version."""
+        try:
+            with self.engine.connect() as connection:
+                found = schema.revision(connection)
+            if found != schema.HEAD and self.local:
+                self.migrate()
+            elif found != schema.HEAD:
+                with self.engine.connect() as connection:
+                    schema.require(connection, self.url)
         except (sa.exc.SQLAlchemyError, OSError) as error:
-            reason = getattr(error, "orig", None) or error
-            raise StoreError(f"The store {url} cannot be opened: {reason}. Check DATABASE_URL and its folder.") from error
-        if found not in (None, SCHEMA_VERSION):
-            raise StoreError(f"The store {url} has schema {found}; this Ratchet reads {SCHEMA_VERSION}.")
+            raise self._unusable(error, self.url) from error
+
+    def migrate(self) -> tuple[str | None, str]:
+        """Bring the tables to today's revision; the one they had, and today's. StoreError where they are newer."""
+        try:
+            with self.exclusive("schema", wait=60) as free:
+                if not free:
+                    raise StoreError(f"The store {self.url} is being migrated by another process. Wait for it.")
+                with self.engine.begin() as connection:
+                    return schema.migrate(connection, self.url), schema.HEAD
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            raise self._unusable(error, self.url) from error
+
+    @staticmethod
+    def _unusable(error: Exception, url: str) -> StoreError:
+        lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+        # A driver lists each address that it tried; the last line says why the last one failed.
+        said = next((line.strip(" -") for line in reversed(lines) if "failed" in line or "could not" in line), lines[0] if lines else "")
+        return StoreError(f"The store {url} cannot be opened: {said.rstrip('.')}. Check DATABASE_URL, its password and that it runs.")
 
     def close(self) -> None:
         """Give the connections back."""
@@ -146,17 +128,34 @@ class Store:
 
     @contextmanager
     def exclusive(self, name: str, wait: float = 0) -> Iterator[bool]:
-        """Hold a lock of that name; yields whether it was free within `wait` seconds. It dies with the process."""
-        lock = FileLock(self._lock_folder / f".{name}.lock")
-        try:
-            lock.acquire(timeout=wait)
-        except Timeout:
-            yield False
+        """Hold a lock of that name; yields whether it was free within `wait` seconds. It dies with the process.
+
+        A file beside SQLite's, so for the processes of one machine; PostgreSQL's advisory lock, so for all of them.
+        """
+        if self.local:
+            lock = FileLock(self._folder / f".{name}.lock")
+            try:
+                lock.acquire(timeout=wait)
+            except Timeout:
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                lock.release()
             return
-        try:
-            yield True
-        finally:
-            lock.release()
+        key = {"key": int.from_bytes(hashlib.blake2b(f"ratchet:{name}".encode(), digest_size=8).digest(), signed=True)}
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            deadline = time.monotonic() + wait
+            while not (free := bool(connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), key))):
+                if time.monotonic() >= deadline:
+                    break
+                time.sleep(0.2)
+            try:
+                yield free
+            finally:
+                # Closing it for good frees the lock, whatever state the connection is in.
+                connection.invalidate()
 
     # ---- the ledger
 
@@ -190,7 +189,10 @@ class Store:
 
     def decision(self, identity: str) -> Entry | None:
         """The decision of that id."""
-        return next((entry for entry in self.decisions() if entry.id == identity), None)
+        query = sa.select(decisions).where(decisions.c.problem == self.problem, decisions.c.id == identity)
+        with self.engine.connect() as connection:
+            r = connection.execute(query).first()
+        return Entry(r.id, r.at, r.action, r.subject, tuple(r.reasons), r.evidence, r.by) if r else None
 
     @property
     def paused(self) -> bool:
@@ -227,10 +229,21 @@ class Store:
 
     # ---- the log of predictions and the labels
 
-    def log(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Append predictions in one transaction: all of them or none."""
+    def log(self, rows: Sequence[dict[str, Any]], *, again: bool = False) -> int:
+        """Append predictions in one transaction, all of them or none; how many were new.
+
+        A prediction id that is there already is an IntegrityError; with `again` it is passed over, so that rows
+        whose fate is not known can be handed in a second time.
+        """
+        insert: Any = sa.insert(predictions)
+        if again:
+            dialect = sqlite if self.local else postgresql
+            insert = dialect.insert(predictions).on_conflict_do_nothing(index_elements=["id"])
         with self.engine.begin() as connection:
-            connection.execute(sa.insert(predictions), list(rows))
+            if not again:
+                connection.execute(insert, list(rows))
+                return len(rows)
+            return sum(connection.execute(insert, row).rowcount for row in rows)
 
     def answered(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """The logged answers of those prediction ids with their features, in order; unknown ids are left out."""
@@ -323,8 +336,80 @@ class Store:
         """When the newest live prediction and the newest label came."""
         live = (predictions.c.problem == self.problem, predictions.c.variant.not_in(("probe", "load")))
         joined = labels.join(predictions, predictions.c.id == labels.c.prediction_id)
+        newest = sa.select(predictions.c.at).where(*live).order_by(predictions.c.seq.desc()).limit(1)
+        told = sa.select(labels.c.at).select_from(joined).where(*live).order_by(labels.c.seq.desc()).limit(1)
         with self.engine.connect() as connection:
-            return {
-                "prediction": connection.scalar(sa.select(sa.func.max(predictions.c.at)).where(*live)),
-                "label": connection.scalar(sa.select(sa.func.max(labels.c.at)).select_from(joined).where(*live)),
-            }
+            return {"prediction": connection.scalar(newest), "label": connection.scalar(told)}
+
+    def decided(self) -> dict[str, tuple[int, datetime]]:
+        """By action: how many decisions there are, and when the last one was taken."""
+        d = decisions.c
+        query = sa.select(d.action, sa.func.count(), sa.func.max(d.at)).where(d.problem == self.problem).group_by(d.action)
+        with self.engine.connect() as connection:
+            return {str(action): (int(count), last) for action, count, last in connection.execute(query)}
+
+    def trace(self, identity: str) -> dict[str, Any] | None:
+        """What became of a prediction: its row, its labels, the decisions whose window held it; None where it is unknown.
+
+        Of decisions of one kind in a row only the first is told, with how many followed.
+        """
+        p, entry = predictions.c, labels.c
+        with self.engine.connect() as connection:
+            row = connection.execute(sa.select(predictions).where(p.problem == self.problem, p.id == identity)).mappings().first()
+            if row is None:
+                return None
+            told = connection.execute(sa.select(labels).where(entry.prediction_id == identity).order_by(entry.seq)).mappings().all()
+        kept = ("id", "at", "version", "variant", "propensity", "probability", "label", "seq")
+        decided: list[dict[str, Any]] = []
+        for seen in self.decisions("skip", "wait", "retrain", "block"):
+            inputs = seen.evidence["inputs"]
+            if (
+                row["variant"] in ("probe", "load")
+                or inputs.get("version") != row["version"]
+                or not inputs["from"] <= row["seq"] <= inputs["to"]
+            ):
+                continue
+            if decided and decided[-1]["action"] == seen.action:
+                decided[-1]["more"] += 1
+                continue
+            decided.append({"id": seen.id, "at": seen.at, "action": seen.action, "reason": seen.reasons[0], "more": 0})
+            decided[-1] |= {"window": {"from": inputs["from"], "to": inputs["to"]}, "led_to": self._led_to(seen)}
+        return {
+            "prediction": {name: row[name] for name in kept} | {"features": msgspec.json.decode(row["features"])},
+            "labels": [{name: label[name] for name in ("at", "value", "provenance")} for label in told],
+            "windows": decided,
+            "route": self._let(row["version"], row["at"]),
+        }
+
+    def _led_to(self, seen: Entry) -> dict[str, str] | None:
+        """The gate's answer to a decision to retrain."""
+        if seen.action != "retrain":
+            return None
+        trigger = f"decision {seen.id}"
+        made = [e for e in self.decisions("promote", "refuse", "undecided") if e.evidence["inputs"].get("trigger") == trigger]
+        return {"id": made[-1].id, "action": made[-1].action, "subject": made[-1].subject} if made else None
+
+    def _let(self, version: str, at: datetime) -> dict[str, Any] | None:
+        """The route by which that version answered then, and who let it."""
+        route = next((r for r in reversed(self.routes(until=at)) if r.champion == version), None)
+        if route is None:
+            return None
+        entry = self.decision(route.decision)
+        return {"since": route.at, "decision": route.decision, "by": entry.by if entry else None, "action": entry.action if entry else None}
+
+
+def overview(store: Store, spilled: int = 0) -> dict[str, Any]:
+    """Who answers since when, how fresh the log and the labels are, the last three decisions, as plain data."""
+    route, fresh = store.route(), store.freshness()
+    return {
+        "problem": store.problem,
+        "champion": route.champion if route else None,
+        "since": route.at if route else None,
+        "verified": route.verified if route else None,
+        "predictions": store.counts(),
+        "spilled": spilled,
+        "newest_prediction": fresh["prediction"],
+        "newest_label": fresh["label"],
+        "paused": store.paused,
+        "decisions": [{"at": e.at, "action": e.action, "subject": e.subject, "why": e.reasons[0]} for e in store.decisions(newest=3)],
+    }

@@ -1,0 +1,130 @@
+"""Where does the loop run: in a stack on this machine, or in one that is reached over HTTP alone?"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+import pandas as pd
+
+from flows import traffic
+from flows.result import run_and_read
+from flows.setting import Setting
+from ratchet.errors import StackError
+from ratchet.settings import Settings
+from ratchet.store import Entry
+
+GENERATION_WITHIN = 900.0
+REPORT_WITHIN = 300.0
+
+
+class Site(Protocol):
+    """What a client of the loop needs of the place where it runs."""
+
+    setting: Setting
+
+    def generation(self, batch: pd.DataFrame, name: str, trigger: str) -> dict[str, Any]:
+        """Make a generation of a batch; what the lifecycle flow returned."""
+
+    def live(self) -> int:
+        """How many live predictions are in the log."""
+
+    def decisions(self, *actions: str, newest: int = 100) -> list[Entry]:
+        """The newest decisions, oldest of them first; only those actions where some are named."""
+
+    def report(self, journal: dict[str, Any], reports: Path) -> dict[str, Any]:
+        """Write the report of a demonstration under `reports`; its summary."""
+
+
+@dataclass(frozen=True)
+class Here:
+    """The stack of this machine: flows run in this process, the store is read directly."""
+
+    setting: Setting
+
+    def generation(self, batch: pd.DataFrame, name: str, trigger: str) -> dict[str, Any]:
+        """Make a generation of a batch in this process."""
+        from flows.lifecycle import lifecycle
+
+        path = self.setting.settings.home / "batches" / f"{name}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        batch.to_parquet(path, index=False)
+        made: dict[str, Any] = lifecycle(str(self.setting.folder.path), str(path), trigger=trigger)
+        return made
+
+    def live(self) -> int:
+        """How many live predictions are in the log."""
+        return self.setting.store.counts().get("champion", 0)
+
+    def decisions(self, *actions: str, newest: int = 100) -> list[Entry]:
+        """The newest decisions, oldest of them first."""
+        return self.setting.store.decisions(*actions, newest=newest)
+
+    def report(self, journal: dict[str, Any], reports: Path) -> dict[str, Any]:
+        """Write the report."""
+        from flows.story import tell_story
+
+        return tell_story(self.setting, journal, reports)
+
+
+@dataclass(frozen=True)
+class There:
+    """A stack behind its published ports: MLflow takes the files, Prefect runs the flows, the service tells of its store."""
+
+    setting: Setting
+
+    @property
+    def settings(self) -> Settings:
+        """The addresses."""
+        return self.setting.settings
+
+    @cached_property
+    def _name(self) -> str:
+        return self.setting.problem.name
+
+    def generation(self, batch: pd.DataFrame, name: str, trigger: str) -> dict[str, Any]:
+        """Hand the batch to MLflow, and have the worker make a generation of it."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{name}.parquet"
+            batch.to_parquet(path, index=False)
+            address = self.setting.tracker.keep(path)
+        parameters = {"batch": address, "trigger": trigger}
+        return run_and_read(self.settings, self._name, f"lifecycle/{self._name}", parameters, GENERATION_WITHIN)
+
+    def live(self) -> int:
+        """How many live predictions are in the log."""
+        return int(self._ask("/status")["predictions"].get("champion", 0))
+
+    def decisions(self, *actions: str, newest: int = 100) -> list[Entry]:
+        """The newest decisions, oldest of them first."""
+        told = self._ask("/decisions", action=",".join(actions), newest=str(newest))
+        return [Entry(**{**item, "at": datetime.fromisoformat(item["at"]), "reasons": tuple(item["reasons"])}) for item in told]
+
+    def report(self, journal: dict[str, Any], reports: Path) -> dict[str, Any]:
+        """Have the worker write the report, and fetch it."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "journal.json"
+            path.write_text(json.dumps(journal), encoding="utf-8")
+            address = self.setting.tracker.keep(path)
+        made = run_and_read(self.settings, self._name, f"report/{self._name}", {"journal": address}, REPORT_WITHIN)
+        for part in ("summary", "page"):
+            self.setting.tracker.fetch(made[part], reports)
+        summary: dict[str, Any] = json.loads((reports / "summary.json").read_text(encoding="utf-8"))
+        return summary
+
+    def _ask(self, path: str, **parameters: str) -> Any:
+        with httpx.Client(base_url=self.settings.service_url, timeout=30) as client:
+            return traffic.patiently(lambda: client.get(path, params=parameters), f"{self.settings.service_url}{path}")
+
+
+def monitored(site: Site, flow_run: Any) -> None:
+    """StackError where a run of the monitor did not come to its end."""
+    if flow_run.state is None or not flow_run.state.is_completed():
+        page = f"{site.setting.settings.prefect_ui}/runs/flow-run/{flow_run.id}"
+        raise StackError(f"The monitor did not finish: {flow_run.state}. See {page}.")
