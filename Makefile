@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-long check down bench lock clean
+.PHONY: help setup demo test test-long compose-test check down bench lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ test: setup ## Run the test suite (the real loop, small, once; and everything th
 
 test-long: setup ## An own problem under its own schedule; kill -9 of the loop again and again (six minutes)
 	@$(BIN)/python -m pytest -m long
+
+compose-test: setup ## The loop against docker-compose.yml, then every service restarted and killed under traffic (needs Docker)
+	@$(BIN)/python -m stack.compose
 
 check: setup ## Lint, types, walls, lock file
 	$(BIN)/ruff check .

@@ -60,7 +60,7 @@ def ask_prefect(settings: Settings, method: str, path: str, body: Any = None) ->
         try:
             answer = httpx.request(method, f"{settings.prefect_api_url}/{path}", json=body, timeout=20)
             if answer.status_code < 500:
-                return answer.raise_for_status().json()
+                return answer.raise_for_status().json() if answer.content else None
             last = f"{answer.status_code} {answer.text[:200]}"
         except httpx.TransportError as error:
             last = str(error)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -14,7 +16,7 @@ import httpx
 import pandas as pd
 
 from flows import traffic
-from flows.result import run_and_read
+from flows.result import ask_prefect, run_and_read
 from flows.setting import Setting
 from ratchet.errors import StackError
 from ratchet.settings import Settings
@@ -100,6 +102,24 @@ class There:
     def live(self) -> int:
         """How many live predictions are in the log."""
         return int(self._ask("/status")["predictions"].get("champion", 0))
+
+    def champion(self) -> str | None:
+        """The version that answers; None before the first release."""
+        told: str | None = self._ask("/status")["champion"]
+        return told
+
+    @contextlib.contextmanager
+    def unscheduled(self) -> Iterator[None]:
+        """Keep the schedule from running the monitor while the context lasts: a demonstration runs it at its own pace."""
+        found = ask_prefect(self.settings, "GET", f"deployments/name/monitor/{self._name}")
+        mine = [f"deployments/{found['id']}/schedules/{schedule['id']}" for schedule in found["schedules"]]
+        for path in mine:
+            ask_prefect(self.settings, "PATCH", path, {"active": False})
+        try:
+            yield
+        finally:
+            for path in mine:
+                ask_prefect(self.settings, "PATCH", path, {"active": True})
 
     def decisions(self, *actions: str, newest: int = 100) -> list[Entry]:
         """The newest decisions, oldest of them first."""

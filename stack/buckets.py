@@ -14,7 +14,9 @@ BUCKETS = ("mlflow", "dvc")
 def main() -> None:
     """Make the buckets with the admin's keys, from AWS' own variables. Ends with a sentence where the store refuses."""
     # Right after its start the store answers, but does not take a first object yet: it is asked again.
-    client = boto3.client("s3", config=Config(connect_timeout=5, retries={"max_attempts": 8, "mode": "standard"}, s3={"addressing_style": "path"}))
+    client = boto3.client(
+        "s3", config=Config(connect_timeout=5, retries={"max_attempts": 8, "mode": "standard"}, s3={"addressing_style": "path"})
+    )
     try:
         there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
         for name in BUCKETS:

@@ -143,12 +143,18 @@ def secrets() -> None:
         from stack import secrets as passwords
 
         made = passwords.write()
-        console.print(f"{passwords.ENV}: {', '.join(made)} generated." if made else f"{passwords.ENV} has every password already; nothing was changed.")
+        console.print(
+            f"{passwords.ENV}: {', '.join(made)} generated."
+            if made
+            else f"{passwords.ENV} has every password already; nothing was changed."
+        )
 
 
 @app.command()
 def deploy(
-    profile: Annotated[list[str] | None, typer.Option("--profile", help="observe (Prometheus, Grafana) or load (Locust); may be repeated.")] = None,
+    profile: Annotated[
+        list[str] | None, typer.Option("--profile", help="observe (Prometheus, Grafana) or load (Locust); may be repeated.")
+    ] = None,
     build: Annotated[bool, typer.Option("--build/--no-build", help="Build the images first.")] = True,
     check: Annotated[bool, typer.Option("--check", help="Only look whether it could start.")] = False,
 ) -> None:
@@ -176,7 +182,10 @@ def migrate() -> None:
 
         store = Store(settings().store_url, settings().problem, checked=False)
         before, after = store.migrate()
-        console.print(f"The store {store.url} is at schema {after}" + (" already." if before == after else f"; it was {before or 'empty'}."), soft_wrap=True)
+        console.print(
+            f"The store {store.url} is at schema {after}" + (" already." if before == after else f"; it was {before or 'empty'}."),
+            soft_wrap=True,
+        )
 
 
 @app.command()
@@ -246,11 +255,17 @@ def status(as_json: AsJson = False, problem: ProblemOption = None) -> None:
     """What is up, who is champion since when, how fresh the data is, the last decisions."""
     with _sentences():
         from ratchet.settings import settings
+        from stack import deploy as compose
         from stack import processes
-        from stack.status import collect, lines
+        from stack.status import collect, collect_from, lines
 
         processes.look_at_running(settings().home)
-        told = collect(problem)
+        if not processes.urls(settings().home) and compose.reached():
+            found = compose.addresses()
+            urls = {name: found[name] for name in ("service", "mlflow", "prefect")}
+            told = collect_from(urls, f"{found['prefect']}/api", compose.down_services())
+        else:
+            told = collect(problem)
         if as_json:
             print(json.dumps(told, default=str))
         else:

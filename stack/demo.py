@@ -63,6 +63,36 @@ def demonstrate(
         lock.release()
 
 
+def demonstrate_deployed(
+    folder: Folder, source: str | None, sizes: Demonstration, seed: int, console: Console, *, reports: Path
+) -> dict[str, Any]:
+    """Run the loop against a stack that is reached over HTTP alone, at the addresses in the environment; the summary.
+
+    StackError where a model answers there already: the story begins with the first one.
+    """
+    from flows.demo import Journal, run
+    from flows.setting import Setting
+    from flows.site import There
+
+    begun = time.monotonic()
+    site = There(Setting.of(str(folder.path)))
+    if (champion := site.champion()) is not None:
+        raise StackError(
+            f"Version {champion} of {folder.problem.name} answers there already; a demonstration begins with nothing. `docker compose down -v` loses all that is there."
+        )
+    reports.mkdir(parents=True, exist_ok=True)
+    (reports / "journal.json").unlink(missing_ok=True)
+    with site.unscheduled():
+        summary = run(site, source, sizes, seed, ConsoleNarrator(console), Journal(reports / "journal.json"), reports)
+    last, errors = summary["generations"][-1], summary["errors"]
+    console.print(
+        f"[bold]The loop closed in {time.monotonic() - begun:.0f} s.[/bold] Version {last['version']} ({last['family']}): {last['decision']}; "
+        f"{errors['fixed']} errors fixed, {errors['introduced']} introduced, {errors['inherited']} inherited."
+    )
+    console.print(f"Report    {reports / 'index.html'}", soft_wrap=True)
+    return summary
+
+
 def _run(
     place: Path, folder: Folder, source: str | None, sizes: Demonstration, seed: int, console: Console, reports: Path, keep_up: bool
 ) -> dict[str, Any]:

@@ -1,0 +1,175 @@
+"""Can docker-compose.yml start here, is it up, and where? Each thing that is missing is said in a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ratchet.errors import StackError
+from ratchet.settings import ROOT
+from stack import secrets
+
+FREE_GB = 12
+COMPOSE = "2.20"
+NAMES = ("postgres", "databases", "migrate", "objects", "buckets", "mlflow", "prefect", "worker", "service", "door")
+START_WITHIN = 300
+
+
+def variable(name: str, default: str) -> str:
+    """A variable as Compose sees it: from the environment, else from .env, else the default that docker-compose.yml has."""
+    there = secrets.parse(secrets.ENV.read_text(encoding="utf-8")) if secrets.ENV.exists() else {}
+    return os.environ.get(name) or there.get(name) or default
+
+
+def addresses() -> dict[str, str]:
+    """The published addresses: the service, the front door, and the pages and interfaces behind it."""
+    host = variable("RATCHET_ADDRESS", "127.0.0.1")
+    host = "127.0.0.1" if host == "0.0.0.0" else host
+    door = f"http://{host}:{variable('RATCHET_DOOR_PORT', '8080')}"
+    return {
+        "service": f"http://{host}:{variable('RATCHET_SERVICE_PORT', '3000')}",
+        "door": door,
+        "mlflow": f"{door}/mlflow",
+        "prefect": f"{door}/prefect",
+    }
+
+
+def environment() -> dict[str, str]:
+    """The tools' own variables for a client on this machine."""
+    found = addresses()
+    return {
+        "MLFLOW_TRACKING_URI": found["mlflow"],
+        "PREFECT_API_URL": f"{found['prefect']}/api",
+        "PREFECT_UI_URL": found["prefect"],
+        "RATCHET_SERVICE_URL": found["service"],
+    }
+
+
+def reached() -> bool:
+    """Whether the front door of a deployed stack answers."""
+    if not secrets.ENV.exists():
+        return False
+    try:
+        return httpx.get(f"{addresses()['door']}/healthz", timeout=2).text == "ok\n"
+    except httpx.HTTPError:
+        return False
+
+
+def look(profiles: Sequence[str]) -> None:
+    """StackError, in a sentence, where the stack could not start: before anything is started."""
+    if shutil.which("docker") is None:
+        raise StackError("Docker is not installed: `docker` is not on the path. See https://docs.docker.com/engine/install/.")
+    version = _docker("compose", "version", "--short")
+    if version.returncode:
+        raise StackError(
+            "`docker compose` is not there: the stack needs Compose v2, a plugin of Docker, not docker-compose v1. "
+            "See https://docs.docker.com/compose/install/."
+        )
+    found = version.stdout.strip().lstrip("v")
+    if tuple(int(part) for part in found.split("-")[0].split(".")[:2]) < tuple(int(part) for part in COMPOSE.split(".")):
+        raise StackError(f"Compose {found} is too old; the stack needs {COMPOSE} or newer.")
+    engine = _docker("info", "--format", "{{json .}}")
+    about: dict[str, Any] = json.loads(engine.stdout) if engine.returncode == 0 and engine.stdout.strip() else {}
+    if not about.get("ServerVersion"):
+        raise StackError(f"The Docker engine does not answer: {_last(engine.stderr) or 'no reason given'}. Start it, or set DOCKER_HOST.")
+    if lacking := secrets.missing():
+        raise StackError(f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing in .env: run `ratchet secrets`.")
+    checked = _docker("compose", *_profiles(profiles), "config", "-q")
+    if checked.returncode:
+        raise StackError(f"docker-compose.yml cannot be used: {_last(checked.stderr)}")
+    place = Path(about.get("DockerRootDir", "/"))
+    if place.exists() and (free := shutil.disk_usage(place).free / 2**30) < FREE_GB:
+        raise StackError(
+            f"{place}, where Docker keeps its data, has {free:.1f} GB left; the images and volumes need {FREE_GB}. Make room: `docker system df`."
+        )
+    running = _docker("compose", "ps", "--services", "--status", "running").stdout.split()
+    for service, name, default in (("service", "RATCHET_SERVICE_PORT", "3000"), ("door", "RATCHET_DOOR_PORT", "8080")):
+        if service not in running:
+            _need_port(variable("RATCHET_ADDRESS", "127.0.0.1"), service, name, variable(name, default))
+
+
+def up(profiles: Sequence[str], *, build: bool, say: Callable[[str], None] = lambda _: None) -> dict[str, str]:
+    """Start the stack and wait until every service is healthy; the published addresses.
+
+    StackError where one does not come up, with its own last words; a stack that was not up before is ended again.
+    """
+    fresh = not _docker("compose", "ps", "-q", "--status", "running").stdout.strip()
+    if build:
+        say("building the images (minutes the first time)")
+        built = _docker("compose", *_profiles(profiles), "build", within=3600)
+        if built.returncode:
+            raise StackError(f"The images could not be built: {_last(built.stderr)}")
+    say("starting, in the order of health")
+    started = _docker("compose", *_profiles(profiles), "up", "-d", "--wait", "--wait-timeout", str(START_WITHIN), within=START_WITHIN + 120)
+    if started.returncode:
+        why = _blame(profiles) or _last(started.stderr)
+        if fresh:
+            _docker("compose", *_profiles(profiles), "down", within=180)
+        raise StackError(f"The stack did not start: {why}")
+    return addresses()
+
+
+def states() -> dict[str, str]:
+    """Each service of the stack with its state: running, healthy, unhealthy, exited; missing where it has no container."""
+    listed = _docker("compose", "ps", "-a", "--format", "json")
+    if listed.returncode:
+        return {}
+    rows = [json.loads(line) for line in listed.stdout.splitlines() if line.strip()]
+    found = {row["Service"]: row["Health"] or row["State"] for row in rows}
+    return {name: found.get(name, "missing") for name in (*NAMES, *(name for name in found if name not in NAMES))}
+
+
+def down_services() -> list[str]:
+    """The long-running services that are not up; none where Docker cannot be asked."""
+    once = ("databases", "migrate", "buckets")
+    return [name for name, state in states().items() if name not in once and state not in ("healthy", "running", "starting")]
+
+
+def _blame(profiles: Sequence[str]) -> str | None:
+    """The last words of a service that failed: its own sentence says more than Compose's."""
+    listed = _docker("compose", *_profiles(profiles), "ps", "-a", "--format", "json")
+    rows = [json.loads(line) for line in listed.stdout.splitlines() if line.strip()]
+    ended = [row for row in rows if row["State"] == "exited" and row["ExitCode"] != 0]
+    ended += [row for row in rows if row["State"] == "restarting" or row["Health"] == "unhealthy"]
+    for row in ended:
+        said = _docker("compose", "logs", "--no-log-prefix", "--no-color", "--tail", "5", row["Service"])
+        if words := _last(said.stdout) or _last(said.stderr):
+            return f"{row['Service']} says: {words} (`docker compose logs {row['Service']}` has more)"
+    return None
+
+
+def _need_port(address: str, service: str, name: str, port: str) -> None:
+    if not port.isdigit():
+        raise StackError(f"{name} is {port!r}, which is no port.")
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((address, int(port)))
+        except OSError as error:
+            raise StackError(
+                f"Port {port} on {address}, where {service} is to be published, cannot be taken ({error.strerror}). Set {name} in .env to another."
+            ) from error
+
+
+def _profiles(profiles: Sequence[str]) -> list[str]:
+    return [part for profile in profiles for part in ("--profile", profile)]
+
+
+def _docker(*arguments: str, within: float = 60) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(["docker", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=within)
+    except subprocess.TimeoutExpired as error:
+        raise StackError(f"`docker {' '.join(arguments)}` did not end within {within:.0f} s.") from error
+
+
+def _last(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("\x1b")]
+    return lines[-1][:400] if lines else ""
