@@ -14,6 +14,7 @@ from prefect.events.worker import EventsWorker
 from prefect.runtime import flow_run
 
 from flows.promotion import reconcile
+from flows.result import tell_result
 from flows.setting import Setting
 from ratchet.check import Check
 from ratchet.decision import Decision, watch
@@ -38,7 +39,7 @@ def monitor(problem: str) -> dict[str, Any]:
     setting = Setting.of(problem)
     version = reconcile(setting)
     if version is None:
-        return {"action": None, "decision": None, "checks": [], "reasons": ["no model has been released yet"]}
+        return tell_result(setting, {"action": None, "decision": None, "checks": [], "reasons": ["no model has been released yet"]})
     release = read(setting.settings.releases / setting.problem.name / version)
     checks, decision = examine.with_options(name="check the window")(setting, release)
     setting.store.record(decision)
@@ -48,7 +49,7 @@ def monitor(problem: str) -> dict[str, Any]:
     event = None
     if decision.action == "retrain" and not _outcome(setting, decision.id):
         event = ask(setting, decision)
-    return {
+    made = {
         "action": decision.action,
         "decision": decision.id,
         "reasons": list(decision.reasons),
@@ -56,6 +57,7 @@ def monitor(problem: str) -> dict[str, Any]:
         "inputs": decision.evidence["inputs"],
         "event_id": event,
     }
+    return tell_result(setting, made)
 
 
 @task(cache_policy=NO_CACHE)

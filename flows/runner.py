@@ -20,6 +20,7 @@ from prefect.events import DeploymentEventTrigger
 from prefect.runner import Runner
 from prefect.states import Crashed
 
+from flows.drill import drill
 from flows.lifecycle import lifecycle
 from flows.monitor import RETRAIN_REQUESTED, monitor
 from flows.retrain import retrain
@@ -27,7 +28,7 @@ from flows.story import report
 from ratchet.problem import find_problem
 from ratchet.settings import settings
 
-NAMES = [monitor.name, retrain.name, lifecycle.name, report.name]
+NAMES = [monitor.name, drill.name, retrain.name, lifecycle.name, report.name]
 
 
 def automation(problem: str) -> DeploymentEventTrigger:
@@ -91,12 +92,19 @@ def main(problem: str, scheduled: bool) -> None:
     folder = find_problem(problem, settings().problems)
     name, path = folder.problem.name, str(folder.path)
     every = timedelta(seconds=folder.problem.watch.every_seconds) if scheduled else None
+    weekly = timedelta(days=7) if scheduled else None
     asyncio.run(
         serve(
             [
                 monitor.to_deployment(name=name, interval=every, parameters={"problem": path}, description=f"Watches the log of {name}."),
                 retrain.to_deployment(name=name, triggers=[automation(name)], description=f"Makes a new generation of {name}."),
                 lifecycle.to_deployment(name=name, parameters={"problem": path}, description=f"Makes a generation of {name} from a batch."),
+                drill.to_deployment(
+                    name=name,
+                    interval=weekly,
+                    parameters={"problem": path},
+                    description=f"Plants known faults, to see whether the watch of {name} sees them.",
+                ),
                 report.to_deployment(name=name, parameters={"problem": path}, description=f"Tells the story of a demonstration of {name}."),
             ]
         )

@@ -24,6 +24,7 @@ from ratchet.store import Entry
 
 GENERATION_WITHIN = 900.0
 REPORT_WITHIN = 300.0
+RUN_WITHIN = 180.0
 
 
 class Site(Protocol):
@@ -33,6 +34,12 @@ class Site(Protocol):
 
     def generation(self, batch: pd.DataFrame, name: str, trigger: str) -> dict[str, Any]:
         """Make a generation of a batch; what the lifecycle flow returned."""
+
+    def monitor(self) -> dict[str, Any]:
+        """Check the newest window of the log now; what the monitor flow returned."""
+
+    def drill(self) -> dict[str, Any]:
+        """Plant known faults into a copy of the newest window; what the drill flow returned."""
 
     def live(self) -> int:
         """How many live predictions are in the log."""
@@ -58,6 +65,20 @@ class Here:
         path.parent.mkdir(exist_ok=True)
         batch.to_parquet(path, index=False)
         made: dict[str, Any] = lifecycle(str(self.setting.folder.path), str(path), trigger=trigger)
+        return made
+
+    def monitor(self) -> dict[str, Any]:
+        """Run the monitor in this process."""
+        from flows.monitor import monitor
+
+        made: dict[str, Any] = monitor(str(self.setting.folder.path))
+        return made
+
+    def drill(self) -> dict[str, Any]:
+        """Hold a drill in this process."""
+        from flows.drill import drill
+
+        made: dict[str, Any] = drill(str(self.setting.folder.path))
         return made
 
     def live(self) -> int:
@@ -98,6 +119,14 @@ class There:
             address = self.setting.tracker.keep(path)
         parameters = {"batch": address, "trigger": trigger}
         return run_and_read(self.settings, self._name, f"lifecycle/{self._name}", parameters, GENERATION_WITHIN)
+
+    def monitor(self) -> dict[str, Any]:
+        """Have the worker run the monitor."""
+        return run_and_read(self.settings, self._name, f"monitor/{self._name}", {}, RUN_WITHIN)
+
+    def drill(self) -> dict[str, Any]:
+        """Have the worker hold a drill."""
+        return run_and_read(self.settings, self._name, f"drill/{self._name}", {}, RUN_WITHIN)
 
     def live(self) -> int:
         """How many live predictions are in the log."""

@@ -56,16 +56,39 @@ def _folder(name: str) -> Any:
 
 
 def _running(problem: str | None = None) -> Any:
-    """The setting of a problem in the stack that is up: the one of `ratchet up`, else that of a demonstration."""
+    """The setting of a problem in the stack of this machine: the one of `ratchet up`, else that of a demonstration."""
+    from ratchet.errors import StackError
     from ratchet.settings import settings
+    from stack import deploy as compose
     from stack import processes
 
     home = processes.look_at_running(settings().home)
     name = problem or processes.served(home) or settings().problem
+    if not processes.urls(home) and compose.reached():
+        told = " ".join(sys.argv[1:])
+        raise StackError(f"The stack runs in containers, and its store is reached from inside: docker compose exec worker ratchet {told}")
     processes.adopt(home, str(_folder(name).path))
     from flows.setting import Setting
 
     return Setting.of(name)
+
+
+def _site(problem: str) -> Any:
+    """Where flows of a problem run: on this machine, or in the containers of `ratchet deploy`."""
+    from ratchet.settings import settings
+    from stack import deploy as compose
+    from stack import processes
+
+    if not processes.urls(processes.look_at_running(settings().home)) and compose.reached():
+        compose.adopt()
+        from flows.setting import Setting
+        from flows.site import There
+
+        return There(Setting.of(str(_folder(problem).path)))
+    setting = _running(problem)
+    from flows.site import Here
+
+    return Here(setting)
 
 
 @app.command()
@@ -73,6 +96,9 @@ def demo(
     problem: Annotated[str, typer.Option("--problem", help="A problem's name or folder.")] = "credit",
     source: Annotated[Path | None, typer.Option("--source", help="A CSV or Parquet file of real rows to replay.")] = None,
     seed: Annotated[int, typer.Option(help="Every random choice follows from it.")] = 7,
+    deployed: Annotated[
+        bool, typer.Option("--deployed", help="In the containers of `ratchet deploy`, where nothing has been released yet.")
+    ] = False,
     small: Annotated[bool, typer.Option("--small", help="Half of the traffic.")] = False,
     reports: Annotated[Path | None, typer.Option("--reports", help="Where the report goes; reports/demo where left out.")] = None,
     keep_up: Annotated[
@@ -95,6 +121,14 @@ def demo(
         # A source that cannot be read is told before anything starts.
         folder.open_source(path, seed)
         where = reports.resolve() if reports else None
+        if deployed:
+            from ratchet.settings import ROOT
+            from stack import deploy as compose
+            from stack.demo import demonstrate_deployed
+
+            compose.adopt()
+            demonstrate_deployed(folder, path, sizes, seed, console, reports=where or ROOT / "reports" / "compose")
+            return
         demonstrate(settings().home, folder, path, sizes, seed, console, reports=where, keep_up=stay)
 
 
@@ -221,15 +255,10 @@ def run(
         else:
             batch, origin = read_table(source), str(source)
         batch = conform(batch, folder.contract, origin)
-        setting = _running(problem)
-        from flows.lifecycle import lifecycle
-
+        site = _site(problem)
         name = re.sub(r"[^\w. -]+", "_", Path(origin).name)
-        place = setting.settings.home / "batches" / f"{name}.parquet"
-        place.parent.mkdir(exist_ok=True)
-        batch.to_parquet(place, index=False)
         with console.status("validate, version, train, decide, release"):
-            made = lifecycle(str(folder.path), str(place), trigger="a person")
+            made = site.generation(batch, name, "a person")
         console.print(f"[bold]{made['action']}[/bold] version {made['version']} (decision {made['decision']})")
         for reason in made.get("reasons", []):
             console.print(f"  {reason}", highlight=False, markup=False)
@@ -239,15 +268,26 @@ def run(
 def monitor(problem: ProblemName) -> None:
     """Check the newest window of the log, and ask for retraining where the policy says so."""
     with _sentences():
-        setting = _running(problem)
-        from flows.monitor import monitor as watch
-
-        made = watch(str(setting.folder.path))
+        made = _site(problem).monitor()
         table = Table("check", "verdict", "rows", "why")
         for check in made["checks"]:
             table.add_row(check["name"], check["verdict"], str(check["n"]), escape(check["reason"]))
         console.print(table)
         console.print(f"[bold]{made['action'] or 'nothing to watch'}[/bold] {escape('; '.join(made['reasons']))}")
+
+
+@app.command()
+def drill(problem: ProblemName) -> None:
+    """Plant known faults into a copy of the newest window, and look whether the watch sees them."""
+    with _sentences():
+        made = _site(problem).drill()
+        table = Table("planted", "column", "seen", "by")
+        for item in made["planted"]:
+            table.add_row(item["fault"], item["column"], "yes" if item["seen"] else "[red]no[/red]", item["by"])
+        console.print(table)
+        console.print(f"{escape(made['said'])} (decision {made['decision']})")
+        if made["missed"]:
+            raise typer.Exit(1)
 
 
 @app.command()

@@ -37,7 +37,7 @@ from stack.demo import demonstrate_deployed
 
 PROJECT = "ratchet-test"
 # What is restarted and killed in turn. The service itself several times over, for an interval.
-SERVICES = ("postgres", "objects", "mlflow", "prefect", "worker", "door", "service", "service", "service")
+SERVICES = ("postgres", "objects", "mlflow", "prefect", "worker", "door", *["service"] * 5)
 AWAY = ("postgres", "mlflow", "prefect")
 AWAY_SECONDS = 15.0
 SETTLED_WITHIN = 240.0
@@ -63,8 +63,7 @@ def main(
         begun = time.monotonic()
         console.print(f"Starting the project {PROJECT}: {deploy.up(profile or [], build=build)}")
         rows = [_count("seconds from nothing to every service healthy", time.monotonic() - begun, 1, "s")]
-        os.environ.update(deploy.environment())
-        settings.cache_clear()
+        deploy.adopt()
         if loop:
             rows += _loop(console, seed)
         rows += disturb(console)
@@ -184,6 +183,14 @@ class Traffic:
                 time.sleep(0.1)
             time.sleep(PAUSE_SECONDS)
 
+    def wait_for_an_answer(self) -> None:
+        """Return after the next acknowledgement. StackError where none comes within a minute."""
+        since = time.monotonic()
+        while not self.between(since, time.monotonic()):
+            if time.monotonic() > since + 60:
+                raise StackError("The service has not answered for a minute.")
+            time.sleep(0.05)
+
     def longest_gap(self, since: float, until: float) -> float:
         """The longest time, in seconds, in which nothing was acknowledged."""
         moments = [since, *sorted(at for at in list(self.acknowledged.values()) if since <= at <= until), until]
@@ -207,10 +214,10 @@ def disturb(console: Console) -> list[Row]:
         time.sleep(3)
         for service in SERVICES:
             for how, do in (("restarted", _restart), ("killed", _kill)):
-                since = time.monotonic()
+                since, begun = time.monotonic(), _begun(service)
                 do(service)
-                healthy = _until_healthy(service)
-                time.sleep(1)
+                healthy = _until_healthy(service, begun)
+                traffic.wait_for_an_answer()
                 gap = traffic.longest_gap(since, time.monotonic())
                 console.print(f"{service:<9} {how:<9} longest gap {gap:5.2f} s, healthy again after {healthy - since:5.1f} s")
                 if service == "service":
@@ -222,13 +229,16 @@ def disturb(console: Console) -> list[Row]:
             since = time.monotonic()
             time.sleep(AWAY_SECONDS)
             answered = traffic.between(since, time.monotonic())
+            begun = _begun(service)
             compose("start", service)
-            _until_healthy(service)
+            _until_healthy(service, begun)
             console.print(f"{service:<9} away      {answered} answered in {AWAY_SECONDS:.0f} s")
             rows.append(_count(f"predictions answered while {service} is away", answered, 1, "rows"))
         stop.set()
         flows.join(timeout=90)
-    rows += [measured(f"service back after it was {how}", gaps, "s") for how, gaps in back.items()]
+    for how, gaps in back.items():
+        rows.append(measured(f"service back after it was {how}", gaps, "s"))
+        rows.append(_count(f"service back after it was {how}, slowest", max(gaps), len(gaps), "s"))
     return [*rows, *_lost(console, traffic, before), _stuck(console)]
 
 
@@ -259,11 +269,17 @@ def _kill(service: str) -> None:
         compose("start", service)
 
 
-def _until_healthy(service: str) -> float:
-    """When the service was healthy again. StackError where it is not within two minutes."""
+def _begun(service: str) -> str:
+    """When the service's container was last started."""
+    identity = compose("ps", "-aq", service).strip()
+    return subprocess.run(["docker", "inspect", "-f", "{{.State.StartedAt}}", identity], capture_output=True, text=True, check=True).stdout
+
+
+def _until_healthy(service: str, before: str) -> float:
+    """When the service was healthy, started anew after it was `before`. StackError where it is not within two minutes."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        if deploy.states().get(service) == "healthy":
+        if _begun(service) != before and deploy.states().get(service) == "healthy":
             return time.monotonic()
         time.sleep(0.3)
     raise StackError(f"{service} did not become healthy again within two minutes: {compose('logs', '--tail', '5', service, check=False)}")
@@ -374,7 +390,8 @@ def _other_versions(console: Console) -> list[Row]:
     before = int(sql("SELECT count(*) FROM predictions")[0])
     (head,) = sql("SELECT version_num FROM alembic_version")
     sql("UPDATE alembic_version SET version_num = '9999'")
-    newer = compose("up", "migrate", check=False)
+    compose("up", "migrate", check=False)
+    newer = compose("logs", "--no-log-prefix", "--tail", "1", "migrate")
     refused = "was written by a newer Ratchet (schema 9999" in newer
     # As the first release left it: counters of four bytes, and its version in a table of its own.
     sql(
@@ -382,20 +399,17 @@ def _other_versions(console: Console) -> list[Row]:
         "ALTER TABLE labels ALTER COLUMN seq TYPE integer; CREATE TABLE schema_version (version integer PRIMARY KEY); "
         "INSERT INTO schema_version VALUES (1); ALTER TABLE schema_version OWNER TO ratchet"
     )
-    older = compose("up", "migrate", check=False)
+    compose("up", "migrate", check=False)
+    older = compose("logs", "--no-log-prefix", "--tail", "1", "migrate")
     (now,) = sql("SELECT version_num FROM alembic_version") or [""]
     (kind,) = sql("SELECT data_type FROM information_schema.columns WHERE table_name = 'predictions' AND column_name = 'seq'")
     migrated = now == head and kind == "bigint" and int(sql("SELECT count(*) FROM predictions")[0]) == before
     compose("up", "-d", "--wait", within=400)
-    console.print(f"newer: {_said(newer)}\nolder: {_said(older)}")
+    console.print(f"newer: {newer}older: {older}", markup=False)
     return [
         _count("a volume of a newer release is refused with a sentence", int(refused), 1, ""),
         _count("a volume of the first release is migrated forward, with every row", int(migrated), 1, ""),
     ]
-
-
-def _said(output: str) -> str:
-    return next((line for line in output.splitlines() if "The store" in line), output[-200:])
 
 
 def _count(name: str, value: float, n: int, unit: str) -> Row:

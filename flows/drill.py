@@ -1,0 +1,57 @@
+"""Do the alarms still ring? Known faults are planted into a copy of the newest window, and the watch is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_table_artifact
+from prefect.runtime import flow_run
+
+from flows.result import tell_result
+from flows.setting import Setting
+from ratchet.decision import decide
+from ratchet.errors import BatchError
+from ratchet.monitoring.data_drift import data_drift
+from ratchet.monitoring.validity import validity
+from ratchet.release import read
+from ratchet.simulation.faults import plant
+
+
+def _name() -> str:
+    return f"drill {Path(flow_run.parameters['problem']).name}"
+
+
+@flow(name="drill", flow_run_name=_name)
+def drill(problem: str) -> dict[str, Any]:
+    """Plant every fault into a copy of the champion's newest window; which of them the watch saw.
+
+    The drill goes to the ledger. BatchError where no model answers yet, or the window is too small to judge.
+    """
+    setting = Setting.of(problem)
+    route = setting.store.route()
+    if route is None:
+        raise BatchError(f"{setting.problem.name}: no model has been released yet, so there is nothing to drill.")
+    release = read(setting.settings.releases / setting.problem.name / route.champion)
+    window = setting.store.window(newest=setting.problem.watch.window, version=route.champion)
+    if len(window) < setting.problem.watch.min_window:
+        needed = setting.problem.watch.min_window
+        raise BatchError(f"{setting.problem.name}: version {route.champion} has {len(window)} logged predictions; a drill needs {needed}.")
+    told = []
+    for planted in plant(setting.contract, window):
+        checks = [
+            validity(setting.problem, setting.contract, release.reference, planted.window),
+            *data_drift(setting.problem, setting.contract, release.reference, planted.window),
+        ]
+        rang = [check.name for check in checks if check.verdict == "fail"]
+        told.append({"fault": planted.fault, "column": planted.column, "seen": planted.seen_by in rang, "by": planted.seen_by})
+    missed = [f"{item['column']} {item['fault']}" for item in told if not item["seen"]]
+    said = f"{len(told) - len(missed)} of {len(told)} planted faults were seen" + (f"; not seen: {', '.join(missed)}" if missed else "")
+    inputs = {"version": route.champion, "from": int(window["seq"].min()), "to": int(window["seq"].max()), "held": str(flow_run.id)}
+    decision = decide("drill", f"version {route.champion}", [said], inputs | {"missed": missed})
+    setting.store.record(decision)
+    get_run_logger().info(said)
+    key = f"{setting.problem.name}-drill".replace("_", "-")
+    create_table_artifact(key=key, table=told, description="Planted faults, and whether the watch saw them")
+    return tell_result(setting, {"decision": decision.id, "said": said, "planted": told, "missed": missed})
