@@ -27,12 +27,13 @@ test-long: setup ## An own problem under its own schedule; kill -9 of the loop a
 compose-test: setup ## The loop against docker-compose.yml, then every service restarted and killed under traffic (needs Docker)
 	@$(BIN)/python -m stack.compose
 
-check: setup ## Lint, types, walls, lock file
+check: setup ## Lint, types, walls, lock file, docker-compose.yml
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	scripts/lock --check
+	scripts/compose-check
 
 down: setup ## End what `make demo` or `ratchet up` started
 	@$(BIN)/ratchet down

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,8 @@ def code_version() -> str:
     """The commit of this checkout, marked where it has changes of its own."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else "not under version control"
+    # An image is built from a checkout, and told which.
+    return done.stdout.strip() if done.returncode == 0 else os.environ.get("RATCHET_COMMIT", "not under version control")
 
 
 @task(cache_policy=NO_CACHE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import httpx
@@ -45,7 +46,7 @@ def promote(setting: Setting, release: Release, decision: Decision | Entry) -> N
 
 
 def verify(setting: Setting, release: Release) -> None:
-    """Ask the live service the release's probe until that version answers, and compare every answer.
+    """Ask the live service the release's probe until every worker answers with that version, and compare every answer.
 
     ReleaseError where another version goes on answering, or an answer differs; StackError where nothing answers.
     """
@@ -66,8 +67,11 @@ def verify(setting: Setting, release: Release) -> None:
             answers = response.json()
             if {answer["model_version"] for answer in answers} == {release.version}:
                 _compare(release, answers)
-                return
-            last = f"version {answers[0]['model_version']} goes on answering"
+                if not (others := _others(setting, release.version)):
+                    return
+                last = f"workers of the service go on answering with version {', '.join(others)}"
+            else:
+                last = f"version {answers[0]['model_version']} goes on answering"
         elif response.status_code != 503:
             raise ReleaseError(f"{release.path}: the service refuses its probe: {response.text}")
         else:
@@ -76,6 +80,16 @@ def verify(setting: Setting, release: Release) -> None:
     if away:
         raise StackError(f"Version {release.version} cannot go live: {last}.")
     raise ReleaseError(f"Version {release.version} did not come to answer within {PICKED_UP_WITHIN:.0f} s: {last}.")
+
+
+def _others(setting: Setting, version: str) -> list[str]:
+    """The other versions that some worker of the service still answers with, as its metrics tell."""
+    try:
+        lines = httpx.get(f"{setting.settings.service_url}/metrics", timeout=10).raise_for_status().text.splitlines()
+    except httpx.HTTPError as error:
+        return [f"unknown ({error})"]
+    told = [re.match(r'ratchet_answering_workers\{version="([^"]+)"\} (\S+)', line) for line in lines]
+    return sorted({match[1] for match in told if match and float(match[2]) > 0} - {version})
 
 
 def reconcile(setting: Setting) -> str | None:

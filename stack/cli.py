@@ -81,10 +81,9 @@ def _site(problem: str) -> Any:
 
     if not processes.urls(processes.look_at_running(settings().home)) and compose.reached():
         compose.adopt()
-        from flows.setting import Setting
-        from flows.site import There
+        from stack.demo import deployed_site
 
-        return There(Setting.of(str(_folder(problem).path)))
+        return deployed_site(str(_folder(problem).path))
     setting = _running(problem)
     from flows.site import Here
 

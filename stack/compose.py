@@ -32,8 +32,9 @@ from ratchet.problem import find_problem
 from ratchet.report.results import Row, measured, write
 from ratchet.settings import ROOT, settings
 from ratchet.simulation.sample import draw
-from stack import deploy, secrets
-from stack.demo import demonstrate_deployed
+from stack import deploy, observed, secrets
+from stack.demo import demonstrate_deployed, deployed_site
+from stack.observed import count
 
 PROJECT = "ratchet-test"
 # What is restarted and killed in turn. The service itself several times over, for an interval.
@@ -62,16 +63,17 @@ def main(
         deploy.look(profile or [])
         begun = time.monotonic()
         console.print(f"Starting the project {PROJECT}: {deploy.up(profile or [], build=build)}")
-        rows = [_count("seconds from nothing to every service healthy", time.monotonic() - begun, 1, "s")]
+        rows = [count("seconds from nothing to every service healthy", time.monotonic() - begun, 1, "s")]
         deploy.adopt()
         if loop:
             rows += _loop(console, seed)
+            rows += _observed(console)
         rows += disturb(console)
         rows += _down_and_up(console)
         rows += _other_versions(console)
         from flows.lifecycle import code_version
 
-        machine = f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB, Python {platform.python_version()}"
+        machine = f"{psutil.cpucount()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB, Python {platform.python_version()}"
         write(ROOT / "docs" / "results", "compose", rows, command="make compose-test", commit=code_version(), seeds=[seed], machine=machine)
         console.print((ROOT / "docs" / "results" / "compose.md").read_text(encoding="utf-8"), markup=False)
     except RatchetError as error:
@@ -128,10 +130,29 @@ def _loop(console: Console, seed: int) -> list[Row]:
     summary = demonstrate_deployed(folder, None, folder.problem.demo, seed, console, reports=ROOT / "reports" / "compose")
     asked = summary["predictions"]
     return [
-        _count("seconds of the loop, driven from outside", time.monotonic() - begun, 1, "s"),
-        _count("loop: predictions answered but not logged", asked["answered"] - asked["logged"], asked["answered"], "rows"),
-        _count("loop: generations that came to answer", sum(g["decision"] == "promote" for g in summary["generations"]), 1, ""),
+        count("seconds of the loop, driven from outside", time.monotonic() - begun, 1, "s"),
+        count("loop: predictions answered but not logged", asked["answered"] - asked["logged"], asked["answered"], "rows"),
+        count("loop: generations that came to answer", sum(g["decision"] == "promote" for g in summary["generations"]), 1, ""),
     ]
+
+
+def _observed(console: Console) -> list[Row]:
+    """What the person on call sees: asked after the loop, when every series has had a reason to be there."""
+    reports = ROOT / "reports" / "compose"
+    # The ids are looked for before the service's container is replaced, and its log with it.
+    rows = [observed.followed(reports / "journal.json", compose("logs", "--no-log-prefix", "service"))]
+    site = deployed_site("credit")
+    drilled = site.drill()
+    rows.append(
+        observed.count("drill: planted faults that the watch did not see", len(drilled["missed"]), len(drilled["planted"]), "faults")
+    )
+    # Grafana has no image to try it with here: its dashboards are tested as files, and their queries asked of Prometheus.
+    compose("up", "-d", "--wait", "prometheus", "locust", "locust-worker")
+    rows += [*observed.locust(), observed.workers_add_up(), *observed.prometheus()]
+    compose("rm", "-fs", "locust", "locust-worker")
+    for row in rows:
+        console.print(f"{row.name}: {row.value:g} {row.unit}", markup=False)
+    return rows
 
 
 # ---- disturbances
@@ -223,7 +244,7 @@ def disturb(console: Console) -> list[Row]:
                 if service == "service":
                     back[how].append(gap)
                 else:
-                    rows.append(_count(f"longest gap in answers, {service} {how}", gap, 1, "s"))
+                    rows.append(count(f"longest gap in answers, {service} {how}", gap, 1, "s"))
         for service in AWAY:
             compose("stop", service)
             since = time.monotonic()
@@ -233,12 +254,12 @@ def disturb(console: Console) -> list[Row]:
             compose("start", service)
             _until_healthy(service, begun)
             console.print(f"{service:<9} away      {answered} answered in {AWAY_SECONDS:.0f} s")
-            rows.append(_count(f"predictions answered while {service} is away", answered, 1, "rows"))
+            rows.append(count(f"predictions answered while {service} is away", answered, 1, "rows"))
         stop.set()
         flows.join(timeout=90)
     for how, gaps in back.items():
         rows.append(measured(f"service back after it was {how}", gaps, "s"))
-        rows.append(_count(f"service back after it was {how}, slowest", max(gaps), len(gaps), "s"))
+        rows.append(count(f"service back after it was {how}, slowest", max(gaps), len(gaps), "s"))
     return [*rows, *_lost(console, traffic, before), _stuck(console)]
 
 
@@ -313,11 +334,11 @@ def _lost(console: Console, traffic: Traffic, before: int) -> list[Row]:
     console.print(f"{len(acknowledged)} acknowledged, {len(missing)} missing, {twice} twice; {traffic.refused} answers with 5xx; {spilled}")
     n = len(acknowledged)
     return [
-        _count("acknowledged predictions", n, n, "rows"),
-        _count("acknowledged predictions missing from the log", len(missing), n, "rows"),
-        _count("predictions in the log twice", twice, n, "rows"),
-        _count("rows in the log that no client was given", len(logged) - before - n, n, "rows"),
-        _count("requests answered with 5xx and sent again", traffic.refused, n, "requests"),
+        count("acknowledged predictions", n, n, "rows"),
+        count("acknowledged predictions missing from the log", len(missing), n, "rows"),
+        count("predictions in the log twice", twice, n, "rows"),
+        count("rows in the log that no client was given", len(logged) - before - n, n, "rows"),
+        count("requests answered with 5xx and sent again", traffic.refused, n, "requests"),
     ]
 
 
@@ -338,7 +359,7 @@ def _stuck(console: Console) -> Row:
             break
         time.sleep(2)
     console.print(f"flow runs: {states}")
-    return _count("flow runs stuck", len(stuck), len(runs), "runs")
+    return count("flow runs stuck", len(stuck), len(runs), "runs")
 
 
 # ---- down and up, older and newer volumes
@@ -371,11 +392,11 @@ def _down_and_up(console: Console) -> list[Row]:
         f"{settings().service_url}/predict", json=draw(find_problem("credit", settings().problems).contract, 1, 5)[0], timeout=10
     )
     console.print(f"down and up: {before} before, {after} after; predict answers {answer.status_code}")
-    answers = [_count("answers after down and up", int(answer.status_code == 200), 1, "")] if before["routes"] else []
+    answers = [count("answers after down and up", int(answer.status_code == 200), 1, "")] if before["routes"] else []
     return [
-        _count("rows, runs, versions and files lost by down and up", lost, sum(before.values()), ""),
+        count("rows, runs, versions and files lost by down and up", lost, sum(before.values()), ""),
         *answers,
-        _count("seconds to come up again", seconds, 1, "s"),
+        count("seconds to come up again", seconds, 1, "s"),
     ]
 
 
@@ -407,14 +428,9 @@ def _other_versions(console: Console) -> list[Row]:
     compose("up", "-d", "--wait", within=400)
     console.print(f"newer: {newer}older: {older}", markup=False)
     return [
-        _count("a volume of a newer release is refused with a sentence", int(refused), 1, ""),
-        _count("a volume of the first release is migrated forward, with every row", int(migrated), 1, ""),
+        count("a volume of a newer release is refused with a sentence", int(refused), 1, ""),
+        count("a volume of the first release is migrated forward, with every row", int(migrated), 1, ""),
     ]
-
-
-def _count(name: str, value: float, n: int, unit: str) -> Row:
-    """What was counted once, exactly."""
-    return Row(name, float(value), float(value), float(value), n, unit)
 
 
 if __name__ == "__main__":

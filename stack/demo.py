@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -17,6 +17,9 @@ from ratchet.problem import Demonstration, Folder
 from ratchet.settings import ROOT
 from stack import processes
 from stack.narrator import ConsoleNarrator
+
+if TYPE_CHECKING:
+    from flows.site import There
 
 
 def home_of(home: Path, problem: str) -> Path:
@@ -63,6 +66,14 @@ def demonstrate(
         lock.release()
 
 
+def deployed_site(problem: str) -> There:
+    """A problem in the stack at the addresses of the environment."""
+    from flows.setting import Setting
+    from flows.site import There
+
+    return There(Setting.of(problem))
+
+
 def demonstrate_deployed(
     folder: Folder, source: str | None, sizes: Demonstration, seed: int, console: Console, *, reports: Path
 ) -> dict[str, Any]:
@@ -71,11 +82,9 @@ def demonstrate_deployed(
     StackError where a model answers there already: the story begins with the first one.
     """
     from flows.demo import Journal, run
-    from flows.setting import Setting
-    from flows.site import There
 
     begun = time.monotonic()
-    site = There(Setting.of(str(folder.path)))
+    site = deployed_site(str(folder.path))
     if (champion := site.champion()) is not None:
         raise StackError(
             f"Version {champion} of {folder.problem.name} answers there already; a demonstration begins with nothing. `docker compose down -v` loses all that is there."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -90,6 +91,9 @@ def look(profiles: Sequence[str]) -> None:
         raise StackError(f"The Docker engine does not answer: {_last(engine.stderr) or 'no reason given'}. Start it, or set DOCKER_HOST.")
     if lacking := secrets.missing():
         raise StackError(f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing in .env: run `ratchet secrets`.")
+    for name in ("RATCHET_SERVICE_PORT", "RATCHET_DOOR_PORT"):
+        if not variable(name, "0").isdigit() or int(variable(name, "0")) > 65535:
+            raise StackError(f"{name} is {variable(name, '0')!r}, which is no port.")
     checked = _docker("compose", *_profiles(profiles), "config", "-q")
     if checked.returncode:
         raise StackError(f"docker-compose.yml cannot be used: {_last(checked.stderr)}")
@@ -99,9 +103,16 @@ def look(profiles: Sequence[str]) -> None:
             f"{place}, where Docker keeps its data, has {free:.1f} GB left; the images and volumes need {FREE_GB}. Make room: `docker system df`."
         )
     running = _docker("compose", "ps", "--services", "--status", "running").stdout.split()
-    for service, name, default in (("service", "RATCHET_SERVICE_PORT", "3000"), ("door", "RATCHET_DOOR_PORT", "8080")):
-        if service not in running:
-            _need_port(variable("RATCHET_ADDRESS", "127.0.0.1"), service, name, variable(name, default))
+    if "postgres" in running:
+        # A stack that runs is not to be taken down for a password that its volume does not know.
+        asked = _docker("compose", "run", "--rm", "--no-deps", "-T", "--entrypoint", "psql", "databases", "-qAtc", "select 1")
+        if asked.returncode:
+            raise StackError(f"PostgreSQL does not take POSTGRES_PASSWORD of .env: {_last(asked.stderr)}. The stack goes on as it was.")
+    for service, inside, name in (("service", "3000", "RATCHET_SERVICE_PORT"), ("door", "8080", "RATCHET_DOOR_PORT")):
+        port = variable(name, inside)
+        mine = _docker("compose", "port", service, inside).stdout.strip() if service in running else ""
+        if not mine.endswith(f":{port}"):
+            _need_port(variable("RATCHET_ADDRESS", "127.0.0.1"), service, name, port)
 
 
 def up(profiles: Sequence[str], *, build: bool, say: Callable[[str], None] = lambda _: None) -> dict[str, str]:
@@ -155,8 +166,6 @@ def _blame(profiles: Sequence[str]) -> str | None:
 
 
 def _need_port(address: str, service: str, name: str, port: str) -> None:
-    if not port.isdigit():
-        raise StackError(f"{name} is {port!r}, which is no port.")
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -171,13 +180,21 @@ def _profiles(profiles: Sequence[str]) -> list[str]:
     return [part for profile in profiles for part in ("--profile", profile)]
 
 
+def _commit() -> str:
+    told = subprocess.run(
+        ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], capture_output=True, text=True
+    )
+    return told.stdout.strip() or "unknown"
+
+
 def _docker(*arguments: str, within: float = 60) -> subprocess.CompletedProcess[str]:
+    told = {"RATCHET_COMMIT": _commit()} | os.environ
     try:
-        return subprocess.run(["docker", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=within)
+        return subprocess.run(["docker", *arguments], cwd=ROOT, env=told, capture_output=True, text=True, timeout=within)
     except subprocess.TimeoutExpired as error:
         raise StackError(f"`docker {' '.join(arguments)}` did not end within {within:.0f} s.") from error
 
 
 def _last(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("\x1b")]
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text).splitlines() if line.strip()]
     return lines[-1][:400] if lines else ""

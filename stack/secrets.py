@@ -28,8 +28,9 @@ def needed(example: Path = EXAMPLE) -> list[str]:
     return [name for name, value in parse(example.read_text(encoding="utf-8")).items() if not value]
 
 
-def missing(env: Path = ENV, example: Path = EXAMPLE) -> list[str]:
+def missing(env: Path | None = None, example: Path = EXAMPLE) -> list[str]:
     """The passwords that neither the environment nor .env has."""
+    env = env or ENV
     there = parse(env.read_text(encoding="utf-8")) if env.exists() else {}
     return [name for name in needed(example) if not (os.environ.get(name) or there.get(name))]
 
