@@ -18,13 +18,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from ratchet.account import overview, trace
 from ratchet.errors import StoreError
 from ratchet.problem import Folder
 from ratchet.release import Release
 from ratchet.request import explain, request_type
 from ratchet.settings import Settings
 from ratchet.simulation.sample import draw
-from ratchet.store import Store, now, overview
+from ratchet.store import Store, now
 from serving import metrics
 from serving.champion import Champion
 from serving.log import AWAY, PredictionLog
@@ -275,7 +276,7 @@ class Service:
     async def prediction(self, request: Request) -> Any:
         """Follow one prediction: its row, its labels, the windows that held it, what was decided on them."""
         identity = request.path_params["identity"]
-        found = await asyncio.to_thread(self._store.trace, identity)
+        found = await asyncio.to_thread(trace, self._store, identity)
         if found is None:
             raise Refusal(404, error=f"No prediction has the id {identity[:64]!r}.")
         return found

@@ -18,13 +18,13 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
+from ratchet.account import WATCH
 from ratchet.errors import RatchetError
 from ratchet.store import Store
 from serving.spill import Spill
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 FRESH_SECONDS = 2.0
-WATCH = ("skip", "wait", "retrain", "block")
 MOMENTS = {
     "newest_prediction": "When the newest live prediction was asked for",
     "newest_label": "When the newest label came",

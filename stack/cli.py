@@ -299,10 +299,17 @@ def status(as_json: AsJson = False, problem: ProblemOption = None) -> None:
         from stack.status import collect, collect_from, lines
 
         processes.look_at_running(settings().home)
-        if not processes.urls(settings().home) and compose.reached():
+        if processes.urls(settings().home):
+            told = collect(problem)
+        elif processes.elsewhere():
+            at = settings()
+            pages = {"service": at.service_ui, "mlflow": at.mlflow_ui, "prefect": at.prefect_ui}
+            told = collect_from(at.service_url, at.prefect_api_url, pages, [], "ratchet ")
+        elif compose.reached():
             found = compose.addresses()
-            urls = {name: found[name] for name in ("service", "mlflow", "prefect")}
-            told = collect_from(urls, f"{found['prefect']}/api", compose.down_services())
+            pages = {name: found[name] for name in ("service", "mlflow", "prefect")}
+            within = "docker compose exec worker ratchet "
+            told = collect_from(found["service"], f"{found['prefect']}/api", pages, compose.down_services(), within)
         else:
             told = collect(problem)
         if as_json:

@@ -166,13 +166,18 @@ def environment(home: Path, problem: str, ports: dict[str, int]) -> dict[str, st
     }
 
 
+def elsewhere() -> bool:
+    """Whether the environment names servers that run elsewhere."""
+    return all(os.environ.get(name) for name in ELSEWHERE)
+
+
 def adopt(home: Path, problem: str) -> None:
     """Point this process at the stack that runs from `home`, else at the servers that the environment names.
 
     StackError where neither is there.
     """
     found = urls(home)
-    if not found and all(os.environ.get(name) for name in ELSEWHERE):
+    if not found and elsewhere():
         return
     if missing := [name for name in PORTS if name not in found]:
         raise StackError(

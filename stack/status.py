@@ -7,10 +7,11 @@ from typing import Any
 
 import httpx
 
+from ratchet.account import overview
 from ratchet.errors import StackError
 from ratchet.problem import Folder, find_problem
 from ratchet.settings import settings
-from ratchet.store import Store, now, overview
+from ratchet.store import Store, now
 from stack import processes
 
 
@@ -36,28 +37,28 @@ def collect(problem: str | None) -> dict[str, Any]:
     return _plain(told | {"urls": urls, "wrong": [*wrong, *_lacking(told, "ratchet ")]})
 
 
-def collect_from(urls: dict[str, str], api: str, down: list[str]) -> dict[str, Any]:
-    """The same facts of a stack that is reached over HTTP only: `urls` of its pages, `api` of Prefect, services that are `down`.
+def collect_from(service: str, api: str, pages: dict[str, str], down: list[str], command: str) -> dict[str, Any]:
+    """The same facts of servers that are reached over HTTP alone: the `service`, and Prefect's `api`.
 
-    StackError where its service does not answer.
+    `pages` are the addresses to tell, `down` the services of the stack that are not up, `command` how a person runs
+    ratchet beside the store. StackError where the service does not answer.
     """
-    within = "docker compose exec worker ratchet "
     wrong = [f"{name} is down: `docker compose up -d {name}`, and `docker compose logs {name}` says why" for name in down]
     try:
-        answer = httpx.get(f"{urls['service']}/status", timeout=10)
+        answer = httpx.get(f"{service}/status", timeout=10)
     except httpx.HTTPError as error:
         raise StackError(
-            f"The service at {urls['service']} does not answer ({error}). See `docker compose ps` and `docker compose logs service`."
+            f"The service at {service} does not answer ({error}). See `docker compose ps` and `docker compose logs service`."
         ) from error
     if answer.status_code != 200:
         # What it answers without its store is still worth telling.
         empty = {"problem": settings().problem, "champion": None, "since": None, "verified": None, "predictions": {}, "decisions": []}
         empty |= {"newest_prediction": None, "newest_label": None, "paused": False, "spilled": 0}
         wrong.append(f"the service cannot read its store: {answer.json()['error']} See `docker compose logs postgres`")
-        return {**empty, "urls": urls, "wrong": wrong}
+        return {**empty, "urls": pages, "wrong": wrong}
     told = answer.json()
-    wrong += [f"{count} flow runs are late: no worker serves them; `docker compose logs worker`" for count in [_late(api)] if count]
-    return told | {"urls": urls, "wrong": [*wrong, *_lacking(told, within)]}
+    wrong += _of_prefect(api)
+    return told | {"urls": pages, "wrong": [*wrong, *_lacking(told, command)]}
 
 
 def _lacking(told: dict[str, Any], command: str) -> list[str]:
@@ -74,13 +75,14 @@ def _lacking(told: dict[str, Any], command: str) -> list[str]:
     return wrong
 
 
-def _late(api: str) -> int:
-    """How many flow runs should have begun by now, but nothing has taken them up."""
+def _of_prefect(api: str) -> list[str]:
+    """Whether Prefect answers, and whether runs should have begun that nothing has taken up."""
     body = {"flow_runs": {"state": {"name": {"any_": ["Late"]}}}}
     try:
-        return int(httpx.post(f"{api}/flow_runs/count", json=body, timeout=10).raise_for_status().json())
-    except httpx.HTTPError:
-        return 0
+        late = int(httpx.post(f"{api}/flow_runs/count", json=body, timeout=10).raise_for_status().json())
+    except httpx.HTTPError as error:
+        return [f"Prefect at {api} does not answer ({error}): nothing is watched or retrained"]
+    return [f"{late} flow runs are late: no worker serves them; `docker compose logs worker`"] if late else []
 
 
 def _plain(told: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from ratchet.account import trace
 from ratchet.errors import StackError
 from ratchet.settings import settings
 from stack import deploy, processes
@@ -17,7 +18,7 @@ def find(identity: str, problem: str | None) -> dict[str, Any]:
     processes.look_at_running(settings().home)
     found = None
     if processes.urls(settings().home) or not deploy.reached():
-        found = open_store(problem).trace(identity)
+        found = trace(open_store(problem), identity)
     else:
         answer = httpx.get(f"{deploy.addresses()['service']}/predictions/{identity}", timeout=20)
         found = answer.json() if answer.status_code == 200 else None

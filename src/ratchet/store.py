@@ -346,68 +346,12 @@ class Store:
         with self.engine.connect() as connection:
             return {str(action): (int(count), last) for action, count, last in connection.execute(query)}
 
-    def trace(self, identity: str) -> dict[str, Any] | None:
-        """What became of a prediction: its row, its labels, the decisions whose window held it; None where it is unknown.
-
-        Of decisions of one kind in a row only the first is told, with how many followed.
-        """
+    def prediction(self, identity: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+        """A prediction's row and its labels, oldest first; None where the log does not know it."""
         p, entry = predictions.c, labels.c
         with self.engine.connect() as connection:
             row = connection.execute(sa.select(predictions).where(p.problem == self.problem, p.id == identity)).mappings().first()
             if row is None:
                 return None
             told = connection.execute(sa.select(labels).where(entry.prediction_id == identity).order_by(entry.seq)).mappings().all()
-        kept = ("id", "at", "version", "variant", "propensity", "probability", "label", "seq")
-        decided: list[dict[str, Any]] = []
-        for seen in self.decisions("skip", "wait", "retrain", "block"):
-            inputs = seen.evidence["inputs"]
-            if (
-                row["variant"] in ("probe", "load")
-                or inputs.get("version") != row["version"]
-                or not inputs["from"] <= row["seq"] <= inputs["to"]
-            ):
-                continue
-            if decided and decided[-1]["action"] == seen.action:
-                decided[-1]["more"] += 1
-                continue
-            decided.append({"id": seen.id, "at": seen.at, "action": seen.action, "reason": seen.reasons[0], "more": 0})
-            decided[-1] |= {"window": {"from": inputs["from"], "to": inputs["to"]}, "led_to": self._led_to(seen)}
-        return {
-            "prediction": {name: row[name] for name in kept} | {"features": msgspec.json.decode(row["features"])},
-            "labels": [{name: label[name] for name in ("at", "value", "provenance")} for label in told],
-            "windows": decided,
-            "route": self._let(row["version"], row["at"]),
-        }
-
-    def _led_to(self, seen: Entry) -> dict[str, str] | None:
-        """The gate's answer to a decision to retrain."""
-        if seen.action != "retrain":
-            return None
-        trigger = f"decision {seen.id}"
-        made = [e for e in self.decisions("promote", "refuse", "undecided") if e.evidence["inputs"].get("trigger") == trigger]
-        return {"id": made[-1].id, "action": made[-1].action, "subject": made[-1].subject} if made else None
-
-    def _let(self, version: str, at: datetime) -> dict[str, Any] | None:
-        """The route by which that version answered then, and who let it."""
-        route = next((r for r in reversed(self.routes(until=at)) if r.champion == version), None)
-        if route is None:
-            return None
-        entry = self.decision(route.decision)
-        return {"since": route.at, "decision": route.decision, "by": entry.by if entry else None, "action": entry.action if entry else None}
-
-
-def overview(store: Store, spilled: int = 0) -> dict[str, Any]:
-    """Who answers since when, how fresh the log and the labels are, the last three decisions, as plain data."""
-    route, fresh = store.route(), store.freshness()
-    return {
-        "problem": store.problem,
-        "champion": route.champion if route else None,
-        "since": route.at if route else None,
-        "verified": route.verified if route else None,
-        "predictions": store.counts(),
-        "spilled": spilled,
-        "newest_prediction": fresh["prediction"],
-        "newest_label": fresh["label"],
-        "paused": store.paused,
-        "decisions": [{"at": e.at, "action": e.action, "subject": e.subject, "why": e.reasons[0]} for e in store.decisions(newest=3)],
-    }
+        return dict(row), [dict(label) for label in told]

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from ratchet import schema
+from ratchet.account import trace
 from ratchet.decision import decide
 from ratchet.errors import StoreError
 from ratchet.settings import ROOT
@@ -146,7 +147,7 @@ def test_rows_handed_in_a_second_time_are_passed_over(store):
 
 
 def test_a_prediction_is_followed_from_its_request_to_the_decision(store):
-    assert store.trace("a") is None
+    assert trace(store, "a") is None
     promoted = decide("promote", "version 1", ["good"], {"generation": "g"})
     store.record(promoted)
     store.set_route("1", promoted.id, verified=True)
@@ -158,7 +159,7 @@ def test_a_prediction_is_followed_from_its_request_to_the_decision(store):
     store.record(decide("skip", "version 2", ["another version's"], {"version": "2", "from": 1, "to": 9}))
     asked = store.decisions("retrain")[0]
     store.record(decide("promote", "version 2", ["better"], {"trigger": f"decision {asked.id}"}))
-    told = store.trace("a")
+    told = trace(store, "a")
     assert told["prediction"]["features"] == {"income": 5.0, "channel": None}
     assert [entry["value"] for entry in told["labels"]] == [0, 1]
     assert [(w["action"], w["more"]) for w in told["windows"]] == [("skip", 1), ("retrain", 0)]
@@ -166,7 +167,7 @@ def test_a_prediction_is_followed_from_its_request_to_the_decision(store):
     assert told["route"]["decision"] == promoted.id
     assert told["route"]["by"] == "ratchet"
     # The watch never looks at probes.
-    assert store.trace("p")["windows"] == []
+    assert trace(store, "p")["windows"] == []
 
 
 def test_a_store_that_cannot_be_opened_is_said(tmp_path, postgres):

@@ -1,0 +1,82 @@
+"""What does the store tell: of the whole, and of one prediction from its request to what was decided on it?"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from ratchet.store import Entry, Store
+
+WATCH = ("skip", "wait", "retrain", "block")
+ASKED = ("id", "at", "version", "variant", "propensity", "probability", "label", "seq")
+
+
+def overview(store: Store, spilled: int = 0) -> dict[str, Any]:
+    """Who answers since when, how fresh the log and the labels are, the last three decisions, as plain data."""
+    route, fresh = store.route(), store.freshness()
+    return {
+        "problem": store.problem,
+        "champion": route.champion if route else None,
+        "since": route.at if route else None,
+        "verified": route.verified if route else None,
+        "predictions": store.counts(),
+        "spilled": spilled,
+        "newest_prediction": fresh["prediction"],
+        "newest_label": fresh["label"],
+        "paused": store.paused,
+        "decisions": [{"at": e.at, "action": e.action, "subject": e.subject, "why": e.reasons[0]} for e in store.decisions(newest=3)],
+    }
+
+
+def trace(store: Store, identity: str) -> dict[str, Any] | None:
+    """What became of a prediction: its row, its labels, the decisions whose window held it; None where it is unknown.
+
+    Of decisions of one kind in a row only the first is told, with how many followed.
+    """
+    found = store.prediction(identity)
+    if found is None:
+        return None
+    row, told = found
+    return {
+        "prediction": {name: row[name] for name in ASKED} | {"features": msgspec.json.decode(row["features"])},
+        "labels": [{name: label[name] for name in ("at", "value", "provenance")} for label in told],
+        "windows": _windows(store, row),
+        "route": _let(store, row["version"], row["at"]),
+    }
+
+
+def _windows(store: Store, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The monitor's decisions whose window held that row; it never looks at probes and load tests."""
+    if row["variant"] in ("probe", "load"):
+        return []
+    decided: list[dict[str, Any]] = []
+    for seen in store.decisions(*WATCH):
+        inputs = seen.evidence["inputs"]
+        if inputs.get("version") != row["version"] or not inputs["from"] <= row["seq"] <= inputs["to"]:
+            continue
+        if decided and decided[-1]["action"] == seen.action:
+            decided[-1]["more"] += 1
+            continue
+        decided.append({"id": seen.id, "at": seen.at, "action": seen.action, "reason": seen.reasons[0], "more": 0})
+        decided[-1] |= {"window": {"from": inputs["from"], "to": inputs["to"]}, "led_to": _led_to(store, seen)}
+    return decided
+
+
+def _led_to(store: Store, seen: Entry) -> dict[str, str] | None:
+    """The gate's answer to a decision to retrain."""
+    if seen.action != "retrain":
+        return None
+    trigger = f"decision {seen.id}"
+    made = [e for e in store.decisions("promote", "refuse", "undecided") if e.evidence["inputs"].get("trigger") == trigger]
+    return {"id": made[-1].id, "action": made[-1].action, "subject": made[-1].subject} if made else None
+
+
+def _let(store: Store, version: str, at: datetime) -> dict[str, Any] | None:
+    """The route by which that version answered then, and who let it."""
+    route = next((r for r in reversed(store.routes(until=at)) if r.champion == version), None)
+    if route is None:
+        return None
+    entry = store.decision(route.decision)
+    return {"since": route.at, "decision": route.decision, "by": entry.by if entry else None, "action": entry.action if entry else None}
