@@ -56,7 +56,7 @@ def lifecycle(
     same rows, parameters and code make the same generation once, however often this is called.
     """
     setting = Setting.of(problem)
-    with setting.store.exclusive(f"lifecycle-{setting.problem.name}") as free:
+    with setting.alone() as free:
         if not free:
             return _superseded(setting, trigger)
         champion = reconcile(setting)

@@ -39,10 +39,12 @@ def monitor(problem: str) -> dict[str, Any]:
     setting = Setting.of(problem)
     version = reconcile(setting)
     if version is None:
+        setting.store.look(None)
         return tell_result(setting, {"action": None, "decision": None, "checks": [], "reasons": ["no model has been released yet"]})
     release = read(setting.settings.releases / setting.problem.name / version)
     checks, decision = examine.with_options(name="check the window")(setting, release)
     setting.store.record(decision)
+    setting.store.look(decision.id)
     for reason in decision.reasons:
         get_run_logger().info("%s: %s", decision.action, reason)
     _show(setting, version, decision, checks)

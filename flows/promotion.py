@@ -67,9 +67,9 @@ def verify(setting: Setting, release: Release) -> None:
             answers = response.json()
             if {answer["model_version"] for answer in answers} == {release.version}:
                 _compare(release, answers)
-                if not (others := _others(setting, release.version)):
+                if _everyone(setting, release.version):
                     return
-                last = f"workers of the service go on answering with version {', '.join(others)}"
+                last = "not every worker of the service answers with it yet"
             else:
                 last = f"version {answers[0]['model_version']} goes on answering"
         elif response.status_code != 503:
@@ -82,14 +82,15 @@ def verify(setting: Setting, release: Release) -> None:
     raise ReleaseError(f"Version {release.version} did not come to answer within {PICKED_UP_WITHIN:.0f} s: {last}.")
 
 
-def _others(setting: Setting, version: str) -> list[str]:
-    """The other versions that some worker of the service still answers with, as its metrics tell."""
+def _everyone(setting: Setting, version: str) -> bool:
+    """Whether every worker of the service answers with that version, as its metrics tell."""
     try:
-        lines = httpx.get(f"{setting.settings.service_url}/metrics", timeout=10).raise_for_status().text.splitlines()
-    except httpx.HTTPError as error:
-        return [f"unknown ({error})"]
-    told = [re.match(r'ratchet_answering_workers\{version="([^"]+)"\} (\S+)', line) for line in lines]
-    return sorted({match[1] for match in told if match and float(match[2]) > 0} - {version})
+        text = httpx.get(f"{setting.settings.service_url}/metrics", timeout=10).raise_for_status().text
+    except httpx.HTTPError:
+        return False
+    told = dict(re.findall(r"(?m)^(ratchet_(?:workers|answering_workers)\S*) (\S+)$", text))
+    answering = float(told.get(f'ratchet_answering_workers{{version="{version}"}}', "0"))
+    return answering > 0 and answering == float(told.get("ratchet_workers", "0"))
 
 
 def reconcile(setting: Setting) -> str | None:

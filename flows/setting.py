@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from models.tracking import Tracker
 from ratchet.contract import Contract
@@ -65,6 +69,25 @@ class Setting:
         return create(
             path, self.settings.home, [ROOT / "dvc.yaml", ROOT / "params.yaml"], self.folder.path, stages_code(), self.settings.remote
         )
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Hold what one run at a time may hold: the store's lock and this machine's workspace; yields whether both were free.
+
+        The workspace has a lock of its own, as the store's goes with its connection: PostgreSQL may be restarted.
+        """
+        name = f"lifecycle-{self.problem.name}"
+        mine = FileLock(self.settings.home / f".{name}-workspace.lock")
+        try:
+            mine.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            with self.store.exclusive(name) as free:
+                yield free
+        finally:
+            mine.release()
 
     @property
     def root(self) -> Path:

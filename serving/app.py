@@ -9,6 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -37,6 +38,7 @@ MAX_BODY = 4 * 1024 * 1024
 MAX_ROWS = 10_000
 MAX_DECISIONS = 1000
 IDS_A_LINE = 100
+THREADS = 32
 VARIANTS = frozenset({"champion", "probe", "load"})
 
 
@@ -63,14 +65,19 @@ class Service:
         self._store = Store(settings.store_url, self._problem.name, checked=False)
         self._spill = Spill(settings.spill)
         self._champion = Champion(self._store, settings.releases, settings.spill / f"{self._problem.name}.champion")
-        self._lifecycle = metrics.Lifecycle(self._store, self._spill)
+        self._lifecycle = metrics.Lifecycle(self._store, self._spill, 86400 * self._problem.watch.label_delay_days)
         self._told = logger.isEnabledFor(logging.INFO) and settings.request_log
         self._record = request_type(self._contract)
         self._records = msgspec.json.Decoder(list[self._record])  # type: ignore[name-defined]
         self._one = msgspec.json.Decoder(self._record)
         self._encode = msgspec.json.Encoder().encode
         self._names = [column.name for column in self._contract.requested]
-        self.ready = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def ready(self) -> bool:
+        """Whether the log is written and the route followed."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     def app(self) -> Starlette:
         """The routes, and what runs beside them."""
@@ -92,17 +99,19 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        # A store that hangs keeps a thread for each question it was asked before that was known.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         self._log = PredictionLog(self._store, self._spill)
         await asyncio.to_thread(self._begin)
-        tasks = [asyncio.create_task(run()) for run in (self._log.write, self._log.mend, self._champion.follow)]
-        self.ready = True
+        self._tasks = [asyncio.create_task(run()) for run in (self._log.write, self._log.mend, self._champion.follow)]
+        metrics.workers.set(1)
         try:
             yield
         finally:
-            self.ready = False
-            for task in tasks:
+            metrics.workers.set(0)
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             self._store.close()
 
     def _begin(self) -> None:
@@ -132,6 +141,9 @@ class Service:
             except (SQLAlchemyError, OSError):
                 logger.exception("neither the store nor the disk took it")
                 response = self._json({"error": "The log cannot be written, so nothing was answered. Try again."}, 503)
+            except Exception:
+                logger.exception("a request could not be answered")
+                response = self._json({"error": "This is a fault of the service; its log has more."}, 500)
             self._count(route, request, response.status_code, time.perf_counter() - begun)
             return response
 
@@ -182,10 +194,12 @@ class Service:
             return self._noted(request, known, many)
         entries = self._score(release, rows, self._ids(key, len(rows)), variant)
         try:
-            await self._log.append(entries)
+            await self._log.append(entries, keyed=key is not None)
         except IntegrityError:
             # The same key was answered between the look and the log.
-            return self._noted(request, await self._repeated(key or "", rows), many)
+            if key is None or not (known := await self._repeated(key, rows)):
+                raise
+            return self._noted(request, known, many)
         metrics.predictions.labels(release.version, variant).inc(len(entries))
         answers = [
             {
@@ -252,7 +266,9 @@ class Service:
         request.state.ids = [label.prediction_id for label in labels]
         at = now()
         entries = [{"prediction_id": x.prediction_id, "at": at, "value": x.label, "provenance": "outcome"} for x in labels]
-        accepted, unknown = await asyncio.to_thread(self._store.add_labels, entries)
+        accepted, unknown = await self._log.ask(self._store.add_labels, entries)
+        if unknown and self._spill.files():
+            raise Refusal(503, error="Predictions are still on their way from the spill into the log. Send these labels again.")
         if unknown:
             more = f" ({len(unknown)} such ids; the other {len(labels) - len(unknown)} labels were taken)" if len(labels) > 1 else ""
             raise Refusal(404, error=f"No prediction has the id {unknown[0][:64]!r}{more}.")
@@ -262,7 +278,7 @@ class Service:
 
     async def status(self, _: Request) -> Any:
         """Who answers since when, how fresh the log and the labels are, the last decisions."""
-        return await asyncio.to_thread(overview, self._store, self._spill.waiting())
+        return await self._log.ask(lambda: overview(self._store, self._spill.waiting()))
 
     async def decisions(self, request: Request) -> Any:
         """The newest decisions of the ledger, oldest of them first."""
@@ -270,18 +286,19 @@ class Service:
         newest = request.query_params.get("newest", "100")
         if not newest.isdigit() or not 0 < int(newest) <= MAX_DECISIONS:
             raise Refusal(422, error=f"newest is {newest[:20]!r}; it must be a number from 1 to {MAX_DECISIONS}.")
-        found = await asyncio.to_thread(lambda: self._store.decisions(*actions, newest=int(newest)))
+        found = await self._log.ask(lambda: self._store.decisions(*actions, newest=int(newest)))
         return [entry.__dict__ for entry in found]
 
     async def prediction(self, request: Request) -> Any:
         """Follow one prediction: its row, its labels, the windows that held it, what was decided on them."""
         identity = request.path_params["identity"]
-        found = await asyncio.to_thread(trace, self._store, identity)
+        found = await self._log.ask(trace, self._store, identity)
         if found is None:
             raise Refusal(404, error=f"No prediction has the id {identity[:64]!r}.")
         return found
 
     async def _metrics_page(self, _: Request) -> Response:
+        self._lifecycle.away = self._log.away
         told = await asyncio.to_thread(metrics.exposition, self._lifecycle)
         return Response(told, media_type="text/plain; version=0.0.4; charset=utf-8")
 

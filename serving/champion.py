@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from pathlib import Path
 
 from ratchet.errors import RatchetError
@@ -14,6 +15,8 @@ from serving import metrics
 
 logger = logging.getLogger("ratchet.serving")
 POLL_SECONDS = 0.2
+# After this long a release that could not be read is tried again: it may have been mended.
+AGAIN_SECONDS = 10.0
 
 
 class Champion:
@@ -25,13 +28,13 @@ class Champion:
     def __init__(self, store: Store, releases: Path, remembered: Path) -> None:
         self._store, self._folder, self._remembered = store, releases / store.problem, remembered
         self.release: Release | None = None
-        self._refused = 0
+        self._refused, self._again_at = 0, 0.0
         self._lost = False
 
     def refresh(self) -> None:
         """Load the champion that the route names, where it is another one than before."""
         route = self._store.route()
-        if route is None or route.seq == self._refused:
+        if route is None or (route.seq == self._refused and time.monotonic() < self._again_at):
             return
         if self.release is not None and self.release.version == route.champion:
             return
@@ -39,7 +42,7 @@ class Champion:
             self._load(route.champion)
         except RatchetError as error:
             # The old champion goes on answering; whoever set the route verifies it, and sets it back.
-            self._refused = route.seq
+            self._refused, self._again_at = route.seq, time.monotonic() + AGAIN_SECONDS
             logger.error("%s", error)
             return
         draft = self._remembered.with_name(f".{self._remembered.name}.{os.getpid()}")

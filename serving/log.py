@@ -1,11 +1,13 @@
-"""How does every answer reach the log before it is given? Group commit: one transaction for all that wait."""
+"""How is every answer kept before it is given? Group commit: one transaction for all that wait, or the spill."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
@@ -21,10 +23,28 @@ logger = logging.getLogger("ratchet.serving")
 AWAY = (OperationalError, InterfaceError, PoolTimeout, TimeoutError, StoreError)
 PATIENCE_SECONDS = 3.0
 LOOK_AGAIN_SECONDS = 1.0
-# Spilled answers kept in memory for requests that are repeated under their Idempotency-Key.
-REMEMBERED = 100_000
 
 Rows = list[dict[str, Any]]
+
+
+@dataclass
+class _Waiting:
+    """The rows of one request, and whom to tell."""
+
+    rows: Rows
+    keyed: bool
+    done: asyncio.Future[None]
+    since: float
+
+    def settle(self, error: Exception | None = None) -> None:
+        """Tell the request how it went."""
+        metrics.lag.observe(time.monotonic() - self.since)
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
 
 
 class PredictionLog:
@@ -35,29 +55,39 @@ class PredictionLog:
 
     def __init__(self, store: Store, spill: Spill) -> None:
         self._store, self._spill = store, spill
-        self._waiting: list[tuple[Rows, asyncio.Future[None], float]] = []
+        self._waiting: list[_Waiting] = []
         self._wake = asyncio.Event()
-        self._spilled: dict[str, dict[str, Any]] = {}
+        # A store that hangs may keep every other thread: the disk has one of its own.
+        self._disk = ThreadPoolExecutor(1, "spill")
         self.away = False
 
-    async def append(self, rows: Rows) -> None:
+    async def append(self, rows: Rows, *, keyed: bool = False) -> None:
         """Return once the rows are committed or spilled; raises what the store or the disk raised where they are neither."""
-        done = asyncio.get_running_loop().create_future()
-        self._waiting.append((rows, done, time.monotonic()))
-        metrics.waiting.set(sum(len(entry[0]) for entry in self._waiting))
+        waiting = _Waiting(rows, keyed, asyncio.get_running_loop().create_future(), time.monotonic())
+        self._waiting.append(waiting)
+        metrics.waiting.inc(len(rows))
         self._wake.set()
-        await done
+        await waiting.done
 
-    async def answered(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The answers that the log, or the spill of this process, holds under those ids, in order."""
-        if known := [self._spilled[identity] for identity in ids if identity in self._spilled]:
-            return [dict(answer) for answer in known]
+    async def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Ask the store in a thread. One of AWAY where it does not answer in time; at once where that is known."""
         if self.away:
-            return []
+            raise StoreError("The store is away.")
         try:
-            return await self._ask(self._store.answered, ids)
+            return await asyncio.wait_for(asyncio.to_thread(function, *arguments), PATIENCE_SECONDS)
         except AWAY as error:
             self._lose(error)
+            raise
+
+    async def answered(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The answers to a keyed request that the spill or the log holds under those ids, in order."""
+        if self.away or self._spill.files():
+            loop = asyncio.get_running_loop()
+            if known := await loop.run_in_executor(self._disk, self._spill.answered, ids):
+                return list(known)
+        try:
+            return list(await self.ask(self._store.answered, ids))
+        except AWAY:
             return []
 
     async def write(self) -> None:
@@ -82,10 +112,11 @@ class PredictionLog:
                         self.away = False
                         logger.info("the store is back")
                     self._spill.rest()
-                    if new := await asyncio.to_thread(self._spill.replay, self._store):
+                    new, rejected = await asyncio.to_thread(self._spill.replay, self._store)
+                    metrics.logged.labels("rejected").inc(rejected)
+                    if new:
                         metrics.logged.labels("replayed").inc(new)
                         logger.info("rows replayed from the spill", extra={"rows": new})
-                    self._spilled.clear()
                 except AWAY as error:
                     self._lose(error)
                 except Exception:
@@ -95,81 +126,60 @@ class PredictionLog:
     def _lose(self, error: BaseException) -> None:
         if not self.away:
             self.away = True
-            said = str(getattr(error, "orig", None) or error or type(error).__name__).splitlines()
+            said = str(getattr(error, "orig", None) or error).splitlines()
             logger.warning("the store is away: answers go to the spill", extra={"why": said[0] if said else type(error).__name__})
-
-    async def _ask(self, function: Any, *arguments: Any) -> Any:
-        return await asyncio.wait_for(asyncio.to_thread(function, *arguments), PATIENCE_SECONDS)
 
     async def _commit(self) -> None:
         taken, self._waiting = self._waiting, []
-        metrics.waiting.set(0)
         if not taken:
             return
-        rows = [row for entry in taken for row in entry[0]]
+        try:
+            await self._keep(taken)
+        except Exception as error:
+            # Whatever went wrong, nobody is left waiting, and the next commit goes on.
+            logger.exception("rows could not be kept")
+            for waiting in taken:
+                waiting.settle(error)
+        finally:
+            metrics.waiting.dec(sum(len(waiting.rows) for waiting in taken))
+
+    async def _keep(self, taken: list[_Waiting]) -> None:
+        rows = [row for waiting in taken for row in waiting.rows]
         if not self.away:
             try:
-                await self._ask(self._store.log, rows)
-            except IntegrityError:
+                await self.ask(self._store.log, rows)
+            except IntegrityError as error:
+                if len(taken) == 1:
+                    taken[0].settle(error)
+                    return
                 # One request repeats what is logged already; the others must not pay for it.
-                for part, done, since in taken:
-                    await self._commit_alone(part, done, since)
+                for waiting in taken:
+                    await self._keep([waiting])
                 return
-            except AWAY as error:
-                self._lose(error)
-            except Exception as error:
-                for _, done, _ in taken:
-                    _settle(done, error)
-                return
+            except AWAY:
+                pass
             else:
                 metrics.logged.labels("stored").inc(len(rows))
-                for _, done, since in taken:
-                    metrics.lag.observe(time.monotonic() - since)
-                    _settle(done, None)
+                for waiting in taken:
+                    waiting.settle()
                 return
-        await self._put_aside(rows, taken)
+        await self._put_aside(taken)
 
-    async def _put_aside(self, rows: Rows, taken: list[tuple[Rows, asyncio.Future[None], float]]) -> None:
+    async def _put_aside(self, taken: list[_Waiting]) -> None:
         """Spill the rows. Whether the store took them before it went is not known: the replay passes over what it has."""
-        told: OSError | None = None
-        try:
-            await asyncio.to_thread(self._spill.append, rows)
-        except OSError as error:
-            logger.error("neither the store nor the spill takes an answer", extra={"why": str(error)})
-            told = error
-        else:
-            metrics.logged.labels("spilled").inc(len(rows))
-            kept = {
-                "id": "prediction_id",
-                "probability": "probability",
-                "label": "label",
-                "version": "model_version",
-                "features": "features",
-            }
-            self._spilled |= {row["id"]: {to: row[name] for name, to in kept.items()} for row in rows}
-            for identity in list(self._spilled)[:-REMEMBERED]:
-                del self._spilled[identity]
-        for _, done, since in taken:
-            metrics.lag.observe(time.monotonic() - since)
-            _settle(done, told)
-
-    async def _commit_alone(self, rows: Rows, done: asyncio.Future[None], since: float) -> None:
-        try:
-            await self._ask(self._store.log, rows)
-        except AWAY as error:
-            self._lose(error)
-            await self._put_aside(rows, [(rows, done, since)])
-        except Exception as error:
-            _settle(done, error)
-        else:
-            metrics.logged.labels("stored").inc(len(rows))
-            _settle(done, None)
-
-
-def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
-    if done.done():
-        return
-    if error is None:
-        done.set_result(None)
-    else:
-        done.set_exception(error)
+        loop = asyncio.get_running_loop()
+        for keyed in (False, True):
+            part = [waiting for waiting in taken if waiting.keyed == keyed]
+            if not part:
+                continue
+            rows = [row for waiting in part for row in waiting.rows]
+            told: OSError | None = None
+            try:
+                await loop.run_in_executor(self._disk, self._spill.append, rows, keyed)
+            except OSError as error:
+                logger.error("neither the store nor the spill takes an answer", extra={"why": str(error)})
+                told = error
+            else:
+                metrics.logged.labels("spilled").inc(len(rows))
+            for waiting in part:
+                waiting.settle(told)

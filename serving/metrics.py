@@ -29,7 +29,7 @@ MOMENTS = {
     "newest_prediction": "When the newest live prediction was asked for",
     "newest_label": "When the newest label came",
     "champion": "When the answering version was routed to",
-    "watch": "When the monitor last decided on a window of the log",
+    "watch": "When the monitor last looked at the log",
     "drill": "When the last drill was held; absent where there was none",
 }
 
@@ -38,17 +38,23 @@ latency = Histogram(
     "ratchet_request_duration_seconds", "From request to answer, by route and version", ["route", "version"], buckets=SECONDS
 )
 predictions = Counter("ratchet_predictions", "Predictions answered, by version and variant", ["version", "variant"])
-logged = Counter("ratchet_logged_rows", "Rows by where they went: stored, spilled, or replayed from the spill", ["to"])
+logged = Counter("ratchet_logged_rows", "Rows by where they went: stored, spilled, replayed from the spill, or rejected there", ["to"])
 lag = Histogram("ratchet_log_lag_seconds", "From a scored request to its committed log row", buckets=SECONDS)
 waiting = Gauge("ratchet_log_waiting_rows", "Rows that wait for the next commit", multiprocess_mode="livesum")
+workers = Gauge("ratchet_workers", "Workers that answer requests", multiprocess_mode="livesum")
 answering = Gauge("ratchet_answering_workers", "Workers in which that version answers", ["version"], multiprocess_mode="livesum")
+for place in ("stored", "spilled", "replayed", "rejected"):
+    # There from the start: a counter that appears with its first count has no increase.
+    logged.labels(place)
 
 
 class Lifecycle(Collector):
     """The store's side: champion, checks by verdict, decisions, freshness. Read at most every two seconds."""
 
-    def __init__(self, store: Store, spill: Spill) -> None:
-        self._store, self._spill = store, spill
+    def __init__(self, store: Store, spill: Spill, label_delay: float) -> None:
+        self._store, self._spill, self._label_delay = store, spill, label_delay
+        # Told by the log: a store that hangs is not to be asked.
+        self.away = False
         self._read, self._at = list[Metric](), 0.0
 
     def collect(self) -> Iterator[Metric]:
@@ -59,9 +65,10 @@ class Lifecycle(Collector):
 
     def _collect(self) -> Iterator[Metric]:
         yield _gauge("ratchet_spilled_rows", "Rows in the spill that wait for the store", self._spill.waiting())
-        up = 1
+        yield _gauge("ratchet_label_delay_seconds", "After how long the problem's labels are due", self._label_delay)
+        up = int(not self.away)
         try:
-            yield from self._stored()
+            yield from self._stored() if up else []
         except (SQLAlchemyError, RatchetError):
             up = 0
         yield _gauge("ratchet_store_up", "Whether the store answers", up)
@@ -73,7 +80,7 @@ class Lifecycle(Collector):
             "newest_prediction": fresh["prediction"],
             "newest_label": fresh["label"],
             "champion": route.at if route else None,
-            "watch": max((at for action, (_, at) in decided.items() if action in WATCH), default=None),
+            "watch": store.looked(),
             "drill": decided["drill"][1] if "drill" in decided else None,
         }
         made: list[Metric] = [
@@ -96,7 +103,14 @@ class Lifecycle(Collector):
         verified = _gauge(
             "ratchet_route_verified", "Whether the answers of the routed version were verified", int(route.verified) if route else 0
         )
-        return [*made, counted, verdicts, failing, paused, verified]
+        held = store.decisions("drill", newest=1)
+        missed = [
+            _gauge(
+                "ratchet_drill_missed_faults", "Planted faults that the last drill's watch did not see", len(d.evidence["inputs"]["missed"])
+            )
+            for d in held
+        ]
+        return [*made, counted, verdicts, failing, paused, verified, *missed]
 
 
 def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:

@@ -1,4 +1,4 @@
-"""Where do answers go while the store is away? Into a file that is forced to disk, and back when it returns."""
+"""Where do answers go while the store is away? Into files that are forced to disk, and back when it returns."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
 from ratchet.store import Store
 
 logger = logging.getLogger("ratchet.serving")
 CHUNK = 500
+# A file that has grown this large is let go of, so that replaying it takes a moment and not minutes.
+FILE_BYTES = 16 * 1024 * 1024
 
 
 class Line(msgspec.Struct):
-    """A prediction as a line of a spill file."""
+    """A prediction as a line of a spill file; `keyed` where its request may be repeated under its key."""
 
     id: str
     problem: str
@@ -33,6 +36,16 @@ class Line(msgspec.Struct):
     probability: float
     label: int
     features: str
+    keyed: bool = False
+
+    def row(self) -> dict[str, Any]:
+        """The row as the store takes it."""
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if name != "keyed"}
+
+    def answer(self) -> dict[str, Any]:
+        """What was answered, as the store tells it."""
+        told = {"probability": self.probability, "label": self.label, "model_version": self.version, "features": self.features}
+        return {"prediction_id": self.id, **told}
 
 
 class Spill:
@@ -41,30 +54,39 @@ class Spill:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._encode, self._decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(Line).decode
-        self._mutex = threading.Lock()
+        self._mutex, self._reading = threading.Lock(), threading.Lock()
         self._file: BinaryIO | None = None
+        self._read: dict[Path, _Read] = {}
 
-    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+    # ---- writing
+
+    def append(self, rows: Sequence[dict[str, Any]], keyed: bool = False) -> None:
         """Return once the rows are on disk. OSError where the disk does not take them; nothing of them is kept then."""
-        lines = b"".join(self._encode(row) + b"\n" for row in rows)
+        lines = memoryview(b"".join(self._encode(row | {"keyed": keyed}) + b"\n" for row in rows))
         with self._mutex:
             file = self._file or self._begin()
             good = file.tell()
             try:
-                file.write(lines)
-                file.flush()
+                # A disk that is nearly full takes a part, and says so only by the count.
+                while lines:
+                    lines = lines[file.write(lines) :]
                 os.fsync(file.fileno())
             except OSError:
                 # Half a line must not spoil the next one.
                 file.seek(good)
                 file.truncate()
                 raise
+            if file.tell() > FILE_BYTES:
+                self._let_go()
 
     def _begin(self) -> BinaryIO:
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.jsonl"
-        file = path.open("xb", buffering=0)
+        name = f"{time.time_ns()}-{uuid.uuid4().hex[:8]}"
+        draft = self.folder / f".{name}.draft"
+        file = draft.open("xb", buffering=0)
+        # Locked before it gets the name under which others look for files to replay.
         fcntl.flock(file, fcntl.LOCK_EX)
+        os.rename(draft, self.folder / f"{name}.jsonl")
         folder = os.open(self.folder, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
@@ -74,9 +96,14 @@ class Spill:
     def rest(self) -> None:
         """Let go of the file under way, so that it can be replayed."""
         with self._mutex:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    # ---- reading what waits
 
     def files(self) -> list[Path]:
         """The files that wait, oldest first."""
@@ -84,20 +111,47 @@ class Spill:
 
     def waiting(self) -> int:
         """How many rows wait, of every process."""
-        total = 0
-        for path in self.files():
+        with self._reading:
+            return sum(known.rows for known in self._look())
+
+    def answered(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The answers to keyed requests that wait under those ids, of every process, in order."""
+        with self._reading:
+            every: dict[str, dict[str, Any]] = {}
+            for known in self._look():
+                every |= {identity: known.keyed[identity] for identity in ids if identity in known.keyed}
+        return [dict(every[identity]) for identity in ids if identity in every]
+
+    def _look(self) -> Iterable[_Read]:
+        """What is known of every file, brought up to date by what was added since the last look."""
+        there = self.files()
+        self._read = {path: self._read.get(path) or _Read() for path in there}
+        for path, known in self._read.items():
             try:
-                total += path.read_bytes().count(b"\n")
-            except FileNotFoundError:
+                with path.open("rb") as file:
+                    file.seek(known.upto)
+                    for line in file:
+                        if not line.endswith(b"\n"):
+                            break
+                        known.upto += len(line)
+                        known.rows += 1
+                        if b'"keyed":true' in line:
+                            told = self._decode(line)
+                            known.keyed[told.id] = told.answer()
+            except (FileNotFoundError, msgspec.DecodeError):
                 continue
-        return total
+        return self._read.values()
 
-    def replay(self, store: Store) -> int:
-        """Hand every file that no living process writes to the store, and remove it; how many rows were new there.
+    # ---- replaying
 
-        A row that the store holds already is passed over, so a replay that was cut off is simply done again.
+    def replay(self, store: Store) -> tuple[int, int]:
+        """Hand every file that no living process writes to the store, and remove it; how many rows were new there, and rejected.
+
+        A row that the store holds already is passed over, so a replay that was cut off is simply done again. What
+        cannot be read, what the store refuses, and what it holds with other content, goes to a file `*.rejected`
+        beside it, and is logged: nothing is dropped in silence, and nothing keeps the rest waiting.
         """
-        new = 0
+        new = refused = 0
         for path in self.files():
             try:
                 file = path.open("rb")
@@ -108,24 +162,54 @@ class Spill:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue
-                if not path.exists():
-                    # Another process replayed it between the look and the lock.
-                    continue
-                for rows in self._chunks(file, path):
-                    new += store.log(rows, again=True)
-                path.unlink()
-        return new
+                if path.exists():
+                    taken, rejected = self._replay_one(store, file, path)
+                    new, refused = new + taken, refused + rejected
+                    path.unlink()
+        return new, refused
 
-    def _chunks(self, file: BinaryIO, path: Path) -> Iterator[list[dict[str, Any]]]:
-        rows: list[dict[str, Any]] = []
+    def _replay_one(self, store: Store, file: BinaryIO, path: Path) -> tuple[int, int]:
+        new, rows, rejected = 0, list[dict[str, Any]](), list[bytes]()
         for line in file:
             if not line.endswith(b"\n"):
-                # Cut off as it was written, so never acknowledged.
                 logger.warning("%s ends in half a line, which was never acknowledged; it is left out", path)
                 break
-            rows.append(msgspec.structs.asdict(self._decode(line)))
+            try:
+                rows.append(self._decode(line).row())
+            except msgspec.DecodeError:
+                rejected.append(line)
             if len(rows) == CHUNK:
-                yield rows
+                new += self._hand_in(store, rows, rejected)
                 rows = []
-        if rows:
-            yield rows
+        new += self._hand_in(store, rows, rejected)
+        if rejected:
+            place = path.with_suffix(".rejected")
+            with place.open("ab") as kept:
+                kept.writelines(rejected)
+                kept.flush()
+                os.fsync(kept.fileno())
+            logger.error("rows of the spill were not taken; they are kept aside", extra={"rows": len(rejected), "file": str(place)})
+        return new, len(rejected)
+
+    def _hand_in(self, store: Store, rows: list[dict[str, Any]], rejected: list[bytes]) -> int:
+        if not rows:
+            return 0
+        try:
+            taken = store.log(rows, again=True)
+        except (DataError, IntegrityError, ProgrammingError):
+            if len(rows) == 1:
+                rejected.append(self._encode(rows[0]) + b"\n")
+                return 0
+            return sum(self._hand_in(store, [row], rejected) for row in rows)
+        if taken < len(rows):
+            there = {known["prediction_id"]: known["features"] for known in store.answered([row["id"] for row in rows])}
+            rejected += [self._encode(row) + b"\n" for row in rows if there.get(row["id"]) != row["features"]]
+        return taken
+
+
+class _Read:
+    """How far a file has been read, how many rows it has, and the answers to keyed requests in it."""
+
+    def __init__(self) -> None:
+        self.upto, self.rows = 0, 0
+        self.keyed: dict[str, dict[str, Any]] = {}

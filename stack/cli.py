@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,18 +56,26 @@ def _folder(name: str) -> Any:
     return found
 
 
-def _running(problem: str | None = None) -> Any:
-    """The setting of a problem in the stack of this machine: the one of `ratchet up`, else that of a demonstration."""
+def _not_in_containers() -> None:
+    """StackError where the stack that is up is the one in containers: its store is reached from inside alone."""
     from ratchet.errors import StackError
     from ratchet.settings import settings
     from stack import deploy as compose
     from stack import processes
 
+    if not processes.urls(settings().home) and not processes.elsewhere() and compose.reached():
+        told = shlex.join(sys.argv[1:])
+        raise StackError(f"The stack runs in containers, and its store is reached from inside: docker compose exec worker ratchet {told}")
+
+
+def _running(problem: str | None = None) -> Any:
+    """The setting of a problem in the stack of this machine: the one of `ratchet up`, else that of a demonstration."""
+    from ratchet.settings import settings
+    from stack import processes
+
     home = processes.look_at_running(settings().home)
     name = problem or processes.served(home) or settings().problem
-    if not processes.urls(home) and compose.reached():
-        told = " ".join(sys.argv[1:])
-        raise StackError(f"The stack runs in containers, and its store is reached from inside: docker compose exec worker ratchet {told}")
+    _not_in_containers()
     processes.adopt(home, str(_folder(name).path))
     from flows.setting import Setting
 
@@ -79,7 +88,8 @@ def _site(problem: str) -> Any:
     from stack import deploy as compose
     from stack import processes
 
-    if not processes.urls(processes.look_at_running(settings().home)) and compose.reached():
+    local = processes.urls(processes.look_at_running(settings().home)) or processes.elsewhere()
+    if not local and compose.reached():
         compose.adopt()
         from stack.demo import deployed_site
 
@@ -352,6 +362,7 @@ def history(
         from stack.status import open_store
 
         processes.look_at_running(settings().home)
+        _not_in_containers()
         store = open_store(problem)
         by_id = {entry.id: entry for entry in store.decisions()}
         routes = store.routes(until=at)
@@ -375,7 +386,11 @@ def history(
 def generations(as_json: AsJson = False, problem: ProblemOption = None) -> None:
     """Every model version: parent, snapshot, family, metric, decision."""
     with _sentences():
-        setting = _running(problem)
+        from ratchet.settings import settings
+        from stack import processes
+
+        processes.look_at_running(settings().home)
+        setting = _site(problem or processes.served(settings().home) or settings().problem).setting
         from flows.story import generations as known
 
         told = known(setting)

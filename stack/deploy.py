@@ -18,8 +18,10 @@ from ratchet.errors import StackError
 from ratchet.settings import ROOT, settings
 from stack import secrets
 
-FREE_GB = 12
-COMPOSE = "2.20"
+# Room for images and volumes at first, and for what grows later.
+FREE_GB, ENOUGH_GB = 12, 2
+# Older ones print their states in another form.
+COMPOSE = "2.21"
 NAMES = ("postgres", "databases", "migrate", "objects", "buckets", "mlflow", "prefect", "worker", "service", "door")
 START_WITHIN = 300
 
@@ -55,13 +57,17 @@ def environment() -> dict[str, str]:
 
 
 def reached() -> bool:
-    """Whether the front door of a deployed stack answers."""
-    if not secrets.ENV.exists():
+    """Whether a deployed stack is there: its front door answers or, where that is down, Docker runs its service."""
+    if not secrets.ENV.exists() and secrets.missing():
         return False
     try:
-        return httpx.get(f"{addresses()['door']}/healthz", timeout=2).text == "ok\n"
+        if httpx.get(f"{addresses()['door']}/healthz", timeout=2).text == "ok\n":
+            return True
     except httpx.HTTPError:
+        pass
+    if shutil.which("docker") is None:
         return False
+    return "service" in _docker("compose", "ps", "--services", "--status", "running").stdout.split()
 
 
 def adopt() -> None:
@@ -98,9 +104,11 @@ def look(profiles: Sequence[str]) -> None:
     if checked.returncode:
         raise StackError(f"docker-compose.yml cannot be used: {_last(checked.stderr)}")
     place = Path(about.get("DockerRootDir", "/"))
-    if place.exists() and (free := shutil.disk_usage(place).free / 2**30) < FREE_GB:
+    built = _docker("image", "inspect", f"{variable('RATCHET_IMAGE', 'ratchet')}-stack:{variable('RATCHET_TAG', '0.1.0')}").returncode == 0
+    needed = ENOUGH_GB if built else FREE_GB
+    if place.exists() and (free := shutil.disk_usage(place).free / 2**30) < needed:
         raise StackError(
-            f"{place}, where Docker keeps its data, has {free:.1f} GB left; the images and volumes need {FREE_GB}. Make room: `docker system df`."
+            f"{place}, where Docker keeps its data, has {free:.1f} GB left; {needed} are needed. Make room: `docker system df`."
         )
     running = _docker("compose", "ps", "--services", "--status", "running").stdout.split()
     if "postgres" in running:

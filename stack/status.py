@@ -29,7 +29,8 @@ def collect(problem: str | None) -> dict[str, Any]:
     """The facts of the stack of this machine: urls, champion, freshness, decisions, what is wrong and what to do."""
     home = settings().home
     found, folder = processes.urls(home), _folder(problem)
-    told = overview(Store(settings().store_url, folder.problem.name))
+    spilled = sum(path.read_bytes().count(b"\n") for path in settings().spill.glob("*.jsonl"))
+    told = overview(Store(settings().store_url, folder.problem.name), spilled)
     wrong = [f"{name} is down: start the stack with `ratchet up {folder.problem.name}`" for name in processes.PORTS if name not in found]
     if found and not any(p.name == "runner" and p.alive() for p in processes.started(home)):
         wrong.append("the flow runner is down: no monitoring and no retraining; `ratchet down`, then `ratchet up`")

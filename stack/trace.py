@@ -16,11 +16,16 @@ from stack.status import open_store
 def find(identity: str, problem: str | None) -> dict[str, Any]:
     """The trace of a prediction id, from the store of this machine or from a deployed service. StackError where it is unknown."""
     processes.look_at_running(settings().home)
-    found = None
-    if processes.urls(settings().home) or not deploy.reached():
+    if processes.urls(settings().home) or processes.elsewhere() or not deploy.reached():
         found = trace(open_store(problem), identity)
     else:
-        answer = httpx.get(f"{deploy.addresses()['service']}/predictions/{identity}", timeout=20)
+        url = f"{deploy.addresses()['service']}/predictions/{identity}"
+        try:
+            answer = httpx.get(url, timeout=20)
+        except httpx.HTTPError as error:
+            raise StackError(f"{url} does not answer ({error}). See `docker compose logs service`.") from error
+        if answer.status_code not in (200, 404):
+            raise StackError(f"{url} answers {answer.status_code}: {answer.text[:300]}")
         found = answer.json() if answer.status_code == 200 else None
     if found is None:
         raise StackError(f"No prediction has the id {identity!r} in the log. One that was spilled is there once the store is back.")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from ratchet.store import Entry, Store
 
 WATCH = ("skip", "wait", "retrain", "block")
@@ -33,6 +31,7 @@ def overview(store: Store, spilled: int = 0) -> dict[str, Any]:
 def trace(store: Store, identity: str) -> dict[str, Any] | None:
     """What became of a prediction: its row, its labels, the decisions whose window held it; None where it is unknown.
 
+    The features stay in the store: whoever learns an id is not to learn of the person.
     Of decisions of one kind in a row only the first is told, with how many followed.
     """
     found = store.prediction(identity)
@@ -40,7 +39,7 @@ def trace(store: Store, identity: str) -> dict[str, Any] | None:
         return None
     row, told = found
     return {
-        "prediction": {name: row[name] for name in ASKED} | {"features": msgspec.json.decode(row["features"])},
+        "prediction": {name: row[name] for name in ASKED},
         "labels": [{name: label[name] for name in ("at", "value", "provenance")} for label in told],
         "windows": _windows(store, row),
         "route": _let(store, row["version"], row["at"]),

@@ -66,6 +66,15 @@ labels = sa.Table(
     sa.Column("provenance", sa.String(64), nullable=False),
     sa.Index("labels_by_prediction", "prediction_id", "seq"),
 )
+looks = sa.Table(
+    "looks",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("problem", sa.String(64), nullable=False),
+    sa.Column("at", sa.DateTime, nullable=False),
+    sa.Column("decision", sa.String(32), nullable=True),
+    sa.Index("looks_by_problem", "problem", "seq"),
+)
 
 
 def revision(connection: sa.Connection) -> str | None:

@@ -24,7 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ratchet import schema
 from ratchet.decision import Decision
 from ratchet.errors import StoreError
-from ratchet.schema import decisions, labels, predictions, routes
+from ratchet.schema import decisions, labels, looks, predictions, routes
 
 CONNECT_SECONDS = 3
 
@@ -199,6 +199,17 @@ class Store:
         """Whether a person has paused automatic retraining."""
         last = self.decisions("pause", "resume", newest=1)
         return bool(last) and last[0].action == "pause"
+
+    def look(self, decision: str | None) -> None:
+        """Note that the monitor looked at the log, and what it decided; the same window may be decided on once only."""
+        with self.engine.begin() as connection:
+            connection.execute(sa.insert(looks), {"problem": self.problem, "at": now(), "decision": decision})
+
+    def looked(self) -> datetime | None:
+        """When the monitor last looked."""
+        query = sa.select(looks.c.at).where(looks.c.problem == self.problem).order_by(looks.c.seq.desc()).limit(1)
+        with self.engine.connect() as connection:
+            return connection.scalar(query)
 
     # ---- the route
 

@@ -198,7 +198,7 @@ def test_a_taken_port_is_named_with_its_variable(tmp_path, monkeypatch, password
 
 def test_a_full_disk_is_said(tmp_path, monkeypatch, passwords):
     fake_docker(tmp_path, monkeypatch, SOUND)
-    monkeypatch.setattr(deploy, "FREE_GB", 10**9)
+    monkeypatch.setattr(deploy, "ENOUGH_GB", 10**9)
     with pytest.raises(StackError, match="Make room: `docker system df`"):
         deploy.look([])
 
