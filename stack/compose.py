@@ -26,10 +26,8 @@ from ratchet.settings import ROOT, settings
 from ratchet.simulation.sample import draw
 from stack import deploy, observed, secrets
 from stack.demo import demonstrate_deployed, deployed_site
-from stack.disturb import compose, disturb, sql
+from stack.disturb import PROJECT, compose, disturb, sql
 from stack.observed import count
-
-PROJECT = "ratchet-test"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -44,8 +42,8 @@ def main(
 ) -> None:
     """Run the loop against the compose stack, disturb it, and write docs/results/compose.md."""
     console = Console()
+    _isolate()
     try:
-        _isolate()
         deploy.look(profile or [])
         begun = time.monotonic()
         console.print(f"Starting the project {PROJECT}: {deploy.up(profile or [], build=build)}")
@@ -80,10 +78,18 @@ def _isolate() -> None:
     else:
         ports = [_free_port() for _ in range(2)]
         told = {name: random.token_urlsafe(24) for name in secrets.needed()}
+        told |= {
+            "RATCHET_PROBLEM": "credit",
+            "RATCHET_ADDRESS": "127.0.0.1",
+            "RATCHET_HOSTS": "localhost 127.0.0.1",
+            "RATCHET_WORKERS": "2",
+        }
         told |= {"COMPOSE_PROJECT_NAME": PROJECT, "RATCHET_SERVICE_PORT": str(ports[0]), "RATCHET_DOOR_PORT": str(ports[1])}
         told |= {"RATCHET_SERVICE_PAGE": f"http://127.0.0.1:{ports[0]}", "RATCHET_DOOR_URL": f"http://127.0.0.1:{ports[1]}"}
         kept.write_text(json.dumps(told), encoding="utf-8")
         kept.chmod(0o600)
+    # The name first: from here on nothing reaches another stack.
+    os.environ["COMPOSE_PROJECT_NAME"] = PROJECT
     os.environ.update(told)
 
 
@@ -120,11 +126,22 @@ def _observed(console: Console) -> list[Row]:
     )
     # Grafana has no image to try it with here: its dashboards are tested as files, and their queries asked of Prometheus.
     compose("up", "-d", "--wait", "prometheus", "locust", "locust-worker")
-    rows += [*observed.locust(), observed.workers_add_up(), *observed.prometheus()]
+    rows += [*observed.locust(), observed.workers_add_up(), *observed.prometheus(), _alerts(console)]
+    if (pages := observed.pages(reports)) is not None:
+        rows.append(pages)
     compose("rm", "-fs", "locust", "locust-worker")
     for row in rows:
         console.print(f"{row.name}: {row.value:g} {row.unit}", markup=False)
     return rows
+
+
+def _alerts(console: Console) -> Row:
+    """Every alert is made to fire, and to keep quiet, by promtool."""
+    told = compose("exec", "-T", "prometheus", "promtool", "test", "rules", "/etc/prometheus/alerts_test.yml", check=False)
+    failed = told.count("FAILED:") + told.count("alertname:")
+    console.print(told.strip()[-1500:], markup=False)
+    cases = (ROOT / "stack" / "observe" / "alerts_test.yml").read_text(encoding="utf-8").count("alertname:")
+    return count("alerts: cases in which promtool found another verdict", failed if "SUCCESS" not in told else 0, cases, "cases")
 
 
 # ---- down and up, older and newer volumes

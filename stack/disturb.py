@@ -32,17 +32,25 @@ AWAY = ("postgres", "mlflow", "prefect")
 AWAY_SECONDS = 15.0
 SETTLED_WITHIN = 240.0
 CLIENTS = 4
+# Named in every call: no call may ever reach a stack of yours.
+PROJECT = "ratchet-test"
 PAUSE_SECONDS = 0.02
 
 
 @dataclass
 class Traffic:
-    """Clients that ask without end, each request under a key of its own, until it is acknowledged."""
+    """Clients that ask without end: all but one under a key for each request, again until it is acknowledged.
+
+    The first has no keys and asks once: what it is not told is lost to it, but what it is told must be in the log.
+    """
 
     url: str
     records: list[dict[str, Any]]
     acknowledged: dict[str, float] = field(default_factory=dict)
+    answers: dict[str, tuple[str, float]] = field(default_factory=dict)
     refused: int = 0
+    untold: int = 0
+    given_up: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
@@ -63,23 +71,34 @@ class Traffic:
         while not self._stop.is_set():
             place += 1
             record = self.records[(place * CLIENTS + number) % len(self.records)]
-            headers = {"Idempotency-Key": f"disturbed-{os.getpid()}-{number}-{place}"}
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline:
-                try:
-                    # A connection of its own for each request: one that is kept open would hide a service that takes no new ones.
-                    answer = httpx.post(f"{self.url}/predict", json=record, headers=headers, timeout=10)
-                except httpx.TransportError:
+            if number == 0:
+                self.untold += not self._once(record, {})
+            else:
+                headers = {"Idempotency-Key": f"disturbed-{os.getpid()}-{number}-{place}"}
+                deadline = time.monotonic() + 60
+                while not self._once(record, headers):
+                    if time.monotonic() > deadline:
+                        self.given_up.append(headers["Idempotency-Key"])
+                        break
                     time.sleep(0.05)
-                    continue
-                if answer.status_code == 200:
-                    self.acknowledged[answer.json()["prediction_id"]] = time.monotonic()
-                    break
-                if answer.status_code < 500:
-                    raise AssertionError(f"a valid request was refused: {answer.status_code} {answer.text}")
-                self.refused += 1
-                time.sleep(0.1)
             time.sleep(PAUSE_SECONDS)
+
+    def _once(self, record: dict[str, Any], headers: dict[str, str]) -> bool:
+        """Ask once; whether it was acknowledged. A valid request that is answered with 4xx is given up, and counted."""
+        try:
+            # A connection of its own for each request: one that is kept open would hide a service that takes no new ones.
+            answer = httpx.post(f"{self.url}/predict", json=record, headers=headers, timeout=10)
+        except httpx.TransportError:
+            return False
+        if answer.status_code != 200:
+            self.refused += 1
+            if answer.status_code < 500:
+                self.given_up.append(answer.text[:200])
+            return answer.status_code < 500
+        told = answer.json()
+        self.answers[told["prediction_id"]] = (told["model_version"], told["probability"])
+        self.acknowledged[told["prediction_id"]] = time.monotonic()
+        return True
 
     def wait_for_an_answer(self) -> None:
         """Return after the next acknowledgement. StackError where none comes within a minute."""
@@ -132,6 +151,14 @@ def disturb(console: Console) -> list[Row]:
             _until_healthy(service, begun)
             console.print(f"{service:<9} away      {answered} answered in {AWAY_SECONDS:.0f} s")
             rows.append(count(f"predictions answered while {service} is away", answered, 1, "rows"))
+        since = time.monotonic()
+        compose("pause", "postgres")
+        time.sleep(AWAY_SECONDS)
+        answered, gap = traffic.between(since, time.monotonic()), traffic.longest_gap(since, time.monotonic())
+        compose("unpause", "postgres")
+        console.print(f"postgres  hangs     {answered} answered in {AWAY_SECONDS:.0f} s, longest gap {gap:.2f} s")
+        rows.append(count("predictions answered while postgres hangs", answered, 1, "rows"))
+        rows.append(count("longest gap in answers, postgres hangs", gap, 1, "s"))
         stop.set()
         flows.join(timeout=90)
     for how, gaps in back.items():
@@ -203,19 +230,25 @@ def _lost(console: Console, traffic: Traffic, before: int) -> list[Row]:
         if told.status_code == 200 and told.json()["spilled"] == 0:
             break
         time.sleep(1)
-    logged = sql("SELECT id FROM predictions")
+    logged = {line.split("|")[0]: line.split("|")[1:] for line in sql("SELECT id, version, probability FROM predictions")}
     acknowledged = set(traffic.acknowledged)
-    missing, twice = acknowledged - set(logged), len(logged) - len(set(logged))
+    missing = acknowledged - set(logged)
+    other = [i for i in acknowledged - missing if (logged[i][0], float(logged[i][1])) != traffic.answers[i]]
+    beyond = max(0, len(logged) - before - len(acknowledged) - traffic.untold)
     scrape = httpx.get(f"{traffic.url}/metrics", timeout=10).text
     spilled = [line for line in scrape.splitlines() if line.startswith("ratchet_logged_rows_total")]
-    console.print(f"{len(acknowledged)} acknowledged, {len(missing)} missing, {twice} twice; {traffic.refused} answers with 5xx; {spilled}")
+    console.print(
+        f"{len(acknowledged)} acknowledged, {len(missing)} missing, {beyond} beyond one for each, {len(other)} logged with another answer; "
+        f"{traffic.refused} answered with 4xx or 5xx, {len(traffic.given_up)} given up {traffic.given_up[:3]}; {spilled}"
+    )
     n = len(acknowledged)
     return [
         count("acknowledged predictions", n, n, "rows"),
         count("acknowledged predictions missing from the log", len(missing), n, "rows"),
-        count("predictions in the log twice", twice, n, "rows"),
-        count("rows in the log that no client was given", len(logged) - before - n, n, "rows"),
-        count("requests answered with 5xx and sent again", traffic.refused, n, "requests"),
+        count("predictions in the log beyond one for each request", beyond, n, "rows"),
+        count("predictions logged with another answer than was given", len(other), n, "rows"),
+        count("keyed requests that were never acknowledged", len(traffic.given_up), n, "requests"),
+        count("requests answered with 4xx or 5xx", traffic.refused, n, "requests"),
     ]
 
 
@@ -241,7 +274,7 @@ def _stuck(console: Console) -> Row:
 
 def compose(*arguments: str, check: bool = True, within: float = 300) -> str:
     """Run `docker compose`; what it printed. StackError where it fails, with its last words."""
-    done = subprocess.run(["docker", "compose", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=within)
+    done = subprocess.run(["docker", "compose", "-p", PROJECT, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=within)
     if check and done.returncode:
         raise StackError(f"`docker compose {' '.join(arguments)}` failed: {done.stderr.strip()[-400:]}")
     return done.stdout if done.returncode == 0 else done.stdout + done.stderr

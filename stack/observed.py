@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -138,6 +139,47 @@ def followed(journal: Path, logs: str) -> Row:
         decided = [window for window in told["windows"] if window["action"] == "retrain" and window["led_to"]]
         found += bool(told["labels"]) and told["route"] is not None and bool(decided) and identity in logs
     return count("ids followed from the request to the log, the window and the decision", found, len(ids), "of 20")
+
+
+def pages(reports: Path) -> Row | None:
+    """Open the pages behind the front door in headless Chromium, and keep pictures; None where there is no Chromium."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        return None
+    from playwright.sync_api import sync_playwright
+
+    door = deploy.addresses()["door"]
+    asked = {
+        "door": ("/", "Ratchet"),
+        "mlflow": ("/mlflow/#/models/credit/versions/2", "Version 2"),
+        "prefect": ("/prefect/runs", "Flow runs"),
+        "automations": ("/prefect/automations", "Retrain credit"),
+        "locust": ("/locust/", "Start new load test"),
+        "service": (f"{settings().service_url}/docs", "/predict"),
+    }
+    wrong = []
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        for name, (path, words) in asked.items():
+            page = browser.new_page(viewport={"width": 1300, "height": 850})
+            page.on("response", lambda answer: wrong.append(answer.url) if answer.status >= 400 and not expected(answer.url) else None)
+            page.goto(path if path.startswith("http") else door + path, timeout=60_000)
+            try:
+                page.get_by_text(words).first.wait_for(timeout=30_000)
+            except Exception:
+                wrong.append(f"{name}: {words!r} is not on the page")
+            page.wait_for_timeout(1000)
+            page.screenshot(path=str(reports / f"{name}.png"))
+            page.close()
+        browser.close()
+    for line in wrong:
+        print(line)
+    return count("front door: pages that do not open, or ask for what is not there", len(wrong), len(asked), "")
+
+
+def expected(url: str) -> bool:
+    """Whether a page may ask for that and not get it: what is switched off here, and icons that Prefect looks for outside of its path."""
+    return any(part in url for part in ("/assistant/", "/users/current", "/grafana/", ".svg", "favicon.ico"))
 
 
 def _get(url: str, **parameters: str) -> Any:
