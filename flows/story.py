@@ -34,13 +34,13 @@ def report(problem: str, journal: str) -> dict[str, Any]:
     setting = Setting.of(problem)
     folder = setting.settings.home / "stories" / str(flow_run.id)
     told = json.loads(setting.tracker.fetch(journal, folder).read_text(encoding="utf-8"))
-    tell_story(setting, told, folder)
+    tell_story(setting, told, folder, kept=False)
     parts = {"summary": "summary.json", "page": "index.html"}
     return tell_result(setting, {name: setting.tracker.keep(folder / file) for name, file in parts.items()})
 
 
-def tell_story(setting: Setting, journal: dict[str, Any], reports: Path) -> dict[str, Any]:
-    """Write summary.json and index.html under `reports`; the summary."""
+def tell_story(setting: Setting, journal: dict[str, Any], reports: Path, *, kept: bool = True) -> dict[str, Any]:
+    """Write summary.json and index.html under `reports`; the summary. `kept` where a person finds them there later."""
     reports.mkdir(parents=True, exist_ok=True)
     evaluation = json.loads((setting.root / "metrics/evaluation.json").read_text(encoding="utf-8"))
     parent = setting.tracker.versions()[-1].tags.get("parent")
@@ -69,7 +69,7 @@ def tell_story(setting: Setting, journal: dict[str, Any], reports: Path) -> dict
         key=f"{setting.problem.name}-report".replace("_", "-"),
         markdown="\n".join(
             f"- {name}: [{where}]({where})"
-            for name, where in {"report": (reports / "index.html").as_uri(), **links(setting, journal)}.items()
+            for name, where in (({"report": (reports / "index.html").as_uri()} if kept else {}) | links(setting, journal)).items()
         ),
         description="Where the whole story stands",
     )

@@ -126,7 +126,7 @@ def _observed(console: Console) -> list[Row]:
     )
     # Grafana has no image to try it with here: its dashboards are tested as files, and their queries asked of Prometheus.
     compose("up", "-d", "--wait", "prometheus", "locust", "locust-worker")
-    rows += [*observed.locust(), observed.workers_add_up(), *observed.prometheus(), _alerts(console)]
+    rows += [*observed.locust(), observed.workers_add_up(), *observed.prometheus(), _alerts(console), observed.guarded()]
     if (pages := observed.pages(reports)) is not None:
         rows.append(pages)
     compose("rm", "-fs", "locust", "locust-worker")

@@ -141,6 +141,24 @@ def followed(journal: Path, logs: str) -> Row:
     return count("ids followed from the request to the log, the window and the decision", found, len(ids), "of 20")
 
 
+def guarded() -> Row:
+    """The front door under a foreign name, and asked by a foreign page: what it lets in."""
+    door = deploy.addresses()["door"]
+    foreign = [("GET", "/mlflow/", {"Host": "evil.example"}), ("GET", "/prefect/api/health", {"Host": "evil.example:8080"})]
+    page = {"Origin": "http://evil.example"}
+    foreign += [
+        (method, path, page) for method in ("GET", "POST") for path in ("/prefect/api/flow_runs/count", "/locust/swarm", "/mlflow/")
+    ]
+    let_in = [
+        (path, headers)
+        for method, path, headers in foreign
+        if httpx.request(method, door + path, headers=headers, timeout=20).status_code != 403
+    ]
+    # Its own pages must get in.
+    own = httpx.post(f"{door}/prefect/api/flow_runs/count", json={}, headers={"Origin": door}, timeout=20).status_code
+    return count("front door: foreign names and pages that were let in", len(let_in) + (own != 200), len(foreign) + 1, "requests")
+
+
 def pages(reports: Path) -> Row | None:
     """Open the pages behind the front door in headless Chromium, and keep pictures; None where there is no Chromium."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")

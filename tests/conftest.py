@@ -51,10 +51,10 @@ def ratchet(*arguments: str, home: Path, check: bool = False, **more: str) -> su
     )
 
 
-def run_demo(home: Path, *arguments: str, small: bool = True) -> Loop:
-    """Run `ratchet demo` and leave its pages up."""
+def run_demo(home: Path, *arguments: str, small: bool = True, **more: str) -> Loop:
+    """Run `ratchet demo` and leave its pages up; `more` are variables."""
     size = ["--small"] if small else []
-    done = ratchet("demo", *size, "--keep-up", "--reports", str(home / "reports"), *arguments, home=home)
+    done = ratchet("demo", *size, "--keep-up", "--reports", str(home / "reports"), *arguments, home=home, **more)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     place = next((home / "demo").glob("*/"))
     return Loop(
@@ -69,11 +69,11 @@ def run_demo(home: Path, *arguments: str, small: bool = True) -> Loop:
 
 @pytest.fixture(scope="session")
 def loop(tmp_path_factory):
-    """The loop on the simulated world, small, from seed 7."""
+    """The loop on the simulated world, small, from seed 7, with two workers of the service."""
     home = tmp_path_factory.mktemp("loop") / "home"
     home.mkdir()
     try:
-        yield run_demo(home)
+        yield run_demo(home, RATCHET_WORKERS="2")
     finally:
         ratchet("down", home=home)
 
