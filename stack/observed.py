@@ -172,7 +172,7 @@ def pages(reports: Path) -> Row | None:
         "mlflow": ("/mlflow/#/models/credit/versions/2", "Version 2"),
         "prefect": ("/prefect/runs", "Flow runs"),
         "automations": ("/prefect/automations", "Retrain credit"),
-        "locust": ("/locust/", "Start new load test"),
+        "locust": ("/locust/", "Workers"),
         "service": (f"{settings().service_url}/docs", "/predict"),
     }
     wrong = []
