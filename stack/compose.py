@@ -45,6 +45,8 @@ def main(
     _isolate()
     try:
         deploy.look(profile or [])
+        # What would be missed at the end is looked for at the beginning.
+        observed.browser()
         begun = time.monotonic()
         console.print(f"Starting the project {PROJECT}: {deploy.up(profile or [], build=build)}")
         rows = [count("seconds from nothing to every service healthy", time.monotonic() - begun, 1, "s")]
@@ -126,9 +128,14 @@ def _observed(console: Console) -> list[Row]:
     )
     # Grafana has no image to try it with here: its dashboards are tested as files, and their queries asked of Prometheus.
     compose("up", "-d", "--wait", "prometheus", "locust", "locust-worker")
-    rows += [*observed.locust(), observed.workers_add_up(), *observed.prometheus(), _alerts(console), observed.guarded()]
-    if (pages := observed.pages(reports)) is not None:
-        rows.append(pages)
+    rows += [
+        *observed.locust(),
+        observed.workers_add_up(),
+        *observed.prometheus(),
+        _alerts(console),
+        observed.guarded(),
+        observed.pages(reports),
+    ]
     compose("rm", "-fs", "locust", "locust-worker")
     for row in rows:
         console.print(f"{row.name}: {row.value:g} {row.unit}", markup=False)

@@ -159,12 +159,17 @@ def guarded() -> Row:
     return count("front door: foreign names and pages that were let in", len(let_in) + (own != 200), len(foreign) + 1, "requests")
 
 
-def pages(reports: Path) -> Row | None:
-    """Open the pages behind the front door in headless Chromium, and keep pictures; None where there is no Chromium."""
+def browser() -> str:
+    """The path of Chromium. StackError where there is none."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
-        return None
-    from playwright.sync_api import sync_playwright
+        raise StackError("Chromium is needed to look at the pages: install it (Debian: apt-get install chromium).")
+    return program
+
+
+def pages(reports: Path) -> Row:
+    """Open the pages behind the front door in headless Chromium, and keep pictures under `reports`."""
+    from playwright.sync_api import TimeoutError, sync_playwright
 
     door = deploy.addresses()["door"]
     asked = {
@@ -177,19 +182,19 @@ def pages(reports: Path) -> Row | None:
     }
     wrong = []
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        chromium = play.chromium.launch(executable_path=browser(), args=["--no-sandbox"])
         for name, (path, words) in asked.items():
-            page = browser.new_page(viewport={"width": 1300, "height": 850})
+            page = chromium.new_page(viewport={"width": 1300, "height": 850})
             page.on("response", lambda answer: wrong.append(answer.url) if answer.status >= 400 and not expected(answer.url) else None)
             page.goto(path if path.startswith("http") else door + path, timeout=60_000)
             try:
                 page.get_by_text(words).first.wait_for(timeout=30_000)
-            except Exception:
+            except TimeoutError:
                 wrong.append(f"{name}: {words!r} is not on the page")
             page.wait_for_timeout(1000)
             page.screenshot(path=str(reports / f"{name}.png"))
             page.close()
-        browser.close()
+        chromium.close()
     for line in wrong:
         print(line)
     return count("front door: pages that do not open, or ask for what is not there", len(wrong), len(asked), "")
