@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from ratchet.errors import StackError
+
 IDENTITY = {
     f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "ratchet"), ("EMAIL", "ratchet@localhost"))
 }
@@ -178,7 +180,7 @@ def _keep(workspace: Workspace, outs: list[Path]) -> dict[Path, Path]:
 
 def publish(workspace: Workspace, message: str) -> None:
     """Push every output to the remote and commit the definition and the lock to the workspace's Git."""
-    with _open(workspace) as repo:
+    with _open(workspace) as repo, _told(repo):
         repo.push()
     named = ("dvc.yaml", "dvc.lock", "params.yaml", "code.txt", "problem", "metrics", ".dvc/config", ".dvc/.gitignore", ".dvcignore")
     there = [name for name in named if (workspace.path / name).exists()]
@@ -208,7 +210,8 @@ def restore(workspace: Workspace, lock: str, path: str, target: Path) -> None:
     with _open(workspace) as repo:
         cached = Path(repo.cache.local.oid_to_path(wanted))
         if not cached.exists():
-            repo.cloud.pull([HashInfo("md5", wanted)], odb=repo.cloud.get_remote_odb(None, "pull"))
+            with _told(repo):
+                repo.cloud.pull([HashInfo("md5", wanted)], odb=repo.cloud.get_remote_odb(None, "pull"))
         if not cached.exists():
             raise FileNotFoundError(f"{path} with content {wanted} is neither in the cache nor in the remote")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -222,6 +225,17 @@ def _open(workspace: Workspace) -> Iterator[Any]:
     os.environ.update(quiet_environment(workspace.home))
     with contextlib.closing(_repo_class()(str(workspace.path))) as repo:
         yield repo
+
+
+@contextlib.contextmanager
+def _told(repo: Any) -> Iterator[None]:
+    """A remote that cannot be reached, or refuses, is said in a sentence, whatever its library raises."""
+    try:
+        yield
+    except Exception as error:
+        url = repo.config["remote"]["store"]["url"]
+        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise StackError(f"DVC's remote {url} cannot be used: {said}. Check that it is up, its keys, and RATCHET_DVC_REMOTE.") from error
 
 
 def _repo_class() -> Any:

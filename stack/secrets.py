@@ -13,14 +13,14 @@ EXAMPLE, ENV = ROOT / ".env.example", ROOT / ".env"
 
 
 def parse(text: str) -> dict[str, str]:
-    """NAME=value lines; comments and empty lines are passed over.
+    """NAME=value lines, as Compose reads them; comments and empty lines are passed over.
 
-    >>> parse("# a comment\\nA=1\\nB=\\n")
-    {'A': '1', 'B': ''}
+    >>> parse("# a comment\\nA=1 # mine\\nB=\\nC='x#y'\\n")
+    {'A': '1', 'B': '', 'C': 'x#y'}
     """
     lines = [line.strip() for line in text.splitlines()]
     pairs = [line.partition("=") for line in lines if line and not line.startswith("#") and "=" in line]
-    return {name.strip(): value.strip().strip("'\"") for name, _, value in pairs}
+    return {name.strip(): value.partition(" #")[0].strip().strip("'\"") for name, _, value in pairs}
 
 
 def needed(example: Path = EXAMPLE) -> list[str]:

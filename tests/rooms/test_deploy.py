@@ -71,6 +71,12 @@ def test_no_image_floats_and_no_password_has_a_default():
         assert all(":?" in use for use in uses), name
 
 
+def test_the_images_are_built_on_what_compose_names():
+    dockerfile = (ROOT / "stack" / "images" / "Dockerfile").read_text(encoding="utf-8")
+    told = dict(re.findall(r"(?m)^ARG (\w+_IMAGE)=(\S+)", dockerfile))
+    assert told == dict(re.findall(r"(?m)^ +(PYTHON_IMAGE|SEAWEEDFS_IMAGE): \$\{\w+:-([^}]+)\}", COMPOSE.read_text(encoding="utf-8")))
+
+
 def test_server_and_client_are_one_image():
     images = {SERVICES[name]["image"] for name in ("mlflow", "prefect", "worker", "migrate")}
     assert len(images) == 1

@@ -13,7 +13,7 @@ import pytest
 
 from flows.setting import stages_code
 from flows.stages import STAGES
-from ratchet.errors import BatchError
+from ratchet.errors import BatchError, StackError
 from ratchet.settings import ROOT
 from snapshots.workspace import create, digest, publish, quiet_environment, restore, run_stage
 
@@ -114,6 +114,17 @@ def test_an_old_version_comes_back_from_the_remote(made, credit, tmp_path, rows)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "back.parquet"), wanted)
     with pytest.raises(KeyError):
         digest(old, "data/nothing.parquet")
+
+
+def test_an_object_store_that_cannot_be_reached_is_said(made, tmp_path, monkeypatch):
+    copy = tmp_path / "home"
+    shutil.copytree(made.home, copy)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_MAX_ATTEMPTS"):
+        monkeypatch.setenv(name, "1")
+    workspace = create(copy / "workspaces" / "credit", copy, [], None, remote="s3://dvc/ratchet")
+    with pytest.raises(StackError, match=r"DVC's remote s3://dvc/ratchet cannot be used: Could not connect"):
+        publish(workspace, "nowhere")
 
 
 def test_rows_that_are_known_are_not_added_again_and_cohorts_count(made, credit, rows, tmp_path):
