@@ -179,5 +179,5 @@ def timeline(live: pd.DataFrame, metric: str, marks: dict[str, int]) -> Figure:
         axes.axvline(place, color=INK, ls=":", lw=1)
         axes.text(place, top * (1 - 0.07 * (height % 3)), f" {name}", fontsize=8, color=INK, va="top")
     axes.set(xlabel="prediction", ylabel=f"{metric} per row", title="Live cost, in blocks of 250 labelled predictions")
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="upper left")
     return figure
