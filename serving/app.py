@@ -119,8 +119,8 @@ class Service:
         try:
             self._store.check()
             self._champion.refresh()
-        except (StoreError, *AWAY) as error:
-            if not isinstance(error.__cause__, (*AWAY, OSError)):
+        except AWAY as error:
+            if isinstance(error, StoreError) and not isinstance(error.__cause__, (*AWAY, OSError)):
                 raise
             logger.warning("the store is away at the start", extra={"why": str(error)})
             self._log.away = True

@@ -52,11 +52,9 @@ def collect_from(service: str, api: str, pages: dict[str, str], down: list[str],
             f"The service at {service} does not answer ({error}). See `docker compose ps` and `docker compose logs service`."
         ) from error
     if answer.status_code != 200:
-        # What it answers without its store is still worth telling.
-        empty = {"problem": settings().problem, "champion": None, "since": None, "verified": None, "predictions": {}, "decisions": []}
-        empty |= {"newest_prediction": None, "newest_label": None, "paused": False, "spilled": 0}
-        wrong.append(f"the service cannot read its store: {answer.json()['error']} See `docker compose logs postgres`")
-        return {**empty, "urls": pages, "wrong": wrong}
+        # What is in the store is not known now, and is not told as nothing.
+        said = f"the service cannot read its store: {answer.json()['error']} See `docker compose logs postgres`"
+        return {"problem": settings().problem, "urls": pages, "wrong": [*wrong, said, *_of_prefect(api)]}
     told = answer.json()
     wrong += _of_prefect(api)
     return told | {"urls": pages, "wrong": [*wrong, *_lacking(told, command)]}
@@ -98,6 +96,8 @@ def _plain(told: dict[str, Any]) -> dict[str, Any]:
 def lines(told: dict[str, Any]) -> list[str]:
     """The facts in about ten lines for a person."""
     made = [f"{told['problem']}  " + "  ".join(f"{name} {url or 'down'}" for name, url in told["urls"].items())]
+    if "predictions" not in told:
+        return made + [f"wrong     {sentence}" for sentence in told["wrong"]]
     if told["champion"]:
         made.append(f"champion  version {told['champion']} since {told['since'][:19]} UTC ({_age(told['since'])})")
     counts = ", ".join(f"{count:,} {variant}" for variant, count in sorted(told["predictions"].items())) or "none"

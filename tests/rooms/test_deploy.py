@@ -8,6 +8,8 @@ import shutil
 import socket
 import stat
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import yaml
 from ratchet.errors import StackError
 from ratchet.settings import ROOT
 from stack import deploy, secrets
+from stack.status import collect_from, lines
 from tests.conftest import ratchet
 
 COMPOSE = ROOT / "docker-compose.yml"
@@ -236,3 +239,28 @@ def test_a_store_that_cannot_be_reached_or_entered_is_one_sentence(tmp_path, pos
     assert (told.returncode, "Run `ratchet migrate`" in told.stderr) == (1, True)
     assert "it was empty" in ratchet("migrate", home=home, DATABASE_URL=url).stdout
     assert "already" in ratchet("migrate", home=home, DATABASE_URL=url).stdout
+
+
+def test_what_is_not_known_is_not_told_as_nothing():
+    class Away(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(503)
+            self.end_headers()
+            self.wfile.write(b'{"error": "The store is away, and this needs it."}')
+
+        def log_message(self, *_: object) -> None:
+            """Keep the test's output clean."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Away)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        said = lines(collect_from(url, "http://127.0.0.1:9/api", {"service": url}, ["postgres"], "ratchet "))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert [line.split()[0] for line in said] == ["credit", "wrong", "wrong", "wrong"]
+    assert "postgres is down" in said[1]
+    assert "cannot read its store: The store is away" in said[2]
+    assert "does not answer" in said[3]
+    assert "none" not in " ".join(said)
