@@ -18,6 +18,8 @@ from rich.markup import escape
 from rich.table import Table
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", add_completion=False)
+experiment = typer.Typer(no_args_is_help=True, help="Measure a promise of Ratchet's against its bar; writes docs/results/.")
+app.add_typer(experiment, name="experiment")
 console = Console()
 
 ProblemName = Annotated[str, typer.Argument(help="A problem's name under problems/, or the path of its folder.")]
@@ -411,6 +413,30 @@ def generations(as_json: AsJson = False, problem: ProblemOption = None) -> None:
                 item["snapshot"],
             )
         console.print(table)
+
+
+Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+
+
+@experiment.command("gate")
+def experiment_gate(
+    runs: Annotated[int, typer.Option(help="Candidates behind each bar.")] = 250,
+    curve_runs: Annotated[int, typer.Option(help="Candidates behind each point of the curves.")] = 40,
+    workers: Workers = 2,
+) -> None:
+    """Plant slices that got worse while the mean improved: how often is it caught, how often held for nothing? (an hour)"""
+    with _sentences():
+        from stack import experiment as run
+
+        _measured(run.gate(runs, curve_runs, workers, console))
+
+
+def _measured(rows: list[Any]) -> None:
+    table = Table("what", "value", "95% interval", "runs")
+    for row in rows:
+        interval = f"{row.low:.3g} to {row.high:.3g}" if row.low is not None else ""
+        table.add_row(row.name, f"{row.value:.4g} {row.unit}", interval, str(row.n))
+    console.print(table)
 
 
 @app.command()

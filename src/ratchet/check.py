@@ -15,7 +15,8 @@ class Check:
     """One answered question. A missing number is a failure, never a default.
 
     `low` and `high` bound the 95% interval of `value`; `n` counts the rows behind it; `unit` says what
-    the number is. A blocking check that fails or is undecided holds a promotion.
+    the number is. A blocking check that fails or is undecided holds a promotion; `needed` says how many more rows
+    an undecided one would take, where that can be told.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Check:
     n: int = 0
     unit: str = ""
     blocking: bool = True
+    needed: int | None = None
     evidence: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,6 +66,54 @@ def judge(value: float | None, low: float | None, high: float | None, limit: flo
     if high <= limit:
         return "pass"
     return "fail" if low > limit else "undecided"
+
+
+def rows_needed(value: float, low: float, high: float, limit: float, n: int) -> int | None:
+    """How many more rows would bring the limit out of the interval, if the value stayed; None where no number would.
+
+    The interval's half-width shrinks with the square root of n.
+
+    >>> rows_needed(0.03, 0.01, 0.05, 0.04, 100)
+    300
+    """
+    gap = abs(limit - value)
+    half = max(high - value, value - low)
+    if not math.isfinite(half) or gap < half / 30:
+        return None
+    return max(math.ceil(n * (half / gap) ** 2 - n), 1)
+
+
+def answered(
+    name: str,
+    question: str,
+    interval: tuple[float, float, float],
+    limit: float,
+    side: Side,
+    reason: str,
+    n: int,
+    unit: str,
+    *,
+    blocking: bool = True,
+    evidence: dict[str, Any] | None = None,
+) -> Check:
+    """A check judged by its interval (value, low, high) against its limit, with the rows still needed if undecided."""
+    value, low, high = interval
+    verdict = judge(value, low, high, limit, side)
+    return Check(
+        name=name,
+        question=question,
+        verdict=verdict,
+        reason=reason,
+        value=value,
+        low=low,
+        high=high,
+        limit=limit,
+        n=n,
+        unit=unit,
+        blocking=blocking,
+        needed=rows_needed(value, low, high, limit, n) if verdict == "undecided" else None,
+        evidence=evidence or {},
+    )
 
 
 def undecided(name: str, question: str, reason: str, n: int, **more: Any) -> Check:

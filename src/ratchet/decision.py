@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ratchet.check import Check
@@ -54,10 +54,30 @@ def decide(
     return Decision(identity, action, subject, tuple(reasons), evidence, by)
 
 
+def weigh(checks: Sequence[Check], blocking: Sequence[str], advisory: Sequence[str]) -> list[Check]:
+    """The checks, made blocking or advisory where problem.yaml says so: by `name`, or by `name:part`, which goes first.
+
+    >>> told = Check("fairness:sex", "Are they?", "undecided", "few rows", n=20)
+    >>> [check.blocking for check in weigh([told], (), ("fairness",))]
+    [False]
+    """
+
+    def holds(check: Check) -> bool:
+        for name in (check.name, check.name.split(":")[0]):
+            if name in blocking:
+                return True
+            if name in advisory:
+                return False
+        return check.blocking
+
+    return [replace(check, blocking=holds(check)) for check in checks]
+
+
 def gate(checks: Sequence[Check], subject: str, inputs: dict[str, Any]) -> Decision:
     """May the candidate go live? Promote only if no blocking check fails or is undecided.
 
-    No check at all is a refusal: a gate that was asked nothing must not open.
+    An undecided one says how many rows it still needs. No check at all is a refusal: a gate that was asked nothing
+    must not open.
     """
     blocking = [check for check in checks if check.blocking]
     failed = [check for check in blocking if check.verdict == "fail"]
@@ -65,11 +85,15 @@ def gate(checks: Sequence[Check], subject: str, inputs: dict[str, Any]) -> Decis
     if failed:
         return decide("refuse", subject, [f"{c.name}: {c.reason}" for c in failed], inputs, checks)
     if unclear:
-        return decide("undecided", subject, [f"{c.name}: {c.reason}" for c in unclear], inputs, checks)
+        return decide("undecided", subject, [f"{c.name}: {c.reason}{_lacking(c)}" for c in unclear], inputs, checks)
     if not any(check.verdict == "pass" for check in blocking):
         return decide("refuse", subject, ["no blocking check was answered"], inputs, checks)
     passed = [f"{c.name}: {c.reason}" for c in blocking if c.verdict == "pass"]
     return decide("promote", subject, passed, inputs, checks)
+
+
+def _lacking(check: Check) -> str:
+    return f"; about {check.needed:,} more rows would tell" if check.needed else ""
 
 
 def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], *, paused: bool, labels_short: int) -> Decision:

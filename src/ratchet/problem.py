@@ -37,13 +37,59 @@ class Outcome(Strict):
 
 
 class Gate(Strict):
-    """What a candidate must hold. Margins are in units of the metric of record."""
+    """What a candidate must hold. Margins are in units of the metric of record, other limits as each line says.
+
+    `blocking` and `advisory` name checks (`name` or `name:part`) that are to hold a promotion, or only to be told,
+    against their own default.
+    """
 
     margin: float
-    calibration_limit: float = 0.05
-    approval_ratio: float = 0.8
-    min_group: int = 100
     min_rows: int = 400
+    # The smallest group, in rows, on which a verdict is given.
+    min_group: int = 100
+    # Lowest (for losses: highest) value of a metric: roc_auc, pr_auc, f1, precision, recall, accuracy, brier, log_loss.
+    floors: dict[str, float] = Field(default_factory=dict)
+    # Expected calibration error, over all rows and within a slice.
+    calibration_limit: float = 0.02
+    slice_calibration_limit: float = 0.05
+    # Share of truths that the conformal sets must hold, and what chance in the calibration rows may take off it.
+    coverage: float = 0.9
+    coverage_slack: float = 0.02
+    # Four fifths: lowest ratio of favourable decisions; the same among rows of equal merit; largest gap of error rates.
+    approval_ratio: float = 0.8
+    merit_ratio: float = 0.9
+    odds_gap: float = 0.1
+    group_calibration_gap: float = 0.05
+    # Largest share of rows that the champion decided rightly and the candidate wrongly.
+    negative_flips: float = 0.1
+    # A slice may lose this much; a loss of `slice_regression` in a share `slice_support` of the rows must be seen.
+    slice_margin: float = 0.01
+    slice_regression: float = 0.05
+    slice_support: float = 0.03
+    # Largest relative loss of ROC AUC under a corruption of severity 3.
+    robust_drop: float = 0.15
+    # What an attacker may move each column by, as a share of its range, and the loss of robust accuracy that is borne.
+    attack_budget: float = 0.1
+    attack_margin: float = 0.1
+    # Largest share of wrong decisions that another seed or fold would not have made.
+    luck: float = 0.5
+    # Largest gap between the log loss on training rows and on tuning rows.
+    memorised: float = 0.1
+    # Smallest loss of ROC AUC when a feature is shuffled that counts as "it matters".
+    importance: float = 0.005
+    # Gain of another thousand labels, in log loss, above which more labels are worth their while.
+    label_gain: float = 0.002
+    blocking: tuple[str, ...] = ()
+    advisory: tuple[str, ...] = ()
+
+
+class Prices(Strict):
+    """What a generation's making costs: an hour of computing, a label, and the minutes that a person takes over one."""
+
+    compute_hour: float = 0.0
+    label: float = 0.0
+    label_minutes: float = 0.0
+    unit: str = ""
 
 
 class Watch(Strict):
@@ -102,6 +148,7 @@ class Problem(Strict):
     outcome: Outcome
     costs: Costs
     gate: Gate
+    prices: Prices | None = None
     watch: Watch = Watch()
     load: Load = Load()
     replay: Replay | None = None

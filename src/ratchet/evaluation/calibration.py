@@ -1,15 +1,20 @@
-"""Do the model's probabilities mean what they say?"""
+"""Do the model's probabilities mean what they say, over all rows and within every slice?"""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator
 
-from ratchet.check import Check, judge, undecided
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ratchet.check import Check, answered, not_applicable, undecided
 from ratchet.evaluation.loss import Z
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
 QUESTION = "Is the expected calibration error within its limit?"
+SLICES = "Is the expected calibration error within its limit in every slice that is large enough to tell?"
 BINS = 10
 RESAMPLES = 200
 
@@ -24,26 +29,61 @@ def bin_table(probability: np.ndarray, truth: np.ndarray, bins: int = BINS) -> l
     ]
 
 
-def calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = BINS) -> tuple[float, float, float]:
-    """Root mean square calibration error over equal-mass bins, debiased, with its 95% interval.
+def calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = BINS, z: float = Z) -> tuple[float, float, float]:
+    """Expected calibration error over equal-mass bins (mean absolute gap), debiased, with its interval of +-z.
 
-    The plug-in estimate of a perfect model's squared error is positive; each bin's sampling variance is taken off
-    (Kumar, Liang & Ma, 2019). A bin's gap is about normal, so its square has variance 2 v^2 + 4 g^2 v.
+    The plug-in estimate of a perfect model's error is positive, as the absolute value folds each bin's sampling noise
+    over (Bröcker, 2012). A bin's gap is about normal, and each bin is given back what folding adds at its debiased
+    gap (the square less its variance; Kumar, Liang & Ma, 2019). What is left over errs towards too much, so the lower
+    bound takes off all that folding could have added.
     """
+    gap, noise, weight = _bins(probability, truth[None, :], bins)
+    value, error = (float(part[0]) for part in _debias(gap, noise, weight))
+    least = float(((gap - noise * np.sqrt(2 / np.pi)) * weight).sum())
+    return value, min(max(least - z * error, 0.0), value), value + z * error
+
+
+def _bins(probability: np.ndarray, truths: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gap and noise (its standard error) of every bin for m labellings of n rows, shape (m, bins); the bins' weights."""
     order = np.argsort(probability, kind="stable")
-    squared = variance = 0.0
-    for part in np.array_split(order, bins):
-        if part.size < 2:
-            continue
-        predicted, observed = float(probability[part].mean()), float(truth[part].mean())
-        weight, gap = part.size / len(order), predicted - observed
-        # The variance that the predicted share implies: an empty bin must not look certain.
-        noise = max(observed * (1 - observed), predicted * (1 - predicted)) / (part.size - 1)
-        squared += weight * (gap**2 - noise)
-        variance += weight**2 * (2 * noise**2 + 4 * gap**2 * noise)
-    half = Z * float(np.sqrt(variance))
-    low, high = (float(np.sqrt(max(bound, 0.0))) for bound in (squared - half, squared + half))
-    return float(np.sqrt(max(squared, 0.0))), low, high
+    parts = [part for part in np.array_split(order, bins) if part.size > 1]
+    predicted = np.array([probability[part].mean() for part in parts])
+    observed = np.column_stack([truths[:, part].mean(axis=1) for part in parts])
+    sizes = np.array([part.size for part in parts], dtype=float)
+    # The variance that the predicted share implies counts too: an empty bin must not look certain.
+    variance = np.maximum(observed * (1 - observed), predicted * (1 - predicted)) / (sizes - 1)
+    return np.abs(predicted - observed), np.sqrt(variance), sizes / sizes.sum()
+
+
+def _debias(gap: np.ndarray, noise: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The error and its standard error for each of m labellings, shape (m,), by the moments of the folded normal."""
+    safe = np.maximum(noise, 1e-12)
+    centre = np.sqrt(np.maximum(gap**2 - noise**2, 0.0))
+    ratio = centre / safe
+    folded = safe * np.sqrt(2 / np.pi) * np.exp(-(ratio**2) / 2) + centre * (1 - 2 * stats.norm.cdf(-ratio))
+    value = np.maximum(((gap - (folded - centre)) * weight).sum(axis=1), 0.0)
+    variance = ((centre**2 + noise**2 - folded**2) * weight**2).sum(axis=1)
+    return value, np.sqrt(np.maximum(variance, 0.0))
+
+
+def perfect_ceiling(probability: np.ndarray, seed: int, z: float = Z, bins: int = BINS) -> float:
+    """The upper bound that a perfectly calibrated model with these n probabilities stays under four times in five."""
+    rng = np.random.default_rng(seed)
+    truths = (rng.random((RESAMPLES, len(probability))) < probability).astype(float)
+    value, error = _debias(*_bins(probability, truths, bins))
+    return float(np.quantile(value + z * error, 0.8))
+
+
+def brier_parts(probability: np.ndarray, truth: np.ndarray, bins: int = BINS) -> dict[str, float]:
+    """Murphy's decomposition (1973) over equal-mass bins: Brier is about reliability - resolution + uncertainty."""
+    table = pd.DataFrame(bin_table(probability, truth, bins))
+    weight, base = table["rows"] / table["rows"].sum(), float(truth.mean())
+    return {
+        "brier": float(np.mean((probability - truth) ** 2)),
+        "reliability": float((weight * (table["predicted"] - table["observed"]) ** 2).sum()),
+        "resolution": float((weight * (table["observed"] - base) ** 2).sum()),
+        "uncertainty": base * (1 - base),
+    }
 
 
 @registered("calibration", "release")
@@ -57,23 +97,55 @@ def calibration(problem: Problem, probability: np.ndarray, truth: np.ndarray, se
         return undecided("calibration", QUESTION, f"{n} labelled rows; {problem.gate.min_rows} are needed", n, limit=limit)
     if not np.isfinite(probability).all():
         return Check("calibration", QUESTION, "fail", "a probability is missing or not finite", limit=limit, n=n)
-    rng = np.random.default_rng(seed)
-    perfect = [calibration_error(probability, rng.random(n) < probability)[2] for _ in range(RESAMPLES)]
-    ceiling = float(np.quantile(perfect, 0.8))
-    value, low, high = calibration_error(probability, truth)
-    if ceiling > limit:
+    interval = calibration_error(probability, truth)
+    ceiling = perfect_ceiling(probability, seed)
+    value, low, high = interval
+    evidence = {"bins": bin_table(probability, truth), "perfect_model_high": ceiling, "brier": brier_parts(probability, truth)}
+    if ceiling > limit and low <= limit:
         reason = f"even a perfect model's upper bound reaches {ceiling:.3f} on {n} rows, above the limit {limit:.3f}"
-        return undecided("calibration", QUESTION, reason, n, value=value, low=low, high=high, limit=limit)
-    return Check(
-        name="calibration",
-        question=QUESTION,
-        verdict=judge(value, low, high, limit, "at_most"),
-        reason=f"calibration error {value:.3f} [{low:.3f}, {high:.3f}], limit {limit:.3f}, {n} rows",
-        value=value,
-        low=low,
-        high=high,
-        limit=limit,
-        n=n,
-        unit="probability",
-        evidence={"bins": bin_table(probability, truth), "perfect_model_high": ceiling},
-    )
+        more = int(np.ceil(n * (ceiling / limit) ** 2)) - n
+        told = {"value": value, "low": low, "high": high, "limit": limit, "needed": more, "evidence": evidence}
+        return undecided("calibration", QUESTION, reason, n, unit="probability", **told)
+    reason = f"expected calibration error {value:.3f} [{low:.3f}, {high:.3f}], limit {limit:.3f}, {n} rows"
+    return answered("calibration", QUESTION, interval, limit, "at_most", reason, n, "probability", evidence=evidence)
+
+
+@registered("calibration_slices", "release")
+def calibration_slices(problem: Problem, probability: np.ndarray, truth: np.ndarray, categories: pd.DataFrame, seed: int = 0) -> Check:
+    """The worst slice's calibration error, over the values of every column of `categories` (n rows of text).
+
+    Intervals are widened for the number of slices (Bonferroni). A slice in which even a perfect model would not pass
+    four times in five is too small to tell: it is counted, and left out.
+    """
+    name, limit, n = "calibration_slices", problem.gate.slice_calibration_limit, len(truth)
+    if n < problem.gate.min_rows:
+        return undecided(name, SLICES, f"{n} labelled rows; {problem.gate.min_rows} are needed", n, limit=limit)
+    if not np.isfinite(probability).all():
+        return Check(name, SLICES, "fail", "a probability is missing or not finite", limit=limit, n=n)
+    every = [(said, rows) for said, rows in _by_value(categories) if len(rows) >= problem.gate.min_group]
+    z = float(stats.norm.ppf(1 - 0.025 / max(len(every), 1)))
+    told: list[tuple[str, int, tuple[float, float, float]]] = []
+    small = 0
+    for said, rows in every:
+        if perfect_ceiling(probability[rows], seed, z) > limit:
+            small += 1
+        else:
+            told.append((said, len(rows), calibration_error(probability[rows], truth[rows], z=z)))
+    left_out = f"; {small} more are too small to tell" if small else ""
+    if not told:
+        return not_applicable(name, SLICES, f"no slice is large enough to tell{left_out}", n=n, limit=limit)
+    said, rows_in, worst = max(told, key=lambda item: item[2][0])
+    low, high = max(item[2][1] for item in told), max(item[2][2] for item in told)
+    evidence = {
+        "slices": [{"slice": s, "rows": k, "value": i[0], "low": i[1], "high": i[2]} for s, k, i in told],
+        "too_small": small,
+    }
+    reason = f"worst of {len(told)} slices, {said}: {worst[0]:.3f} [{worst[1]:.3f}, {worst[2]:.3f}] on {rows_in} rows, limit {limit:.3f}{left_out}"
+    return answered(name, SLICES, (worst[0], min(low, worst[0]), high), limit, "at_most", reason, n, "probability", evidence=evidence)
+
+
+def _by_value(categories: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
+    for column in categories.columns:
+        codes, values = pd.factorize(categories[column], sort=True)
+        for code, value in enumerate(values):
+            yield f"{column} = {value}", np.flatnonzero(codes == code)

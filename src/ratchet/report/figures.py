@@ -181,3 +181,23 @@ def timeline(live: pd.DataFrame, metric: str, marks: dict[str, int]) -> Figure:
     axes.set(xlabel="prediction", ylabel=f"{metric} per row", title="Live cost, in blocks of 250 labelled predictions")
     axes.legend(frameon=False, loc="upper left")
     return figure
+
+
+def shares(panels: Sequence[tuple[str, str, dict[str, pd.DataFrame]]]) -> Figure:
+    """Shares with their intervals, a panel for each (axis label, column along it, frame of value, low, high by name)."""
+    figure = Figure(figsize=(6.0 * len(panels), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (label, along, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        for colour, (name, part) in zip(PALETTE, lines.items(), strict=False):
+            error = [np.maximum(part["value"] - part["low"], 0), np.maximum(part["high"] - part["value"], 0)]
+            axes.errorbar(part[along], part["value"], yerr=error, marker="o", ms=4, lw=1.4, capsize=2, color=colour, label=name)
+        if along == "rows":
+            axes.set_xscale("log")
+            places = sorted({int(rows) for part in lines.values() for rows in part["rows"]})
+            axes.set_xticks(places, [f"{place:,}" for place in places])
+            axes.minorticks_off()
+        axes.set(xlabel=label, ylabel="share of candidates", ylim=(-0.03, 1.03))
+        axes.legend(frameon=False, fontsize=8)
+    return figure

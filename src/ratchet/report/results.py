@@ -42,6 +42,16 @@ def measured(name: str, values: Sequence[float], unit: str) -> Row:
     return Row(name, mean, mean - half, mean + half, len(values), unit)
 
 
+def share(name: str, hits: int, n: int) -> Row:
+    """The share of n runs in which something happened, with Wilson's interval.
+
+    >>> share("caught", 190, 200).value
+    0.95
+    """
+    found = stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    return Row(name, hits / n, float(found.low), float(found.high), n, "of runs")
+
+
 def against(row: Row, bars: dict[str, dict[str, float]]) -> Row:
     """The row with its bar from bars.yaml (`at_most` or `at_least`), decided by the interval alone."""
     bar = bars.get(row.name)

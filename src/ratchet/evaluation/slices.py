@@ -1,0 +1,261 @@
+"""In which slice of the rows does the candidate do worse than the champion, though the mean looks well?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sliceline.slicefinder import Slicefinder
+
+from ratchet.check import Check, not_applicable, undecided
+from ratchet.contract import Contract
+from ratchet.data.values import as_text
+from ratchet.evaluation.loss import POWER, per_row
+from ratchet.problem import Problem
+from ratchet.registry import registered
+
+QUESTION = "Does the candidate cost more than the champion in any slice that can be found?"
+BINS = 5
+SLICES = 5
+PREDICATES = 2
+STRATA = 20
+# SliceLine looks for pieces this much smaller than the slices wanted: an interval may lie across several bins.
+PIECE = 0.3
+# SliceLine's weight of a slice's error against its size: small slices are what is looked for.
+ALPHA = 0.98
+LEVEL = 0.05
+# The fewest rows of a slice for which a mean is about normal.
+FEWEST = 30
+# A conjunction: each column's values.
+Where = dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A conjunction of `column = value`, the test rows in it, and what the candidate costs more there.
+
+    `p` is that of "the loss is at most the margin", adjusted for all slices tested (Holm, 1979).
+    """
+
+    where: Where
+    rows: int
+    support: float
+    value: float
+    error: float
+    p: float
+
+    @property
+    def name(self) -> str:
+        """The slice as a person reads it."""
+        return " and ".join(f"{column} = {' or '.join(values)}" for column, values in self.where.items())
+
+
+def view(frame: pd.DataFrame, contract: Contract) -> pd.DataFrame:
+    """The rows as categories: features and protected groups, numbers in five bins of equal mass, shape (n, columns).
+
+    Numbers and ordinal columns are ordered categories, so that neighbours can be joined.
+    """
+    made: dict[str, Any] = {}
+    for column in contract.requested:
+        values = frame[column.name]
+        if not column.is_numeric:
+            text = values.map(as_text, na_action=None)
+            known = [as_text(value) for value in column.values or ()]
+            made[column.name] = pd.Categorical(text, [*known, *sorted(set(text) - set(known))], ordered=column.scale == "ordinal")
+            continue
+        numbers = values.to_numpy(float)
+        told = np.unique(numbers[~np.isnan(numbers)])
+        if len(told) <= BINS + 1:
+            made[column.name] = pd.Categorical(values.map(as_text, na_action=None), [*map(as_text, told), "missing"], ordered=True)
+            continue
+        edges = np.unique(np.nanquantile(numbers, np.linspace(0, 1, BINS + 1)))
+        names = [f"{low:.6g} to {high:.6g}" for low, high in pairwise(edges)]
+        place = np.clip(np.searchsorted(edges, numbers, side="left") - 1, 0, len(names) - 1)
+        binned = np.array([*names, "missing"], dtype=object)[np.where(np.isnan(numbers), len(names), place)]
+        made[column.name] = pd.Categorical(binned, [*names, "missing"], ordered=True)
+    return pd.DataFrame(made, index=frame.index)
+
+
+def find(categories: pd.DataFrame, errors: np.ndarray, support: float) -> list[Where]:
+    """The slices of at most two predicates that SliceLine (Sagadeeva & Boehm, 2021) ranks first by `errors`, shape (n,).
+
+    SliceLine knows one value a column; a predicate on an ordered one is widened to its neighbours while that makes the
+    slice stand out more.
+    """
+    if not errors.any():
+        return []
+    finder = Slicefinder(alpha=ALPHA, k=SLICES, max_l=PREDICATES, min_sup=max(int(support * len(errors)), 2), verbose=False)
+    finder.fit(categories.astype(object).to_numpy(), errors)
+    columns = list(categories.columns)
+    found: list[Where] = [
+        {columns[place]: (str(value),) for place, value in enumerate(row) if value is not None} for row in finder.top_slices_
+    ]
+    widened = [_widen(categories, errors, where) for where in found]
+    return [where for place, where in enumerate(widened) if where not in widened[:place]]
+
+
+def _widen(categories: pd.DataFrame, errors: np.ndarray, where: Where) -> Where:
+    strength = _standing_out(errors, inside_of(categories, where))
+    for column in where:
+        kind = categories[column].dtype
+        if not isinstance(kind, pd.CategoricalDtype) or not kind.ordered:
+            continue
+        order = [str(value) for value in kind.categories if value != "missing"]
+        while where[column][0] in order:
+            first, last = order.index(where[column][0]), order.index(where[column][-1])
+            wider = [order[max(first - 1, 0) : last + 1], order[first : last + 2]]
+            tried = [{**where, column: tuple(values)} for values in wider if len(values) > len(where[column])]
+            scored = [(_standing_out(errors, inside_of(categories, option)), option) for option in tried]
+            best = max(scored, key=lambda pair: pair[0], default=(strength, where))
+            if best[0] <= strength:
+                break
+            strength, where = best
+    return where
+
+
+def _standing_out(errors: np.ndarray, inside: np.ndarray) -> float:
+    values = errors[inside]
+    return float((values.mean() - errors.mean()) * np.sqrt(len(values)))
+
+
+def surprise(difference: np.ndarray, champion: np.ndarray) -> np.ndarray:
+    """How surprising each row's loss is, shape (n,): its excess in units of what rows of its probability vary by.
+
+    Near the threshold decisions flip easily, this way and that; far from it a flip says more.
+    """
+    place = np.searchsorted(np.unique(np.quantile(champion, np.linspace(0, 1, STRATA + 1)[1:-1])), champion)
+    rows = np.bincount(place)
+    squares = np.bincount(place, weights=difference**2) / np.maximum(rows, 1)
+    floor = float((difference**2).max()) / np.maximum(rows, 1)
+    return np.asarray(np.maximum(difference, 0.0) / np.sqrt(np.maximum(np.maximum(squares, floor), 1e-12))[place])
+
+
+def search(categories: pd.DataFrame, difference: np.ndarray, champion: np.ndarray, margin: float, support: float, seed: int) -> list[Slice]:
+    """Slices found on one half of n rows and tested on the other, in both directions, worst first.
+
+    `difference` is each row's loss, candidate minus champion, `champion` its probability, both of shape (n,). Each
+    direction spends half of the error rate.
+    """
+    first = np.random.default_rng(seed).permutation(len(difference)) < len(difference) / 2
+    found = []
+    for half in (first, ~first):
+        tested = []
+        for where in find(categories[half], surprise(difference[half], champion[half]), support):
+            inside = inside_of(categories, where) & ~half
+            values = difference[inside]
+            if len(values) < FEWEST:
+                continue
+            error = float(values.std(ddof=1) / np.sqrt(len(values)))
+            error = max(error, 1.0 / len(values))  # a slice without any difference must not look certain
+            p = float(stats.norm.sf((values.mean() - margin) / error))
+            tested.append(Slice(where, len(values), float(inside[~half].mean()), float(values.mean()), error, p))
+        found += [Slice(**{**s.__dict__, "p": p}) for s, p in zip(tested, _holm([s.p for s in tested]), strict=True)]
+    return sorted((Slice(**{**s.__dict__, "p": min(1.0, 2 * s.p)}) for s in found), key=lambda s: s.p)
+
+
+def inside_of(categories: pd.DataFrame, where: Where) -> np.ndarray:
+    """Which of n rows are in the slice, shape (n,)."""
+    inside = np.ones(len(categories), dtype=bool)
+    for column, values in where.items():
+        inside &= categories[column].isin(values).to_numpy()
+    return inside
+
+
+def _holm(values: list[float]) -> list[float]:
+    order = np.argsort(values)
+    adjusted, reached = np.empty(len(values)), 0.0
+    for rank, place in enumerate(order):
+        reached = max(reached, min(1.0, (len(values) - rank) * values[place]))
+        adjusted[place] = reached
+    return [float(value) for value in adjusted]
+
+
+def rows_for(difference: np.ndarray, margin: float, regression: float) -> int:
+    """Rows that a slice needs in one half for a loss of `regression` to be told from `margin` with power 0.8.
+
+    After Holm over the slices of a half; either half may see it, so each needs less power than both together have.
+    """
+    z = stats.norm.ppf(1 - LEVEL / 2 / SLICES) + stats.norm.ppf(1 - np.sqrt(1 - POWER))
+    # Inside such a slice the losses vary as they do everywhere, and by the regression itself.
+    largest = float(np.abs(difference).max()) or 1.0
+    variance = float(difference.var()) + regression * largest
+    return int(np.ceil(variance * (z / (regression - margin)) ** 2))
+
+
+@registered("slices", "release")
+def slices(
+    problem: Problem,
+    contract: Contract,
+    frame: pd.DataFrame,
+    candidate: np.ndarray,
+    champion: np.ndarray | None,
+    truth: np.ndarray,
+    seed: int = 0,
+) -> Check:
+    """The worst slice's excess of loss over the champion, on n rows unseen by both.
+
+    Fails where a slice provably loses more than `slice_margin`. Undecided where a loss of `slice_regression` in a share
+    `slice_support` of the rows could not have been seen.
+    """
+    gate, n = problem.gate, len(truth)
+    if champion is None:
+        return not_applicable("slices", QUESTION, "the first generation has no champion")
+    if n < gate.min_rows:
+        return undecided("slices", QUESTION, f"{n} unseen rows; {gate.min_rows} are needed", n, limit=gate.slice_margin)
+    if not (np.isfinite(candidate).all() and np.isfinite(champion).all()):
+        return Check("slices", QUESTION, "fail", "a probability is missing or not finite", limit=gate.slice_margin, n=n)
+    difference = per_row(problem, candidate, truth) - per_row(problem, champion, truth)
+    needed = rows_for(difference, gate.slice_margin, gate.slice_regression)
+    smallest = 2 * needed / n
+    found = search(view(frame, contract), difference, champion, gate.slice_margin, gate.slice_support * PIECE, seed)
+    told = [
+        {
+            "slice": s.name,
+            "rows": s.rows,
+            "support": s.support,
+            "value": s.value,
+            "low": s.value - 1.96 * s.error,
+            "high": s.value + 1.96 * s.error,
+            "p": s.p,
+        }
+        for s in found
+    ]
+    evidence = {"slices": told, "smallest_support": smallest}
+    unit = f"{problem.metric} per row"
+    if found and found[0].p < LEVEL:
+        bad = [s for s in found if s.p < LEVEL]
+        worst = bad[0]
+        reason = f"{worst.name}: {problem.metric} {worst.value:+.4f} against the champion on {worst.rows} rows (p = {worst.p:.1e} after Holm, margin {gate.slice_margin:+.4f})"
+        reason += f"; and {len(bad) - 1} more" if len(bad) > 1 else ""
+        numbers = (worst.value, worst.value - 1.96 * worst.error, worst.value + 1.96 * worst.error)
+        return Check("slices", QUESTION, "fail", reason, *numbers, limit=gate.slice_margin, n=n, unit=unit, evidence=evidence)
+    worst_value = max(found, key=lambda s: s.value) if found else None
+    numbers = (
+        (worst_value.value, worst_value.value - 1.96 * worst_value.error, worst_value.value + 1.96 * worst_value.error)
+        if worst_value
+        else (0.0, 0.0, 0.0)
+    )
+    if smallest > gate.slice_support:
+        more = int(np.ceil(2 * needed / gate.slice_support)) - n
+        reason = f"no slice is provably worse, but on {n} rows one smaller than {smallest:.1%} is too small to tell; {gate.slice_support:.0%} is asked for"
+        return Check(
+            "slices",
+            QUESTION,
+            "undecided",
+            reason,
+            *numbers,
+            limit=gate.slice_margin,
+            n=n,
+            unit=unit,
+            needed=max(more, 1),
+            evidence=evidence,
+        )
+    worst_told = (
+        f"the worst of {len(found)} found, {worst_value.name}, differs by {worst_value.value:+.4f}" if worst_value else "none was found"
+    )
+    reason = f"no slice of {gate.slice_support:.0%} or more is provably worse: {worst_told}; {gate.slice_regression:.2f} in {smallest:.1%} of the rows would have been seen"
+    return Check("slices", QUESTION, "pass", reason, *numbers, limit=gate.slice_margin, n=n, unit=unit, evidence=evidence)

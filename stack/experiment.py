@@ -1,0 +1,73 @@
+"""How is an experiment run to its end, even if it is cut short, and its result written down?"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ratchet.errors import BatchError
+from ratchet.report.figures import svg
+from ratchet.report.results import Row, write
+from ratchet.settings import ROOT, settings
+
+RESULTS = ROOT / "docs" / "results"
+
+
+def machine() -> str:
+    """What this machine is, as the results tell it."""
+    return f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB, Python {platform.python_version()}"
+
+
+def gate(runs: int, curve_runs: int, workers: int, console: Console, out: Path = RESULTS) -> list[Row]:
+    """Plant slice regressions, ask the gates, write gate.json, gate.md and gate.svg."""
+    from flows import experiment_gate as experiment
+
+    if runs < 2 or curve_runs < 2:
+        raise BatchError("An experiment needs two runs of each kind or more.")
+    todo = experiment.cases(runs, curve_runs)
+    judged = _all(
+        "gate", [asdict(case) for case in todo], lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers), console
+    )
+    rows = experiment.measure(judged)
+    command = f"ratchet experiment gate --runs {runs} --curve-runs {curve_runs}"
+    _write(out, "gate", rows, command, sorted({case.seed for case in todo}))
+    (out / "gate.svg").write_text(svg(experiment.curves(rows)) + "\n", encoding="utf-8")
+    return rows
+
+
+def _all(
+    name: str, todo: Sequence[dict[str, Any]], ask: Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]], console: Console
+) -> list[dict[str, Any]]:
+    """Every case's answer; those of an earlier run of the same code that was cut short are not asked again."""
+    from flows.lifecycle import code_version
+
+    kept = settings().home / "experiments" / f"{name}-{code_version()}.jsonl"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    told = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines() if line.endswith("}")] if kept.exists() else []
+    asked = [json.dumps(case, sort_keys=True) for case in todo]
+    # An answer repeats its case, so that it can be known again.
+    done = {json.dumps({key: answer[key] for key in todo[0]}, sort_keys=True): answer for answer in told}
+    rest = [case for case, key in zip(todo, asked, strict=True) if key not in done]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress, kept.open("a", encoding="utf-8") as file:
+        bar = progress.add_task(name, total=len(todo), completed=len(todo) - len(rest))
+        for answer in ask(rest) if rest else []:
+            file.write(json.dumps(answer) + "\n")
+            file.flush()
+            done[json.dumps({key: answer[key] for key in todo[0]}, sort_keys=True)] = answer
+            progress.advance(bar)
+    return [done[key] for key in asked]
+
+
+def _write(out: Path, name: str, rows: Sequence[Row], command: str, seeds: Sequence[int]) -> None:
+    from flows.lifecycle import code_version
+
+    write(out, name, rows, command=command, commit=code_version(), seeds=seeds, machine=machine())
