@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from flows import ingest
-from flows.compare import Comparison, compare_with
+from flows.card import page_of
+from flows.compare import Comparison, compare_with, release_checks
 from flows.promotion import cut_short, promote, reconcile
 from flows.result import tell_result
 from flows.setting import Setting
@@ -26,6 +28,7 @@ from ratchet.check import Check, from_dict
 from ratchet.data.encoding import Encoder
 from ratchet.decision import Decision, decide, digest, gate
 from ratchet.errors import BatchError
+from ratchet.evaluation.cost import cost
 from ratchet.generation import Generation
 from ratchet.release import Release, read, write
 from ratchet.report.card import card, checks_table
@@ -81,12 +84,22 @@ def fill_inbox(setting: Setting, batch: str | None) -> None:
 @task(cache_policy=NO_CACHE)
 def run_one(setting: Setting, stage: str, origin: str) -> bool:
     """Run a stage of dvc.yaml, unless DVC knows that nothing changed."""
+    begun = time.perf_counter()
     try:
         ran = run_stage(setting.workspace, stage, lambda: STAGES[stage](setting.root))
     except BatchError as error:
         raise BatchError(str(error).replace("batch:", f"{origin}:", 1)) from error
+    if ran:
+        _spent(setting, stage, time.perf_counter() - begun)
     get_run_logger().info("%s: %s", stage, "done and recorded in dvc.lock" if ran else "unchanged since dvc.lock was written, skipped")
     return ran
+
+
+def _spent(setting: Setting, what: str, seconds: float) -> None:
+    """Note how long something took when it was last done; what is skipped keeps the seconds that it took then."""
+    path = setting.root / "seconds.json"
+    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps(told | {what: round(seconds, 3)}), encoding="utf-8")
 
 
 def _superseded(setting: Setting, trigger: str) -> dict[str, Any]:
@@ -105,8 +118,11 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
     evaluation = json.loads((setting.root / "metrics/evaluation.json").read_text(encoding="utf-8"))
     releases = setting.settings.releases / setting.problem.name
     parent = read(releases / generation.parent) if generation.parent else None
+    begun = time.perf_counter()
     comparison = compare.with_options(name="compare with champion")(setting, parent, evaluation["picked"])
-    checks = [from_dict(item) for item in evaluation["checks"]] + comparison.checks
+    comparison.write(setting.root)
+    _spent(setting, "compare", time.perf_counter() - begun)
+    checks = release_checks(setting, comparison, [what_it_cost(setting, generation, comparison)])
     run_id, version = record.with_options(name="track and register")(setting, generation, evaluation, checks, comparison, drift)
     inputs = {
         "generation": generation.identity,
@@ -138,6 +154,27 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
         "load": load,
         "rows": json.loads((setting.root / "metrics/validation.json").read_text(encoding="utf-8")),
     }
+
+
+def what_it_cost(setting: Setting, generation: Generation, comparison: Comparison) -> Check:
+    """The seconds and labels that went into a generation, against what it improves."""
+    versions = {item.version: item for item in setting.tracker.versions()}
+    labelled_now = sum(count for _, count in generation.labels)
+    parent = versions.get(generation.parent or "")
+    history = [
+        float(item.tags["improvement"])
+        for item in versions.values()
+        if "improvement" in item.tags and item.tags.get("identity") != generation.identity
+    ]
+    return cost(
+        setting.problem,
+        seconds=sum(json.loads((setting.root / "seconds.json").read_text(encoding="utf-8")).values()),
+        new_labels=labelled_now - int(parent.tags.get("labelled", 0)) if parent else labelled_now,
+        difference=comparison.difference,
+        n=sum((comparison.errors or {}).values()),
+        history=history,
+        segments=comparison.segments,
+    )
 
 
 def describe(setting: Setting, parent: str | None, trigger: str) -> Generation:
@@ -256,7 +293,8 @@ def _explain(
     """The card and the decision, on the pages of MLflow and Prefect."""
     tracker, base = setting.tracker, setting.settings.mlflow_ui
     text = card(setting.problem, version, generation, decision, checks, evaluation, comparison.errors)
-    tracker.texts(run_id, {"card.md": text})
+    page = page_of(setting, version, generation, decision, checks, evaluation, comparison)
+    tracker.texts(run_id, {"card.md": text, "card.html": page})
     tracker.describe(run_id, text)
     tags = {"decision": decision.action, "decision_id": decision.id, "reasons": "; ".join(decision.reasons)[:4000]}
     tracker.annotate(version, tags, text)

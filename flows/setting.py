@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 
 from models.tracking import Tracker
@@ -66,9 +68,22 @@ class Setting:
     def workspace(self) -> Workspace:
         """The Git and DVC repository of the stages, with today's definition."""
         path = self.settings.workspace(self.problem.name)
-        return create(
-            path, self.settings.home, [ROOT / "dvc.yaml", ROOT / "params.yaml"], self.folder.path, stages_code(), self.settings.remote
-        )
+        made = {"dvc.yaml": (ROOT / "dvc.yaml").read_text(encoding="utf-8"), "params.yaml": self._parameters()}
+        return create(path, self.settings.home, made, self.folder.path, stages_code(), self.settings.remote)
+
+    def _parameters(self) -> str:
+        """params.yaml, with what tuning found and what this environment says otherwise; as committed where that is nothing."""
+        text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+        params: dict[str, Any] = yaml.safe_load(text)
+        changes: list[str] = []
+        if self.settings.tuned(self.problem.name).is_file():
+            for family, values in yaml.safe_load(self.settings.tuned(self.problem.name).read_text(encoding="utf-8"))["train"].items():
+                params["train"][family] |= values
+                changes.append(f"train.{family}: tuned")
+        if self.settings.release_tests is not None:
+            params["examine"]["form"] = self.settings.release_tests
+            changes.append(f"examine.form: {self.settings.release_tests}")
+        return f"# params.yaml, but {'; '.join(changes)}.\n{yaml.safe_dump(params, sort_keys=False)}" if changes else text
 
     @contextmanager
     def alone(self) -> Iterator[bool]:

@@ -82,45 +82,65 @@ def train(root: Path) -> None:
     (root / "trained").mkdir(exist_ok=True)
     for candidate in candidates:
         (root / "trained" / f"{candidate.family}.onnx").write_bytes(candidate.graph)
-        facts = {key: getattr(candidate, key) for key in ("slope", "intercept", "gap", "flips", "exportable", "stopped", "curves")}
+        facts = {key: getattr(candidate, key) for key in ("slope", "intercept", "gap", "flips", "exportable", "stopped", "kept", "curves")}
         made[candidate.family] = facts
     _write_json(encoder.as_dict(), root / "trained/encoder.json")
     _write_json(made, root / "trained/training.json")
 
 
 def evaluate(root: Path) -> None:
-    """Pick a family on the select rows, and ask on the test rows every question that needs no champion."""
-    from ratchet.evaluation.calibration import calibration
-    from ratchet.evaluation.fairness import fairness
+    """Pick a family on the select rows, and ask on the test rows every question that needs no champion and no training."""
+    from ratchet.evaluation.calibration import calibration, calibration_slices
+    from ratchet.evaluation.conformal import conformal
+    from ratchet.evaluation.fairness import equal_merit, equalised_odds, fairness, group_calibration, intersection
     from ratchet.evaluation.loss import per_row
-    from ratchet.evaluation.performance import beats_rule, not_worse_than_simple, scores
+    from ratchet.evaluation.mitigation import mitigations
+    from ratchet.evaluation.performance import beats_rule, floors, not_worse_than_simple, scores
+    from ratchet.evaluation.separation import separation
+    from ratchet.evaluation.slices import view
 
     folder, params = Folder(root / "problem"), _params(root)
     problem, contract = folder.problem, folder.contract
     rows, sides = labelled(root, contract)
-    training = json.loads((root / "trained/training.json").read_text(encoding="utf-8"))
-    select, test = rows[sides == "select"], rows[sides == "test"].reset_index(drop=True)
-    truth = test[contract.target].to_numpy(float)
+    training = _read_json(root / "trained/training.json")
+    select, test = (rows[sides == side].reset_index(drop=True) for side in ("select", "test"))
+    truth, select_truth = (part[contract.target].to_numpy(float) for part in (test, select))
     answers = {family: scorer(root, family).probability(test) for family in training}
     answers["rule"] = folder.rule(test)
-    families = {}
-    for family in training:
-        chosen = scores(problem, scorer(root, family).probability(select), select[contract.target].to_numpy(float))
-        families[family] = {"select": chosen, "test": scores(problem, answers[family], truth)}
+    held_out = {family: scorer(root, family).probability(select) for family in training}
+    families = {
+        family: {"select": scores(problem, held_out[family], select_truth), "test": scores(problem, answers[family], truth)}
+        for family in training
+    }
     eligible = [family for family in training if training[family]["exportable"]]
     if not eligible:
         raise BatchError("No family's export decides as its native model does; none can be a candidate.")
     picked = min(eligible, key=lambda family: families[family]["select"][params["select_by"]])
-    simple = answers.get("logistic")
-    checks = [beats_rule(problem, answers[picked], answers["rule"], truth)]
-    if simple is not None:
-        checks.append(not_worse_than_simple(problem, answers[picked], simple, truth))
-    checks.append(calibration(problem, answers[picked], truth, params["seed"]))
-    checks += [fairness(problem, answers[picked], truth, test[column.name]) for column in contract.protected]
+    candidate = answers[picked]
+    named = {"row": rows[contract.id], "entity": rows[contract.entity]}
+    known = pd.DataFrame(named)
+    checks = [
+        separation(problem, known[sides == "test"], known[sides != "test"]),
+        *floors(problem, candidate, truth, params["seed"]),
+        beats_rule(problem, candidate, answers["rule"], truth),
+    ]
+    if "logistic" in answers:
+        checks.append(not_worse_than_simple(problem, candidate, answers["logistic"], truth))
+    checks.append(calibration(problem, candidate, truth, params["seed"]))
+    checks.append(calibration_slices(problem, candidate, truth, view(test, contract), params["seed"]))
+    checks.append(conformal(problem, held_out[picked], select_truth, candidate, truth))
+    protected = [column.name for column in contract.protected]
+    groups = [test[name] for name in protected] + ([intersection(test[protected])] if len(protected) > 1 else [])
+    for group in groups:
+        checks += [ask(problem, candidate, truth, group) for ask in (fairness, equal_merit, equalised_odds, group_calibration)]
+    offered = {
+        name: mitigations(problem, (held_out[picked], select_truth, select[name]), (candidate, truth, test[name]), params["seed"])
+        for name in protected
+    }
     # Live rows will be like the newest batch, so that is what they are compared with where it is large enough.
     newest = (test[COHORT] == test[COHORT].max()).to_numpy()
     lately = newest if newest.sum() >= problem.gate.min_rows else np.ones(len(test), dtype=bool)
-    losses = per_row(problem, answers[picked][lately], truth[lately])
+    losses = per_row(problem, candidate[lately], truth[lately])
     facts = {
         "picked": picked,
         "select_by": params["select_by"],
@@ -128,11 +148,66 @@ def evaluate(root: Path) -> None:
         "rule": scores(problem, answers["rule"], truth),
         "rows": {"labelled": len(rows)} | {side: int((sides == side).sum()) for side in ("train", "tune", "select", "test")},
         "released": {"mean": float(losses.mean()), "error": float(losses.std(ddof=1) / np.sqrt(len(losses)))},
+        "mitigations": offered,
         "checks": [check.as_dict() for check in checks],
     }
-    kept = test[[contract.id, COHORT, *(column.name for column in contract.protected)]]
+    kept = test[[contract.id, COHORT, *protected]]
     _write(kept.assign(truth=truth, **answers), root / "data/scores.parquet")
     _write_json(facts, root / "metrics/evaluation.json")
+
+
+def examine(root: Path) -> None:
+    """Ask of the picked family what takes corrupted rows, shuffled columns or further trainings to answer."""
+    from dataclasses import asdict
+
+    from models.again import error_runs, learning_runs
+    from ratchet.evaluation import explanation
+    from ratchet.evaluation.consistency import error_consistency, error_table
+    from ratchet.evaluation.learning_curve import learning_curve
+    from ratchet.evaluation.robustness import robustness
+    from ratchet.evaluation.training import training as watch_training
+
+    folder, params = Folder(root / "problem"), _params(root)
+    problem, contract, seed = folder.problem, folder.contract, params["seed"]
+    rows, sides = labelled(root, contract)
+    picked = _read_json(root / "metrics/evaluation.json")["picked"]
+    made = _read_json(root / "trained/training.json")[picked]
+    size = params["examine"][params["examine"]["form"]]
+    answer = scorer(root, picked).probability
+    test = rows[sides == "test"].reset_index(drop=True)
+    asked = test.sample(min(size["rows"], len(test)), random_state=seed).reset_index(drop=True)
+    truth = asked[contract.target].to_numpy(float)
+
+    checks = [watch_training(problem, made["curves"], made["kept"], made["stopped"], int((sides == "tune").sum()))]
+    checks += robustness(problem, contract, asked, truth, answer, seed)
+
+    importances, own, auc = [], {}, 0.5
+    if np.unique(truth).size == 2:
+        importances = explanation.permutation_importance(contract, asked, truth, answer, seed, size["shuffles"])
+        own = explanation.alone(contract, asked, truth)
+        auc = explanation.ranking(asked, truth, answer)
+    checks.append(explanation.leakage(problem, contract, importances, truth, own, auc))
+    background = rows[sides == "train"].sample(explanation.BACKGROUND, random_state=seed, replace=True)
+    explained = asked.head(size["explained"])
+    shares = explanation.shapley(contract, explained, background, answer, seed)
+
+    learnt = rows[(sides == "train") | (sides == "tune")].reset_index(drop=True)
+    repeated = error_runs(learnt, contract, picked, params["train"], size["folds"], size["seeds"], seed)
+    learnt_truth = learnt[contract.target].to_numpy(float)
+    checks.append(error_consistency(problem, learnt[contract.id], repeated, learnt_truth, seed))
+    decided = (repeated >= problem.threshold).astype(int)
+    points = learning_runs(rows, sides, contract, problem, picked, params["train"], size["curve_seeds"], seed)
+    checks.append(learning_curve(problem, points, int((sides == "select").sum()), seed))
+
+    _write(error_table(learnt[contract.id], decided, learnt_truth), root / "data/consistency.parquet")
+    _write(shares.assign(**{contract.id: explained[contract.id].to_numpy()}), root / "data/explanations.parquet")
+    facts = {
+        "form": params["examine"]["form"],
+        "importance": [asdict(item) for item in importances],
+        "shap": {name: float(shares[name].abs().mean()) for name in shares.columns},
+        "checks": [check.as_dict() for check in checks],
+    }
+    _write_json(facts, root / "metrics/examination.json")
 
 
 STAGES: dict[str, Callable[[Path], None]] = {
@@ -141,6 +216,7 @@ STAGES: dict[str, Callable[[Path], None]] = {
     "split": split,
     "train": train,
     "evaluate": evaluate,
+    "examine": examine,
 }
 
 
@@ -156,13 +232,17 @@ def scorer(root: Path, family: str) -> Any:
     """A trained family, ready to answer."""
     from ratchet.scoring import Scorer
 
-    encoder = Encoder.from_dict(json.loads((root / "trained/encoder.json").read_text(encoding="utf-8")))
+    encoder = Encoder.from_dict(_read_json(root / "trained/encoder.json"))
     return Scorer((root / "trained" / f"{family}.onnx").read_bytes(), encoder)
 
 
 def _params(root: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     return loaded
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:

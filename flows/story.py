@@ -12,13 +12,12 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows.compare import Comparison, compare_with
+from flows.compare import Comparison, release_checks
 from flows.result import tell_result
 from flows.setting import Setting
 from flows.track import plots
 from ratchet.check import from_dict
 from ratchet.evaluation.loss import per_row
-from ratchet.release import read
 from ratchet.report import figures
 from ratchet.report.page import render
 
@@ -43,12 +42,10 @@ def tell_story(setting: Setting, journal: dict[str, Any], reports: Path, *, kept
     """Write summary.json and index.html under `reports`; the summary. `kept` where a person finds them there later."""
     reports.mkdir(parents=True, exist_ok=True)
     evaluation = json.loads((setting.root / "metrics/evaluation.json").read_text(encoding="utf-8"))
-    parent = setting.tracker.versions()[-1].tags.get("parent")
-    release = read(setting.settings.releases / setting.problem.name / parent) if parent else None
-    comparison = compare_with(setting, release, evaluation["picked"])
+    comparison = Comparison.read(setting.root)
     summary = summarise(setting, journal, comparison)
     _write(reports / "summary.json", json.dumps(summary, indent=1))
-    checks = [from_dict(item) for item in evaluation["checks"]] + comparison.checks
+    checks = release_checks(setting, comparison)
     alarm = [from_dict(item) for item in journal["third alarm"]["checks"]]
     pictures = plots(setting, evaluation, comparison, checks, alarm)
     pictures = {"timeline": _timeline(setting, journal, summary)} | pictures

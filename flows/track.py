@@ -73,7 +73,10 @@ def track(
             "value": f"{evaluation['families'][picked]['test'][problem.metric]:.6f}",
             "baseline_value": f"{evaluation['rule'][problem.metric]:.6f}",
             "metric": problem.metric,
-        },
+            "labelled": str(evaluation["rows"]["labelled"]),
+        }
+        | {f"errors_{fate}": str(count) for fate, count in (comparison.errors or {}).items()}
+        | ({"improvement": f"{comparison.difference[0]:.6f}"} if comparison.difference else {}),
     )
     return run_id, version
 
@@ -93,6 +96,9 @@ def plots(setting: Setting, evaluation: dict[str, Any], comparison: Comparison, 
         "families": figures.families(metric | {"rule": evaluation["rule"][problem.metric]}, problem.metric, picked),
         "slices": figures.slices(groups),
     }
+    curves = json.loads((setting.root / "trained/training.json").read_text(encoding="utf-8"))[picked]["curves"]
+    if curves:
+        made["training"] = figures.curves(picked, curves)
     if comparison.groups:
         made["inheritance"] = figures.inheritance(comparison.groups)
     if drift:

@@ -19,15 +19,10 @@ def fit(train: Views, truth: np.ndarray, tune: Views, tune_truth: np.ndarray, pa
     """Fit on the `dense` view. `params`: C (inverse penalty), max_iter."""
     model = LogisticRegression(C=params["C"], max_iter=params["max_iter"], random_state=seed)
     model.fit(train["dense"].astype(np.float64), truth)
-    graph = to_onnx(
-        model,
-        train["dense"][:1],
-        options={id(model): {"zipmap": False, "raw_scores": True}},
-        target_opset=OPSET,
-    )
+    options = {id(model): {"zipmap": False, "raw_scores": True}}
     return Fitted(
         logit=lambda views: model.decision_function(views["dense"].astype(np.float64)),
-        graph=_second_column(graph),
+        export=lambda: _second_column(to_onnx(model, train["dense"][:1], options=options, target_opset=OPSET)),
         stopped=f"converged in {int(model.n_iter_[0])} iterations",
     )
 

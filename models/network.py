@@ -58,21 +58,23 @@ def fit(train: Views, truth: np.ndarray, tune: Views, tune_truth: np.ndarray, pa
     codes, numeric = torch.from_numpy(train["codes"]), torch.from_numpy(train["numeric"])
     target = torch.from_numpy(truth.astype(np.float32))[:, None]
     tuned = torch.from_numpy(tune_truth.astype(np.float32))[:, None]
-    curves: dict[str, list[float]] = {"train_log_loss": [], "tune_log_loss": []}
-    best, best_state, waited, stopped = np.inf, model.state_dict(), 0, f"all {params['epochs']} epochs"
+    curves: dict[str, list[float]] = {"train_log_loss": [], "tune_log_loss": [], "gradient_norm": []}
+    kept, best, best_state, waited, stopped = 0, np.inf, model.state_dict(), 0, f"all {params['epochs']} epochs"
     for epoch in range(params["epochs"]):
         model.train()
-        total = 0.0
+        total = steepness = 0.0
         for part in np.array_split(shuffle.permutation(len(target)), max(1, len(target) // params["batch_size"])):
             optimiser.zero_grad()
             loss = lossf(model(codes[part], numeric[part]), target[part])
             loss.backward()
+            steepness += float(nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)) * len(part)
             optimiser.step()
             total += float(loss.detach()) * len(part)
         curves["train_log_loss"].append(total / len(target))
+        curves["gradient_norm"].append(steepness / len(target))
         curves["tune_log_loss"].append(float(lossf(_logit(model, tune), tuned)))
         if curves["tune_log_loss"][-1] < best:
-            best, waited = curves["tune_log_loss"][-1], 0
+            kept, best, waited = epoch + 1, curves["tune_log_loss"][-1], 0
             best_state = {key: value.clone() for key, value in model.state_dict().items()}
         else:
             waited += 1
@@ -83,8 +85,9 @@ def fit(train: Views, truth: np.ndarray, tune: Views, tune_truth: np.ndarray, pa
     model.eval()
     return Fitted(
         logit=lambda views: _logit(model, views).numpy().astype(np.float64).reshape(-1),
-        graph=_export(model, train),
+        export=lambda: _export(model, train),
         curves=curves,
+        kept=kept,
         stopped=stopped,
     )
 

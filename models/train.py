@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
 from models import calibration
+from models.fitted import Fitted, Views
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
 from ratchet.data.encoding import fit as fit_encoder
@@ -36,6 +38,7 @@ class Candidate:
     gap: float
     flips: int
     stopped: str
+    kept: int | None = None
     curves: dict[str, list[float]] = field(default_factory=dict)
 
     @property
@@ -65,15 +68,8 @@ def train(
     everything = encoder.encode(frame)
     candidates = []
     for family in params["families"]:
-        if family not in FAMILIES:
-            raise BatchError(f"params.yaml: train.families: {family!r} is not known; there are {', '.join(FAMILIES)}.")
-        module = __import__(f"models.{family}", fromlist=["fit"])
-        settings = params[family] | {"threads": params["threads"], "levels": [len(c.values) + 1 for c in encoder.categories]}
-        # One number of threads everywhere: sums in another order would give other bytes.
-        with threadpool_limits(params["threads"]):
-            fitted = module.fit(views["train"], target[parts["train"]], views["tune"], target[parts["tune"]], settings, seed)
-        slope, intercept = calibration.platt(fitted.logit(views["tune"]), target[parts["tune"]])
-        graph = calibration.append(fitted.graph, slope, intercept).SerializeToString(deterministic=True)
+        fitted, slope, intercept = _fit(family, encoder, views, {side: target[rows] for side, rows in parts.items()}, params, seed)
+        graph = calibration.append(fitted.export(), slope, intercept).SerializeToString(deterministic=True)
         native = expit(slope * fitted.logit(everything) + intercept)
         exported = Scorer(graph, encoder).probability(frame)
         candidates.append(
@@ -85,7 +81,41 @@ def train(
                 gap=float(np.abs(native - exported).max()),
                 flips=int(((native >= threshold) != (exported >= threshold)).sum()),
                 stopped=fitted.stopped,
+                kept=fitted.kept,
                 curves=fitted.curves,
             )
         )
     return encoder, candidates
+
+
+def refit(
+    train: pd.DataFrame, tune: pd.DataFrame, contract: Contract, family: str, params: dict[str, Any], seed: int
+) -> Callable[[pd.DataFrame], np.ndarray]:
+    """The same family made of other rows, without an export: answers a frame's probabilities of label 1, shape (n,).
+
+    It learns from the labelled rows `train`, and stops and calibrates on `tune`. ValueError where one of them holds one
+    class only.
+    """
+    sides = {"train": train, "tune": tune}
+    truth = {side: rows[contract.target].to_numpy(float) for side, rows in sides.items()}
+    for side, labels in truth.items():
+        if np.unique(labels).size < 2:
+            raise ValueError(f"the {labels.size} rows to {side} on hold fewer than two classes")
+    encoder = fit_encoder(train, contract)
+    views = {side: encoder.encode(rows) for side, rows in sides.items()}
+    fitted, slope, intercept = _fit(family, encoder, views, truth, params, seed)
+    return lambda frame: np.asarray(expit(slope * fitted.logit(encoder.encode(frame)) + intercept))
+
+
+def _fit(
+    family: str, encoder: Encoder, views: dict[str, Views], truth: dict[str, np.ndarray], params: dict[str, Any], seed: int
+) -> tuple[Fitted, float, float]:
+    """A family, fitted on the views of `train` and `tune`, with Platt's slope and intercept."""
+    if family not in FAMILIES:
+        raise BatchError(f"params.yaml: train.families: {family!r} is not known; there are {', '.join(FAMILIES)}.")
+    module = __import__(f"models.{family}", fromlist=["fit"])
+    settings = params[family] | {"threads": params["threads"], "levels": [len(c.values) + 1 for c in encoder.categories]}
+    # One number of threads everywhere: sums in another order would give other bytes.
+    with threadpool_limits(params["threads"]):
+        fitted = module.fit(views["train"], truth["train"], views["tune"], truth["tune"], settings, seed)
+    return fitted, *calibration.platt(fitted.logit(views["tune"]), truth["tune"])

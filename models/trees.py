@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 from onnx import helper
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.metrics import log_loss
 
 from models.fitted import Fitted, Views
 
@@ -37,14 +36,17 @@ def fit(train: Views, truth: np.ndarray, tune: Views, tune_truth: np.ndarray, pa
     model._predictors = model._predictors[:trees]
     return Fitted(
         logit=lambda views: model.decision_function(views["bins"]),
-        graph=export(model, train["bins"].shape[1]),
+        export=lambda: export(model, train["bins"].shape[1]),
         curves=curves,
+        kept=trees,
         stopped=f"{trees} of {params['max_iter']} trees: the tuning loss is lowest there",
     )
 
 
 def _staged(model: HistGradientBoostingClassifier, rows: np.ndarray, truth: np.ndarray) -> list[float]:
-    return [float(log_loss(truth, p[:, 1], labels=[0, 1])) for p in model.staged_predict_proba(rows)]
+    sign = 2 * truth - 1
+    # The log loss by its log-odds: after 150 trees that is seconds less than a metric's own checks.
+    return [float(np.logaddexp(0, -sign * logit.reshape(-1)).mean()) for logit in model._staged_raw_predict(rows)]
 
 
 def export(model: HistGradientBoostingClassifier, columns: int) -> onnx.ModelProto:

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,17 +87,17 @@ def digest(lock: str, path: str, of: str = "outs") -> str:
     raise KeyError(path)
 
 
-def create(path: Path, home: Path, files: Sequence[Path], problem: Path | None, code: str = "", remote: str | None = None) -> Workspace:
+def create(path: Path, home: Path, files: Mapping[str, str], problem: Path | None, code: str = "", remote: str | None = None) -> Workspace:
     """Make a problem's workspace, or bring an existing one's definition up to date.
 
-    `files` are copied to its root, the YAML and Python files of `problem` to its folder `problem`, and `code`, which
+    `files` are the texts of those at its root by name, the YAML and Python files of `problem` to its folder `problem`, and `code`, which
     names the code of the stages, to code.txt: each is an input that DVC watches. `remote`
     is DVC's address of the remote, a folder beside the workspaces where left out: nothing is written outside `home` then.
     """
     os.environ.update(quiet_environment(home))
     path.mkdir(parents=True, exist_ok=True)
-    for source in files:
-        shutil.copyfile(source, path / source.name)
+    for name, text in files.items():
+        (path / name).write_text(text, encoding="utf-8")
     if problem is not None:
         shutil.rmtree(path / "problem", ignore_errors=True)
         (path / "problem").mkdir()

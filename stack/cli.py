@@ -415,6 +415,58 @@ def generations(as_json: AsJson = False, problem: ProblemOption = None) -> None:
         console.print(table)
 
 
+@app.command()
+def tune(
+    problem: ProblemName,
+    family: Annotated[
+        str | None, typer.Option("--family", help="logistic, trees or network; the newest candidate's where left out.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option("--trials", min=1, help="How many in all; params.yaml's where left out.")] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option("--objective", help="log_loss, cost, negative_flips, calibration, latency; may be repeated.")
+    ] = None,
+) -> None:
+    """Search a family's parameters for the next generation, starting from the champion's trials."""
+    with _sentences():
+        setting = _running(problem)
+        from rich.progress import Progress
+
+        from flows.tune import tune as look_for
+
+        with Progress(console=console) as progress:
+            bar = progress.add_task("trials", total=None)
+            made = look_for(
+                setting, family, trials, objective or [], lambda trial, count: progress.update(bar, total=count, completed=trial.number + 1)
+            )
+        best = ", ".join(f"{name} {value:.5g}" for name, value in made["best"].items())
+        console.print(f"{made['family']}, {made['trials']} trials: {best}", highlight=False)
+        for name, value in made["params"].items():
+            console.print(f"  {name}: {value:.5g}" if isinstance(value, float) else f"  {name}: {value}", highlight=False)
+        console.print(
+            f"The next generation of {setting.problem.name} is made with them. {setting.tracker.run_url(made['run_id'], setting.settings.mlflow_ui)}",
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def card(
+    version: Annotated[str, typer.Argument(help="A registered version.")],
+    problem: ProblemOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where it goes; reports/card-PROBLEM-VERSION.html where left out.")] = None,
+) -> None:
+    """Bring a version's model card, one self-contained HTML page for a person who must decide."""
+    with _sentences():
+        from ratchet.settings import ROOT, settings
+        from stack import processes
+
+        processes.look_at_running(settings().home)
+        setting = _site(problem or processes.served(settings().home) or settings().problem).setting
+        from flows.card import fetch
+
+        target = out or ROOT / "reports" / f"card-{setting.problem.name}-{version}.html"
+        console.print(str(fetch(setting, version, target.resolve())), soft_wrap=True, highlight=False)
+
+
 Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
 
 
@@ -429,6 +481,19 @@ def experiment_gate(
         from stack import experiment as run
 
         _measured(run.gate(runs, curve_runs, workers, console))
+
+
+@experiment.command("tuning")
+def experiment_tuning(
+    runs: Annotated[int, typer.Option(help="Worlds tuned for.")] = 20,
+    trials: Annotated[int, typer.Option(help="Trials of each search.")] = 40,
+    workers: Workers = 2,
+) -> None:
+    """Tune for a drifted world from nothing and from the champion's trials: how many trials does that save? (half an hour)"""
+    with _sentences():
+        from stack import experiment as run
+
+        _measured(run.tuning(runs, trials, workers, console))
 
 
 def _measured(rows: list[Any]) -> None:

@@ -109,6 +109,7 @@ def _run(
     narrator = ConsoleNarrator(console)
     # A demonstration has a store of its own, whatever the stack's is.
     os.environ.pop("DATABASE_URL", None)
+    os.environ.setdefault("RATCHET_RELEASE_TESTS", "short")
     # An earlier demonstration may have left its pages up, or have been killed over its processes.
     processes.down(place)
     wanted = {"source": source, "sizes": sizes.model_dump(), "seed": seed}

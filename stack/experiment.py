@@ -43,6 +43,19 @@ def gate(runs: int, curve_runs: int, workers: int, console: Console, out: Path =
     return rows
 
 
+def tuning(runs: int, trials: int, workers: int, console: Console, out: Path = RESULTS) -> list[Row]:
+    """Tune for a drifted world from nothing and from the champion's trials, write tuning.json and tuning.md."""
+    from flows import experiment_tuning as experiment
+
+    if runs < 2:
+        raise BatchError("An experiment needs two runs or more.")
+    todo = [experiment.Case(seed, trials) for seed in range(runs)]
+    judged = _all("tuning", [asdict(case) for case in todo], lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers), console)
+    rows = experiment.measure(judged)
+    _write(out, "tuning", rows, f"ratchet experiment tuning --runs {runs} --trials {trials}", [case.seed for case in todo])
+    return rows
+
+
 def _all(
     name: str, todo: Sequence[dict[str, Any]], ask: Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]], console: Console
 ) -> list[dict[str, Any]]:

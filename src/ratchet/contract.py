@@ -50,7 +50,8 @@ class Column(Strict):
     """One column: what it means, what it may hold, and who could change it.
 
     `missing` is the largest share of rows (0 to 1) in which the column may be empty.
-    `values` lists the categories of an ordinal (in order) or nominal column.
+    `values` lists the categories of an ordinal (in order) or nominal column. `cause` says why a feature could bring the
+    outcome about; one that matters without a cause is suspected of leaking it.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Column(Strict):
     values: tuple[Value, ...] | None = None
     missing: float = 0.0
     attacker_can_change: bool = False
+    cause: str | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Column:

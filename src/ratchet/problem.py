@@ -57,7 +57,7 @@ class Gate(Strict):
     coverage_slack: float = 0.02
     # Four fifths: lowest ratio of favourable decisions; the same among rows of equal merit; largest gap of error rates.
     approval_ratio: float = 0.8
-    merit_ratio: float = 0.9
+    merit_ratio: float = 0.85
     odds_gap: float = 0.1
     group_calibration_gap: float = 0.05
     # Largest share of rows that the champion decided rightly and the candidate wrongly.

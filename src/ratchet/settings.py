@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -26,6 +27,8 @@ class Settings(BaseSettings):
     dvc_remote: str | None = Field(default=None, validation_alias="RATCHET_DVC_REMOTE")
     spill_folder: Path | None = Field(default=None, validation_alias="RATCHET_SPILL")
     workers: int = Field(default=1, ge=1, validation_alias="RATCHET_WORKERS")
+    # How thorough the release tests are; as params.yaml says where left out.
+    release_tests: Literal["full", "short"] | None = Field(default=None, validation_alias="RATCHET_RELEASE_TESTS")
     request_log: bool = Field(default=True, validation_alias="RATCHET_REQUEST_LOG")
     # Where a person's browser finds the pages; as a rule where the flows find the servers.
     mlflow_page: str | None = Field(default=None, validation_alias="RATCHET_MLFLOW_PAGE")
@@ -72,6 +75,10 @@ class Settings(BaseSettings):
     def service_ui(self) -> str:
         """The address of the service's page."""
         return f"{self.service_page or self.service_url}/docs"
+
+    def tuned(self, problem: str) -> Path:
+        """The file of the parameters that tuning a problem found, where it did."""
+        return self.home / "tuned" / f"{problem}.yaml"
 
     def workspace(self, problem: str) -> Path:
         """The Git and DVC repository in which a problem's stages run."""

@@ -28,7 +28,13 @@ def fill(root: Path, rows: pd.DataFrame, previous: pd.DataFrame | None = None) -
 
 
 def make(home: Path, credit, rows: pd.DataFrame):
-    workspace = create(home / "workspaces" / "credit", home, [ROOT / "dvc.yaml", ROOT / "params.yaml"], credit.path, stages_code())
+    workspace = create(
+        home / "workspaces" / "credit",
+        home,
+        {name: (ROOT / name).read_text(encoding="utf-8") for name in ("dvc.yaml", "params.yaml")},
+        credit.path,
+        stages_code(),
+    )
     fill(workspace.path, rows)
     return workspace
 
@@ -86,7 +92,7 @@ def test_accepted_and_quarantined_are_what_was_received(made, rows):
 def test_a_refused_batch_leaves_the_last_good_run(made, credit, rows, tmp_path):
     copy = tmp_path / "home"
     shutil.copytree(made.home, copy)
-    workspace = create(copy / "workspaces" / "credit", copy, [], None)
+    workspace = create(copy / "workspaces" / "credit", copy, {}, None)
     before = workspace.lock
     spoiled = rows.copy()
     spoiled.loc[: int(len(rows) * 0.6), "amount"] = -1.0
@@ -102,7 +108,7 @@ def test_a_refused_batch_leaves_the_last_good_run(made, credit, rows, tmp_path):
 def test_an_old_version_comes_back_from_the_remote(made, credit, tmp_path, rows):
     copy = tmp_path / "home"
     shutil.copytree(made.home, copy)
-    workspace = create(copy / "workspaces" / "credit", copy, [], None)
+    workspace = create(copy / "workspaces" / "credit", copy, {}, None)
     subprocess.run(["git", "-C", str(workspace.path), "status"], check=True, capture_output=True)
     old, wanted = workspace.lock, pd.read_parquet(workspace.path / "data/snapshot.parquet")
     fill(workspace.path, credit.open_source(None, 9).first_batch(3000), previous=wanted)
@@ -122,7 +128,7 @@ def test_an_object_store_that_cannot_be_reached_is_said(made, tmp_path, monkeypa
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_MAX_ATTEMPTS"):
         monkeypatch.setenv(name, "1")
-    workspace = create(copy / "workspaces" / "credit", copy, [], None, remote="s3://dvc/ratchet")
+    workspace = create(copy / "workspaces" / "credit", copy, {}, None, remote="s3://dvc/ratchet")
     with pytest.raises(StackError, match=r"DVC's remote s3://dvc/ratchet cannot be used: Could not connect"):
         publish(workspace, "nowhere")
 

@@ -16,7 +16,8 @@ from ratchet.registry import registered
 QUESTION = "Is the expected calibration error within its limit?"
 SLICES = "Is the expected calibration error within its limit in every slice that is large enough to tell?"
 BINS = 10
-RESAMPLES = 200
+RESAMPLES = 400
+MANY = 10_000
 
 
 def bin_table(probability: np.ndarray, truth: np.ndarray, bins: int = BINS) -> list[dict[str, float]]:
@@ -29,49 +30,55 @@ def bin_table(probability: np.ndarray, truth: np.ndarray, bins: int = BINS) -> l
     ]
 
 
-def calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = BINS, z: float = Z) -> tuple[float, float, float]:
+def calibration_error(probability: np.ndarray, truth: np.ndarray, z: float = Z) -> tuple[float, float, float]:
     """Expected calibration error over equal-mass bins (mean absolute gap), debiased, with its interval of +-z.
 
     The plug-in estimate of a perfect model's error is positive, as the absolute value folds each bin's sampling noise
-    over (Bröcker, 2012). A bin's gap is about normal, and each bin is given back what folding adds at its debiased
-    gap (the square less its variance; Kumar, Liang & Ma, 2019). What is left over errs towards too much, so the lower
-    bound takes off all that folding could have added.
+    over (Bröcker, 2012); each bin is given back what folding adds at its debiased gap. The lower bound takes off all
+    that folding could have added. The upper bound is that of the root mean square error, which is never smaller, and
+    whose square can be estimated without bias (Kumar, Liang & Ma, 2019).
     """
-    gap, noise, weight = _bins(probability, truth[None, :], bins)
-    value, error = (float(part[0]) for part in _debias(gap, noise, weight))
-    least = float(((gap - noise * np.sqrt(2 / np.pi)) * weight).sum())
-    return value, min(max(least - z * error, 0.0), value), value + z * error
+    value, low, high = (float(part[0]) for part in _estimate(*_bins(probability, truth[None, :]), z))
+    return value, low, max(high, value)
 
 
-def _bins(probability: np.ndarray, truths: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gap and noise (its standard error) of every bin for m labellings of n rows, shape (m, bins); the bins' weights."""
+def _bins(probability: np.ndarray, truths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gap and variance of every bin for m labellings of n rows, shape (m, bins), and the bins' weights.
+
+    Half as many bins where there are few rows: what a bin resolves is paid for with noise.
+    """
     order = np.argsort(probability, kind="stable")
+    bins = BINS if len(probability) >= MANY else BINS // 2
     parts = [part for part in np.array_split(order, bins) if part.size > 1]
     predicted = np.array([probability[part].mean() for part in parts])
     observed = np.column_stack([truths[:, part].mean(axis=1) for part in parts])
     sizes = np.array([part.size for part in parts], dtype=float)
     # The variance that the predicted share implies counts too: an empty bin must not look certain.
     variance = np.maximum(observed * (1 - observed), predicted * (1 - predicted)) / (sizes - 1)
-    return np.abs(predicted - observed), np.sqrt(variance), sizes / sizes.sum()
+    return np.abs(predicted - observed), variance, sizes / sizes.sum()
 
 
-def _debias(gap: np.ndarray, noise: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The error and its standard error for each of m labellings, shape (m,), by the moments of the folded normal."""
-    safe = np.maximum(noise, 1e-12)
-    centre = np.sqrt(np.maximum(gap**2 - noise**2, 0.0))
-    ratio = centre / safe
-    folded = safe * np.sqrt(2 / np.pi) * np.exp(-(ratio**2) / 2) + centre * (1 - 2 * stats.norm.cdf(-ratio))
+def _estimate(gap: np.ndarray, variance: np.ndarray, weight: np.ndarray, z: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The error and its bounds for each of m labellings, shape (m,), by the moments of the (folded) normal."""
+    noise = np.maximum(np.sqrt(variance), 1e-12)
+    centre = np.sqrt(np.maximum(gap**2 - variance, 0.0))
+    ratio = centre / noise
+    folded = noise * np.sqrt(2 / np.pi) * np.exp(-(ratio**2) / 2) + centre * (1 - 2 * stats.norm.cdf(-ratio))
     value = np.maximum(((gap - (folded - centre)) * weight).sum(axis=1), 0.0)
-    variance = ((centre**2 + noise**2 - folded**2) * weight**2).sum(axis=1)
-    return value, np.sqrt(np.maximum(variance, 0.0))
+    spread = np.sqrt(np.maximum(((centre**2 + variance - folded**2) * weight**2).sum(axis=1), 0.0))
+    low = ((gap - noise * np.sqrt(2 / np.pi)) * weight).sum(axis=1) - z * spread
+    squared = ((gap**2 - variance) * weight).sum(axis=1)
+    # A gap is about normal, so its square has variance 2 v^2 + 4 g^2 v.
+    error = np.sqrt(((2 * variance**2 + 4 * centre**2 * variance) * weight**2).sum(axis=1))
+    high = np.sqrt(np.maximum(squared + z * error, 0.0))
+    return value, np.minimum(np.maximum(low, 0.0), value), high
 
 
-def perfect_ceiling(probability: np.ndarray, seed: int, z: float = Z, bins: int = BINS) -> float:
-    """The upper bound that a perfectly calibrated model with these n probabilities stays under four times in five."""
+def perfect_ceiling(probability: np.ndarray, seed: int, z: float = Z, quantile: float = 0.8) -> float:
+    """The upper bound that a perfectly calibrated model with these n probabilities stays under, as a rule four times in five."""
     rng = np.random.default_rng(seed)
     truths = (rng.random((RESAMPLES, len(probability))) < probability).astype(float)
-    value, error = _debias(*_bins(probability, truths, bins))
-    return float(np.quantile(value + z * error, 0.8))
+    return float(np.quantile(_estimate(*_bins(probability, truths), z)[2], quantile))
 
 
 def brier_parts(probability: np.ndarray, truth: np.ndarray, bins: int = BINS) -> dict[str, float]:
@@ -114,8 +121,8 @@ def calibration(problem: Problem, probability: np.ndarray, truth: np.ndarray, se
 def calibration_slices(problem: Problem, probability: np.ndarray, truth: np.ndarray, categories: pd.DataFrame, seed: int = 0) -> Check:
     """The worst slice's calibration error, over the values of every column of `categories` (n rows of text).
 
-    Intervals are widened for the number of slices (Bonferroni). A slice in which even a perfect model would not pass
-    four times in five is too small to tell: it is counted, and left out.
+    Intervals are widened for the number of slices (Bonferroni). A slice so small that a perfect model would not pass in
+    all of its kind four times in five is too small to tell: it is counted, and left out.
     """
     name, limit, n = "calibration_slices", problem.gate.slice_calibration_limit, len(truth)
     if n < problem.gate.min_rows:
@@ -127,7 +134,7 @@ def calibration_slices(problem: Problem, probability: np.ndarray, truth: np.ndar
     told: list[tuple[str, int, tuple[float, float, float]]] = []
     small = 0
     for said, rows in every:
-        if perfect_ceiling(probability[rows], seed, z) > limit:
+        if perfect_ceiling(probability[rows], seed, z, 1 - 0.2 / len(every)) > limit:
             small += 1
         else:
             told.append((said, len(rows), calibration_error(probability[rows], truth[rows], z=z)))

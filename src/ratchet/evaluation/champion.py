@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ratchet.check import Check, judge, not_applicable, undecided
-from ratchet.evaluation.loss import interval, per_row, smallest_detectable
+from ratchet.check import Check, answered, not_applicable, undecided
+from ratchet.evaluation.loss import defect, interval, per_row, smallest_detectable
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
@@ -32,21 +32,14 @@ def non_inferior_to_champion(
     if n < problem.gate.min_rows:
         needed = problem.gate.min_rows
         return undecided(name, QUESTION, f"{n} unseen rows; {needed} are needed", n, limit=limit, blocking=blocking)
+    if wrong := defect(candidate, champion):
+        return Check(name, QUESTION, "fail", wrong, limit=limit, n=n, blocking=blocking)
     difference = per_row(problem, candidate, truth) - per_row(problem, champion, truth)
     mean, low, high = interval(difference)
     smallest = smallest_detectable(difference)
-    return Check(
-        name=name,
-        question=QUESTION,
-        verdict=judge(mean, low, high, limit, "at_most"),
-        reason=f"{problem.metric} differs from the champion's by {mean:+.4f} [{low:+.4f}, {high:+.4f}], margin {limit:+.4f}, "
-        f"{n} paired rows, smallest detectable difference {smallest:.4f}",
-        value=mean,
-        low=low,
-        high=high,
-        limit=limit,
-        n=n,
-        unit=f"{problem.metric} per row",
-        blocking=blocking,
-        evidence={"smallest_detectable": smallest},
+    reason = (
+        f"{problem.metric} differs from the champion's by {mean:+.4f} [{low:+.4f}, {high:+.4f}], margin {limit:+.4f}, "
+        f"{n} paired rows, smallest detectable difference {smallest:.4f}"
     )
+    unit, evidence = f"{problem.metric} per row", {"smallest_detectable": smallest}
+    return answered(name, QUESTION, (mean, low, high), limit, "at_most", reason, n, unit, blocking=blocking, evidence=evidence)

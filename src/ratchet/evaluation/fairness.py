@@ -2,92 +2,203 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from fairlearn.metrics import MetricFrame, count, false_positive_rate, selection_rate, true_positive_rate
 from scipy import stats
 
-from ratchet.check import Check, judge, not_applicable, undecided
+from ratchet.check import Check, Side, answered, not_applicable, undecided
 from ratchet.data.values import as_text
-from ratchet.evaluation.loss import Z
+from ratchet.evaluation.loss import Z, defect
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
-QUESTION = "Is the favourable decision given to every group at four fifths of the best group's rate or more?"
+PARITY = "Is the favourable decision given to every group at four fifths of the best group's rate or more?"
+MERIT = "Is the favourable decision given alike to those of every group who deserve it?"
+ODDS = "Are the error rates of every two groups about the same?"
+CALIBRATED = "Does a probability mean the same in every group?"
+Interval = tuple[float, float, float]
+
+
+def intersection(groups: pd.DataFrame) -> pd.Series:
+    """Two or more protected columns as one, named `a x b`; missing where one of them is.
+
+    >>> intersection(pd.DataFrame({"sex": ["f", "m"], "age": ["young", None]})).tolist()
+    ['f, young', None]
+    """
+    text = groups.map(as_text, na_action="ignore")
+    joined = [", ".join(row) if all(isinstance(part, str) for part in row) else None for row in text.itertuples(index=False)]
+    return pd.Series(joined, index=groups.index, name=" x ".join(groups.columns), dtype=object)
+
+
+def group_table(problem: Problem, probability: np.ndarray, truth: np.ndarray, groups: pd.Series) -> dict[str, dict[str, float]]:
+    """Rows, favourable rate (label 0), true and false positive rate, and calibration gap of every group that is told."""
+    known = groups.notna().to_numpy()
+    decided = (probability >= problem.threshold)[known]
+    label = groups[known].map(as_text)
+    found = MetricFrame(
+        metrics={
+            "rows": count,
+            "unfavourable": selection_rate,
+            "true_positive_rate": true_positive_rate,
+            "false_positive_rate": false_positive_rate,
+        },
+        y_true=truth[known].astype(int),
+        y_pred=decided.astype(int),
+        sensitive_features=label,
+    ).by_group
+    gap = pd.Series(probability[known] - truth[known], index=label.to_numpy()).groupby(level=0).agg(["mean", "std"])
+    positives = pd.Series(truth[known], index=label.to_numpy()).groupby(level=0).sum()
+    return {
+        str(group): {
+            "rows": int(row["rows"]),
+            "positives": int(positives[group]),
+            "favourable_rate": 1.0 - float(row["unfavourable"]),
+            "true_positive_rate": float(row["true_positive_rate"]),
+            "false_positive_rate": float(row["false_positive_rate"]),
+            "calibration_gap": float(gap.loc[group, "mean"]),
+            "calibration_gap_error": float(gap.loc[group, "std"]) / float(np.sqrt(row["rows"])),
+        }
+        for group, row in found.iterrows()
+    }
 
 
 @registered("fairness", "release")
 def fairness(problem: Problem, probability: np.ndarray, truth: np.ndarray, groups: pd.Series) -> Check:
-    """The lowest ratio of two groups' rates of the favourable decision (label 0), with its interval.
+    """The lowest ratio of two groups' rates of the favourable decision (label 0): demographic parity, four fifths.
 
-    n rows; groups smaller than `min_group` are named and left out. The interval is that of a ratio of two
-    proportions on the log scale (Katz et al., 1978), widened for the number of pairs (Bonferroni). Rates,
-    true and false positive rates per group stand in the evidence.
+    n rows; groups smaller than `min_group` are named and left out. The interval is that of a ratio of two proportions
+    on the log scale (Katz et al., 1978), widened for the number of pairs (Bonferroni).
     """
-    name, limit, n = f"fairness:{groups.name}", problem.gate.approval_ratio, len(truth)
-    known = groups.notna().to_numpy()
-    favoured = (probability < problem.threshold)[known]
-    label = groups[known].map(as_text)
-    if not known.any():
-        return undecided(name, QUESTION, "no row tells its group", 0, limit=limit)
-    favour = MetricFrame(
-        metrics={"rows": count, "rate": selection_rate},
-        y_true=favoured,
-        y_pred=favoured,
-        sensitive_features=label,
-    ).by_group
-    errors = MetricFrame(
-        metrics={"true_positive_rate": true_positive_rate, "false_positive_rate": false_positive_rate},
-        y_true=truth[known],
-        y_pred=~favoured,
-        sensitive_features=label,
-    ).by_group
-    table = {
-        str(group): {
-            "rows": int(favour.loc[group, "rows"]),
-            "favourable_rate": float(favour.loc[group, "rate"]),
-            "true_positive_rate": float(errors.loc[group, "true_positive_rate"]),
-            "false_positive_rate": float(errors.loc[group, "false_positive_rate"]),
-        }
-        for group in favour.index
-    }
+
+    def ratios(table: dict[str, dict[str, float]], z: float) -> Iterator[tuple[str, Interval]]:
+        for a, b in combinations(table, 2):
+            p, q = ((table[g]["favourable_rate"], table[g]["rows"]) for g in (a, b))
+            yield f"{a} and {b}", _ratio(p, q, z)
+
+    return _judge("fairness", PARITY, problem, probability, truth, groups, ratios, problem.gate.approval_ratio, "at_least", "ratio")
+
+
+@registered("equal_merit", "release")
+def equal_merit(problem: Problem, probability: np.ndarray, truth: np.ndarray, groups: pd.Series) -> Check:
+    """The lowest ratio of two groups' rates of the favourable decision among rows that deserve it (truth 0).
+
+    Equality of opportunity (Hardt et al., 2016). As merit is held equal, the limit is stricter than four fifths.
+    """
+
+    def ratios(table: dict[str, dict[str, float]], z: float) -> Iterator[tuple[str, Interval]]:
+        for a, b in combinations(table, 2):
+            p, q = ((1 - table[g]["false_positive_rate"], table[g]["rows"] - table[g]["positives"]) for g in (a, b))
+            yield f"{a} and {b}", _ratio(p, q, z)
+
+    return _judge("equal_merit", MERIT, problem, probability, truth, groups, ratios, problem.gate.merit_ratio, "at_least", "ratio")
+
+
+@registered("equalised_odds", "release")
+def equalised_odds(problem: Problem, probability: np.ndarray, truth: np.ndarray, groups: pd.Series) -> Check:
+    """The largest gap between two groups' true positive or false positive rates (Hardt et al., 2016)."""
+
+    def gaps(table: dict[str, dict[str, float]], z: float) -> Iterator[tuple[str, Interval]]:
+        for a, b in combinations(table, 2):
+            for rate, of in (("true_positive_rate", "positives"), ("false_positive_rate", "negatives")):
+                sizes = [table[g]["positives"] if of == "positives" else table[g]["rows"] - table[g]["positives"] for g in (a, b)]
+                if min(sizes) < 2:
+                    continue
+                p, q = table[a][rate], table[b][rate]
+                # Agresti and Caffo's (2000) one success and one failure each: rates of 0 and 1 must not look certain.
+                safe = [(r * m + 1) / (m + 2) for r, m in zip((p, q), sizes, strict=True)]
+                error = z * float(np.sqrt(sum(r * (1 - r) / (m + 2) for r, m in zip(safe, sizes, strict=True))))
+                gap = abs(p - q)
+                yield f"{a} and {b}, {rate.replace('_', ' ')}", (gap, max(gap - error, 0.0), gap + error)
+
+    return _judge(
+        "equalised_odds", ODDS, problem, probability, truth, groups, gaps, problem.gate.odds_gap, "at_most", "difference of rates"
+    )
+
+
+@registered("group_calibration", "release")
+def group_calibration(problem: Problem, probability: np.ndarray, truth: np.ndarray, groups: pd.Series) -> Check:
+    """The largest gap, in any group, between the mean probability and the share of label 1 (calibration in the large)."""
+
+    def gaps(table: dict[str, dict[str, float]], z: float) -> Iterator[tuple[str, Interval]]:
+        for group, row in table.items():
+            gap, error = abs(row["calibration_gap"]), z * row["calibration_gap_error"]
+            yield group, (gap, max(gap - error, 0.0), gap + error)
+
+    limit = problem.gate.group_calibration_gap
+    return _judge("group_calibration", CALIBRATED, problem, probability, truth, groups, gaps, limit, "at_most", "probability")
+
+
+def _judge(
+    kind: str,
+    question: str,
+    problem: Problem,
+    probability: np.ndarray,
+    truth: np.ndarray,
+    groups: pd.Series,
+    measure: Any,
+    limit: float,
+    side: Side,
+    unit: str,
+) -> Check:
+    """The worst of what `measure` tells of the groups that are large enough, with the widest bounds of all of them."""
+    name, n = f"{kind}:{groups.name}", len(truth)
+    if not groups.notna().any():
+        return undecided(name, question, "no row tells its group", 0, limit=limit)
+    if wrong := defect(probability):
+        return Check(name, question, "fail", wrong, limit=limit, n=n)
+    table = group_table(problem, probability, truth, groups)
     judged = {group: row for group, row in table.items() if row["rows"] >= problem.gate.min_group}
     small = sorted(set(table) - set(judged))
     left_out = f"; too small for a verdict: {', '.join(small)}" if small else ""
     evidence = {"groups": table, "left_out": small}
-    if len(judged) < 2:
-        reason = f"fewer than two groups of {problem.gate.min_group} rows or more{left_out}"
+    compared = max(len(list(measure(judged, Z))), 1)
+    z = float(stats.norm.ppf(1 - 0.025 / compared))
+    every = list(measure(judged, z)) if len(judged) > 1 else []
+    found = [item for item in every if _tells(item[1], limit, side, z, compared)]
+    if not found:
+        large = f"no two groups of {problem.gate.min_group} rows or more are large enough for a verdict"
+        reason = f"{large}{left_out}" if len(judged) > 1 else f"fewer than two groups of {problem.gate.min_group} rows or more{left_out}"
         if n < problem.gate.min_rows:
-            return undecided(name, QUESTION, reason, n, limit=limit, evidence=evidence)
-        return not_applicable(name, QUESTION, reason, n=n, limit=limit, evidence=evidence)
-    pairs = list(combinations(judged, 2))
-    z = Z if len(pairs) == 1 else float(stats.norm.ppf(1 - 0.025 / len(pairs)))
-    ratios = [_ratio(judged[a], judged[b], z) for a, b in pairs]
-    value, low, high = min(ratios, key=lambda ratio: ratio[0])
-    low = min(ratio[1] for ratio in ratios)
-    return Check(
-        name=name,
-        question=QUESTION,
-        verdict=judge(value, low, high, limit, "at_least"),
-        reason=f"lowest ratio of favourable decisions {value:.3f} [{low:.3f}, {high:.3f}], limit {limit:.2f}{left_out}",
-        value=value,
-        low=low,
-        high=high,
-        limit=limit,
-        n=n,
-        unit="ratio",
-        evidence=evidence,
-    )
+            return undecided(name, question, reason, n, limit=limit, evidence=evidence)
+        return not_applicable(name, question, reason, n=n, limit=limit, evidence=evidence)
+    if unclear := [item[0] for item in every if item not in found]:
+        left_out += f"; too few rows to tell: {', '.join(unclear[:3])}" + (f" and {len(unclear) - 3} more" if len(unclear) > 3 else "")
+        evidence["too_few_to_tell"] = unclear
+    pick = min if side == "at_least" else max
+    where, (value, low, high) = pick(found, key=lambda item: item[1][0])
+    bound = pick(item[1][1 if side == "at_least" else 2] for item in found)
+    low, high = (bound, high) if side == "at_least" else (low, bound)
+    word = "lowest" if side == "at_least" else "largest"
+    reason = f"{word} {unit} {value:.3f} [{low:.3f}, {high:.3f}] between {where}, limit {limit:.2f}{left_out}"
+    if kind == "group_calibration":
+        reason = f"largest gap {value:.3f} [{low:.3f}, {high:.3f}] in {where}, limit {limit:.2f}{left_out}"
+    return answered(name, question, (value, low, high), limit, side, reason, n, unit, evidence=evidence)
 
 
-def _ratio(a: dict[str, float], b: dict[str, float], z: float) -> tuple[float, float, float]:
-    low_group, high_group = sorted((a, b), key=lambda group: group["favourable_rate"])
-    p, q = low_group["favourable_rate"], high_group["favourable_rate"]
-    if q == 0:
-        return 1.0, 1.0, 1.0
+def _tells(interval: Interval, limit: float, side: Side, z: float, compared: int) -> bool:
+    """Whether rows are enough: had the groups been alike, would all of so many comparisons pass four times in five?
+
+    What fails already is told, however few the rows.
+    """
+    value, low, high = interval
+    reach = (z + float(stats.norm.ppf(1 - 0.1 / compared))) / z
+    if side == "at_least":
+        width = np.log(max(value, 1e-9) / max(low, 1e-9))
+        return high < limit or bool(np.exp(-width * reach) >= limit)
+    return low > limit or bool((high - value) * reach <= limit)
+
+
+def _ratio(a: tuple[float, float], b: tuple[float, float], z: float) -> Interval:
+    """The lower of two rates over the higher, each given with its rows, with its interval."""
+    (p, rows_p), (q, rows_q) = sorted((a, b))
+    if q == 0 or min(rows_p, rows_q) == 0:
+        return 1.0, 0.0, 1.0
     # Half a success keeps a group without any favourable decision on the log scale.
-    p_safe = max(p, 0.5 / low_group["rows"])
-    error = np.sqrt((1 - p_safe) / (p_safe * low_group["rows"]) + (1 - q) / (q * high_group["rows"]))
+    p_safe = max(p, 0.5 / rows_p)
+    error = np.sqrt((1 - p_safe) / (p_safe * rows_p) + (1 - q) / (q * rows_q))
     return p / q, float(p_safe / q * np.exp(-z * error)), float(min(1.0, p_safe / q * np.exp(z * error)))

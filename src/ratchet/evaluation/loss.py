@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import stats
 
@@ -29,6 +31,23 @@ def per_row(problem: Problem, probability: np.ndarray, truth: np.ndarray) -> np.
     costs = problem.costs
     wrong_yes = costs.false_positive * (decided & (truth == 0))
     return np.asarray(wrong_yes + costs.false_negative * (~decided & (truth == 1)))
+
+
+def defect(*scores: np.ndarray) -> str | None:
+    """What is wrong with any of these scores, each of shape (n,): a missing answer is no answer; None where nothing is."""
+    for found in scores:
+        missing = np.flatnonzero(~np.isfinite(np.asarray(found, float)))
+        if missing.size:
+            return f"{missing.size} of {len(found)} scores are missing or not finite, the first in row {missing[0] + 1}"
+    return None
+
+
+def bootstrap(statistic: Callable[[np.ndarray], float], n: int, seed: int, resamples: int = 200) -> tuple[float, float, float]:
+    """A statistic of row numbers, shape (n,), with its 95% percentile interval over resampled rows (Efron, 1979)."""
+    rng = np.random.default_rng(seed)
+    drawn = [statistic(rng.integers(0, n, n)) for _ in range(resamples)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return statistic(np.arange(n)), float(low), float(high)
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:

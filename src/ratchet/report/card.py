@@ -5,10 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from ratchet.check import Check
 from ratchet.decision import Decision
 from ratchet.generation import Generation
 from ratchet.problem import Problem
+from ratchet.report import figures
+from ratchet.report.questions import Answer
+
+# What the card shows of the checks, in this order: a heading, what it is about, and the names of its checks.
+PARTS = (
+    ("Is it good enough?", ("separation", "floor", "beats_rule", "not_worse_than_simple")),
+    ("Is it no step back?", ("non_inferior_to_champion", "negative_flips", "slices")),
+    ("Do its probabilities mean what they say?", ("calibration", "calibration_slices", "conformal")),
+    ("Are people treated alike?", ("fairness", "equal_merit", "equalised_odds", "group_calibration")),
+    ("Does it bear bad rows and bad will?", ("robustness", "adversarial")),
+    ("What does it go by, and how was it made?", ("leakage", "training", "error_consistency", "learning_curve", "cost")),
+)
+CAPTIONS = {
+    "reliability": "On the diagonal, a predicted 20% happens in 20% of cases. Bars are 95% intervals.",
+    "families": "Every family was trained on the same rows; blue is the one that was picked.",
+    "learning": "Each point was trained on so many labels, and measured on rows that none of them saw.",
+    "genealogy": "Inherited: the parent had it wrong too. Introduced: the parent had it right. Fixed: only the parent had it wrong.",
+    "inheritance": "The same by batch and by protected group.",
+    "compared_slices": "Found on one half of the test rows, measured on the other. Red is provably worse.",
+    "slices": "Protected groups; no model sees these columns. Bars are 95% intervals.",
+    "robustness": "Severity 3 touches a tenth of the cells, or moves numbers by a fifth of their spread.",
+    "importance": "Every feature is shuffled in turn. The mark is what it mattered to the champion before.",
+    "training": "The model kept is the one with the lowest tuning loss.",
+}
 
 
 def checks_table(checks: Sequence[Check]) -> str:
@@ -82,3 +109,72 @@ def card(
 ## Errors
 {inherited}
 """
+
+
+def card_page(
+    problem: Problem,
+    version: str,
+    generation: Generation,
+    decision: Decision,
+    checks: Sequence[Check],
+    evaluation: dict[str, Any],
+    answers: Sequence[Answer],
+    pictures: dict[str, str],
+) -> str:
+    """The model card as one self-contained HTML page, for a person who must decide; `pictures` are SVG by name."""
+    environment = Environment(
+        loader=PackageLoader("ratchet.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = number
+    named = {name for _, names in PARTS for name in names}
+    parts = [(heading, [c for c in checks if c.name.split(":")[0] in names]) for heading, names in PARTS]
+    rest = [c for c in checks if c.name.split(":")[0] not in named]
+    shown = [(heading, some) for heading, some in (*parts, ("What else was asked?", rest)) if some]
+    return environment.get_template("card.html").render(
+        problem=problem,
+        version=version,
+        generation=generation,
+        decision=decision,
+        parts=shown,
+        evaluation=evaluation,
+        answers=answers,
+        pictures=pictures,
+        captions=CAPTIONS,
+        held=[c for c in checks if c.blocking and c.verdict in ("fail", "undecided")],
+        counts={verdict: sum(c.verdict == verdict for c in checks) for verdict in ("pass", "fail", "undecided", "not_applicable")},
+    )
+
+
+def card_pictures(
+    problem: Problem,
+    checks: Sequence[Check],
+    evaluation: dict[str, Any],
+    examination: dict[str, Any],
+    comparison: dict[str, Any],
+    genealogy: Sequence[dict[str, Any]],
+    explained: pd.DataFrame,
+    already: dict[str, Any],
+) -> dict[str, str]:
+    """The card's pictures as SVG by name.
+
+    `already` are figures that were drawn for the tracker; `comparison` has `importance`; `explained` has a row of SHAP
+    values for each of a few answers, its index saying which.
+    """
+    by_name = {check.name: check for check in checks}
+    made: dict[str, Any] = {
+        name: already[name] for name in ("reliability", "families", "slices", "inheritance", "training") if name in already
+    }
+    curve, sliced = by_name.get("learning_curve"), by_name.get("slices")
+    if curve is not None and "points" in curve.evidence:
+        made["learning"] = figures.learning(curve.evidence["points"], curve.evidence["law"])
+    if any(check.name.startswith("robustness") and check.evidence for check in checks):
+        made["robustness"] = figures.robustness(checks)
+    if examination["importance"]:
+        made["importance"] = figures.importance(examination["importance"], comparison["importance"])
+    if sliced is not None and sliced.evidence.get("slices"):
+        made["compared_slices"] = figures.compared_slices(sliced.evidence["slices"], problem.metric, problem.gate.slice_margin)
+    if genealogy:
+        made["genealogy"] = figures.genealogy(genealogy)
+    for place, (title, row) in enumerate(explained.iterrows()):
+        made[f"answer {place + 1}"] = figures.answer({str(name): float(value) for name, value in row.items()}, str(title))
+    return {name: figures.svg(figure) for name, figure in made.items()}

@@ -97,7 +97,8 @@ def families(values: dict[str, float], metric: str, picked: str) -> Figure:
 def curves(family: str, training: dict[str, list[float]]) -> Figure:
     """Training and tuning loss per epoch or iteration."""
     figure, axes = _figure(5.4, 3.4)
-    for colour, (name, values) in zip(PALETTE, training.items(), strict=False):
+    losses = {name: values for name, values in training.items() if name.endswith("loss")}
+    for colour, (name, values) in zip(PALETTE, losses.items(), strict=False):
         axes.plot(range(1, len(values) + 1), values, color=colour, label=name.replace("_", " "))
     axes.set(xlabel="epoch or iteration", ylabel="log loss", title=f"Training of the {family}")
     axes.legend(frameon=False)
@@ -200,4 +201,134 @@ def shares(panels: Sequence[tuple[str, str, dict[str, pd.DataFrame]]]) -> Figure
             axes.minorticks_off()
         axes.set(xlabel=label, ylabel="share of candidates", ylim=(-0.03, 1.03))
         axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def learning(points: Sequence[dict[str, float]], law: dict[str, float]) -> Figure:
+    """The log loss against the labels learnt from, with the power law that tells what more would bring."""
+    figure, axes = _figure(5.4, 3.6)
+    labels, losses = [point["labels"] for point in points], [point["log_loss"] for point in points]
+    along = np.geomspace(min(labels), max(labels) * 1.5, 100)
+    axes.plot(along, law["a"] + law["b"] * (along / 1000) ** -law["c"], color=SOFT, lw=1.2, ls="--", label="power law")
+    axes.plot(labels, losses, "o", color=ACCENT, label="trained and measured")
+    axes.set(xlabel="labels learnt from", ylabel="log loss on select rows", title="Learning curve")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.legend(frameon=False)
+    return figure
+
+
+def robustness(checks: Sequence[Check]) -> Figure:
+    """The relative loss of ROC AUC by severity, a line for each kind of corruption and measurement scale."""
+    figure, axes = _figure(6.4, 4.0)
+    told = [check for check in checks if check.name.startswith("robustness") and check.evidence]
+    lines = [
+        (f"{check.name.split(':')[1].replace('_', ' ')}, {scale}", curve)
+        for check in told
+        for scale, curve in check.evidence["curves"].items()
+    ]
+    strongest = sorted(lines, key=lambda line: -line[1][-1]["drop"])
+    for place, (name, curve) in enumerate(strongest):
+        shown = place < len(PALETTE)
+        colour = PALETTE[place] if shown else "#d2d6dc"
+        axes.plot(
+            [p["severity"] for p in curve],
+            [p["drop"] for p in curve],
+            marker="o",
+            ms=3,
+            color=colour,
+            label=name if shown else None,
+            zorder=2 if shown else 1,
+        )
+    if told and told[0].limit is not None:
+        axes.plot([3], [told[0].limit], marker="v", color=BAD, ls="", label="borne at severity 3")
+    axes.set(xlabel="severity", ylabel="share of ROC AUC lost", title="Corrupted rows", xticks=[1, 2, 3, 4, 5])
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def importance(now: Sequence[dict[str, float]], changes: Sequence[dict[str, Any]]) -> Figure:
+    """What the ROC AUC loses when a feature is shuffled, for this version and, where there is one, its champion."""
+    top = list(now)[:12]
+    figure, axes = _figure(6.0, 1.3 + 0.34 * max(1, len(top)))
+    before = {item["feature"]: item["before"] for item in changes}
+    places = np.arange(len(top))
+    values = np.array([float(item["value"]) for item in top])
+    error = np.array([max(float(item["value"]) - float(item["low"]), 0.0) for item in top])
+    axes.barh(places, values, xerr=error, color=ACCENT, height=0.55, label="this version", error_kw={"lw": 0.8, "ecolor": INK})
+    known = [(place, before[item["feature"]]) for place, item in zip(places, top, strict=True) if before.get(item["feature"]) is not None]
+    if known:
+        axes.plot(
+            [value for _, value in known], [place for place, _ in known], "|", ms=14, mew=2, color="#dd6b20", label="the champion before it"
+        )
+        axes.legend(frameon=False, loc="lower right")
+    axes.set_yticks(places, [str(item["feature"]) for item in top])
+    axes.set(xlabel="ROC AUC lost when shuffled", title="What the decision hangs on")
+    axes.invert_yaxis()
+    return figure
+
+
+def compared_slices(found: Sequence[dict[str, Any]], metric: str, margin: float) -> Figure:
+    """The slices in which the candidate might be worse: its loss less the champion's, with 95% intervals."""
+    told = list(found)[:8]
+    figure, axes = _figure(7.4, 1.3 + 0.36 * max(1, len(told)))
+    for place, item in enumerate(told):
+        colour = BAD if item["p"] < 0.05 else ACCENT
+        axes.errorbar(
+            item["value"], place, xerr=[[item["value"] - item["low"]], [item["high"] - item["value"]]], fmt="o", color=colour, capsize=3
+        )
+    axes.axvline(0, color=SOFT, lw=1)
+    axes.axvline(margin, color=INK, ls="--", lw=1, label="margin")
+    axes.set_yticks(range(len(told)), [f"{item['slice']}\n{item['rows']:,} rows" for item in told], fontsize=7.5)
+    axes.set(xlabel=f"{metric} per row, candidate less champion", title="Slices")
+    axes.legend(frameon=False)
+    axes.invert_yaxis()
+    return figure
+
+
+def genealogy(generations: Sequence[dict[str, Any]]) -> Figure:
+    """What became of each generation's errors: inherited, introduced, fixed; one bar a generation with a parent."""
+    figure, axes = _figure(6.0, 1.4 + 0.4 * max(1, len(generations)))
+    names = [f"version {item['version']}\nchild of {item['parent']}" for item in generations]
+    left = np.zeros(len(generations))
+    for fate, colour in FATE_COLOURS.items():
+        counts = np.array([item[fate] for item in generations], dtype=float)
+        bars = axes.barh(names, counts, left=left, color=colour, label=fate, height=0.6)
+        axes.bar_label(bars, [f"{count:,.0f}" if count else "" for count in counts], label_type="center", color="white", fontsize=8)
+        left += counts
+    axes.set(xlabel="test rows", title="Error genealogy")
+    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.3))
+    axes.invert_yaxis()
+    return figure
+
+
+def answer(shares: dict[str, float], title: str) -> Figure:
+    """What each feature added to a single answer, in probability."""
+    top = sorted(shares.items(), key=lambda item: -abs(item[1]))[:8]
+    figure, axes = _figure(5.4, 1.1 + 0.3 * len(top))
+    axes.barh([name for name, _ in top], [value for _, value in top], color=[BAD if value > 0 else GOOD for _, value in top])
+    axes.axvline(0, color=INK, lw=0.8)
+    axes.set(xlabel="added to the probability (SHAP)", title=title)
+    axes.invert_yaxis()
+    return figure
+
+
+def history(values: Sequence[float], objective: str) -> Figure:
+    """What each trial of a search reached, and the best until then."""
+    figure, axes = _figure(6.0, 3.4)
+    axes.plot(range(1, len(values) + 1), values, "o", ms=4, color=SOFT, label="trial")
+    axes.plot(range(1, len(values) + 1), np.minimum.accumulate(values), color=ACCENT, label="best until then")
+    axes.set(xlabel="trial", ylabel=objective.replace("_", " "), title="Search")
+    axes.legend(frameon=False)
+    return figure
+
+
+def front(trials: pd.DataFrame, one: str, other: str) -> Figure:
+    """Two objectives of every trial; the Pareto front is blue."""
+    figure, axes = _figure(5.4, 4.0)
+    on = trials["front"].to_numpy(bool)
+    axes.plot(trials.loc[~on, one], trials.loc[~on, other], "o", ms=4, color=SOFT, label="dominated")
+    axes.plot(trials.loc[on, one], trials.loc[on, other], "o", ms=5, color=ACCENT, label="Pareto front")
+    axes.set(xlabel=one.replace("_", " "), ylabel=other.replace("_", " "), title="Objectives")
+    axes.legend(frameon=False)
     return figure

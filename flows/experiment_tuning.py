@@ -1,0 +1,82 @@
+"""How many trials does a warm start save when a drifted world is tuned for anew?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import yaml
+
+from models.objectives import objective
+from models.tune import WARM, search
+from ratchet.data.batch import conform
+from ratchet.problem import find_problem
+from ratchet.report.results import Row, measured, share
+from ratchet.settings import ROOT, settings
+
+PROBLEM, FAMILY, OBJECTIVE = "credit", "trees", "log_loss"
+ROWS, FOLDS = 4000, 2
+# A tenth of a point: 0.001 of log loss.
+NEAR = 0.001
+BAR = 0.30
+
+
+@dataclass(frozen=True)
+class Case:
+    """One world: tuned for as it was, then for what it has become, from nothing and from the first search's best."""
+
+    seed: int
+    trials: int
+
+
+def judge(case: Case) -> dict[str, Any]:
+    """The cold optimum on the drifted rows, and after how many trials each start came within 0.1 points of it."""
+    folder = find_problem(PROBLEM, settings().problems)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    source = folder.open_source(None, 5000 + case.seed)
+    told = {}
+    first: list[dict[str, Any]] = []
+    for name, drifted in (("before", False), ("cold", True), ("warm", True)):
+        if name != "warm":
+            rows = conform(source.traffic(ROWS, drifted=drifted), folder.contract, "the world")
+        evaluate = objective(
+            rows, folder.contract, folder.problem, FAMILY, params["train"] | {"threads": 1}, [OBJECTIVE], folds=FOLDS, seed=case.seed
+        )
+        found = search(
+            evaluate,
+            params["tune"]["space"][FAMILY],
+            objectives=1,
+            trials=case.trials,
+            seed=case.seed + (1000 if name == "warm" else 0),
+            name=name,
+            first=first if name == "warm" else (),
+        )
+        told[name] = [trial.values[0] for trial in found.trials]
+        if name == "before":
+            first = [trial.params for trial in sorted(found.trials, key=lambda trial: trial.values)[:WARM]]
+    optimum = min(told["cold"])
+    reached = {name: next((place for place, value in enumerate(told[name], 1) if value <= optimum + NEAR), None) for name in ("cold", "warm")}
+    return {**asdict(case), "optimum": optimum, "warm_optimum": min(told["warm"]), **reached}
+
+
+def judge_all(todo: Sequence[Case], workers: int) -> Iterator[dict[str, Any]]:
+    """Judge every case, in `workers` processes, each as soon as it is done."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(judge, case) for case in todo]):
+            yield done.result()
+
+
+def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
+    """Shares of the cold search's trials; a start that never came near counts as all of them."""
+    spent = {name: [(told[name] or told["trials"]) / told["trials"] for told in judged] for name in ("cold", "warm")}
+    return [
+        measured("warm start: share of the trials until within 0.1 points of the cold optimum", spent["warm"], "of the trials"),
+        measured("cold start: share of the trials until within 0.1 points of its own optimum", spent["cold"], "of the trials"),
+        share("warm start: reached within 30% of the trials", int(np.sum(np.array(spent["warm"]) <= BAR)), len(judged)),
+        share("warm start: never came within 0.1 points", sum(told["warm"] is None for told in judged), len(judged)),
+        measured("warm optimum less cold optimum", [told["warm_optimum"] - told["optimum"] for told in judged], "log loss"),
+    ]

@@ -1,0 +1,119 @@
+"""How are better parameters found for the next generation, and where do they go?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from flows.compare import used_by
+from flows.setting import Setting
+from flows.stages import labelled
+from models.objectives import objective
+from models.tune import Search, Trial, best_of, search
+from ratchet.decision import digest
+from ratchet.errors import BatchError
+from ratchet.release import Release, read
+from ratchet.report import figures
+from snapshots.workspace import digest as content
+
+
+def tune(setting: Setting, family: str | None, trials: int | None, wanted: list[str], said: Callable[[Trial, int], None]) -> dict[str, Any]:
+    """Search a family's parameters on the rows of the newest generation, cross-validated by entity.
+
+    The search starts from the champion's own trials, or from its parameters where it had none. The best are kept for the
+    next generation; the trials and the Pareto front go to MLflow. A search that was cut short goes on where it stopped.
+    `said` is told each trial, and how many there are to be. BatchError where there are no rows, or no space to search.
+    """
+    if not (setting.root / "metrics/evaluation.json").is_file():
+        raise BatchError(
+            f"{setting.problem.name}: there is no generation yet to take rows from: make one with `ratchet run {setting.problem.name}`."
+        )
+    params = setting.workspace.parameters
+    told = params["tune"]
+    rows, sides = labelled(setting.root, setting.contract)
+    learnt = rows[(sides == "train") | (sides == "tune")].reset_index(drop=True)
+    chosen = family or yaml.safe_load((setting.root / "metrics/evaluation.json").read_text(encoding="utf-8"))["picked"]
+    if chosen not in told["space"]:
+        raise BatchError(f"params.yaml: tune.space has no {chosen!r}; it has {', '.join(told['space'])}.")
+    objectives = wanted or told["objectives"]
+    champion = _champion(setting)
+    before = champion.scorer.probability(learnt) if champion else None
+    if before is not None and champion is not None:
+        before = np.where(learnt[setting.contract.id].isin(used_by(setting, champion)), np.nan, before)
+    evaluate = objective(
+        learnt,
+        setting.contract,
+        setting.problem,
+        chosen,
+        params["train"],
+        objectives,
+        folds=told["folds"],
+        seed=params["seed"],
+        champion=before,
+    )
+    snapshot = setting.workspace.digest("data/snapshot.parquet")
+    name = f"{chosen} {' '.join(objectives)} {snapshot} {digest(told['space'][chosen])}"
+    journal = setting.settings.home / "tuned" / f"{setting.problem.name}.trials"
+    first = _warm(setting, champion, name, snapshot, journal) or [params["train"][chosen]]
+    count = trials or told["trials"]
+    found = search(
+        evaluate,
+        told["space"][chosen],
+        objectives=len(objectives),
+        trials=count,
+        seed=params["seed"],
+        name=name,
+        journal=journal,
+        first=first,
+        said=lambda trial: said(trial, count),
+    )
+    kept = setting.settings.tuned(setting.problem.name)
+    earlier = yaml.safe_load(kept.read_text(encoding="utf-8"))["train"] if kept.is_file() else {}
+    kept.write_text(yaml.safe_dump({"train": earlier | {chosen: found.best.params}}, sort_keys=False), encoding="utf-8")
+    run_id = _track(setting, chosen, objectives, name, found)
+    best = dict(zip(objectives, found.best.values, strict=True))
+    return {
+        "family": chosen,
+        "trials": len(found.trials),
+        "best": best,
+        "params": found.best.params,
+        "run_id": run_id,
+        "front": len(found.front),
+    }
+
+
+def _champion(setting: Setting) -> Release | None:
+    route = setting.store.route()
+    return read(setting.settings.releases / setting.problem.name / route.champion) if route else None
+
+
+def _warm(setting: Setting, champion: Release | None, name: str, snapshot: str, journal: Any) -> list[dict[str, Any]]:
+    """The champion's best trials in the same search on its own snapshot; none where it was not tuned."""
+    if champion is None:
+        return []
+    theirs = name.replace(snapshot, content(champion.facts["lock"], "data/snapshot.parquet"))
+    return best_of(theirs, journal) if theirs != name else []
+
+
+def _track(setting: Setting, family: str, objectives: list[str], name: str, found: Search) -> str:
+    tracker = setting.tracker
+    run_id = tracker.run(f"tuning: {family}", {"identity": digest(name), "part": "tuning", "family": family})
+    tracker.parameters(run_id, {"family": family, "objectives": ", ".join(objectives), "trials": len(found.trials)} | found.best.params)
+    tracker.metrics(
+        run_id, {f"best_{k}": v for k, v in zip(objectives, found.best.values, strict=True)} | {"front": float(len(found.front))}
+    )
+    front = {trial.number for trial in found.front}
+    table = pd.DataFrame(
+        [{"trial": t.number, **dict(zip(objectives, t.values, strict=True)), **t.params, "front": t.number in front} for t in found.trials]
+    )
+    tracker.texts(run_id, {"trials.csv": table.to_csv(index=False), "front.csv": table[table["front"]].to_csv(index=False)})
+    pictures = {"history": figures.history([t.values[0] for t in found.trials], objectives[0])}
+    if len(objectives) > 1:
+        pictures["front"] = figures.front(table, objectives[0], objectives[1])
+    tracker.figures(run_id, pictures)
+    tracker.finish(run_id)
+    return run_id
