@@ -22,6 +22,8 @@ from ratchet.generation import Generation
 from ratchet.report.card import card_page, card_pictures
 from ratchet.report.questions import five
 
+SHOWN = 16
+
 
 def page_of(
     setting: Setting,
@@ -94,6 +96,7 @@ def _explained(setting: Setting) -> pd.DataFrame:
     chosen = shares.iloc[list(dict.fromkeys(order))]
     names = setting.problem.outcome
     titles = [
-        f"{row}: {names.positive} {p:.0%}" for row, p in zip(chosen[setting.contract.id], answers[list(dict.fromkeys(order))], strict=True)
+        f"{row if len(row) <= SHOWN else row[: SHOWN - 1] + '…'}: {names.positive} {p:.0%}"
+        for row, p in zip(chosen[setting.contract.id].map(str), answers[list(dict.fromkeys(order))], strict=True)
     ]
     return chosen.drop(columns=setting.contract.id).set_axis(titles, axis=0)

@@ -59,7 +59,9 @@ def judge(case: Case) -> dict[str, Any]:
         if name == "before":
             first = [trial.params for trial in sorted(found.trials, key=lambda trial: trial.values)[:WARM]]
     optimum = min(told["cold"])
-    reached = {name: next((place for place, value in enumerate(told[name], 1) if value <= optimum + NEAR), None) for name in ("cold", "warm")}
+    reached = {
+        name: next((place for place, value in enumerate(told[name], 1) if value <= optimum + NEAR), None) for name in ("cold", "warm")
+    }
     return {**asdict(case), "optimum": optimum, "warm_optimum": min(told["warm"]), **reached}
 
 

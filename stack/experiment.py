@@ -50,7 +50,9 @@ def tuning(runs: int, trials: int, workers: int, console: Console, out: Path = R
     if runs < 2:
         raise BatchError("An experiment needs two runs or more.")
     todo = [experiment.Case(seed, trials) for seed in range(runs)]
-    judged = _all("tuning", [asdict(case) for case in todo], lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers), console)
+    judged = _all(
+        "tuning", [asdict(case) for case in todo], lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers), console
+    )
     rows = experiment.measure(judged)
     _write(out, "tuning", rows, f"ratchet experiment tuning --runs {runs} --trials {trials}", [case.seed for case in todo])
     return rows

@@ -19,7 +19,7 @@ def parts(credit):
     encoder = fit_encoder(rows, credit.contract)
     views = encoder.encode(rows)
     truth = rows["defaulted"].to_numpy()
-    graph = append(fit(views, truth, views, truth, {"C": 1.0, "max_iter": 200}, 0).graph, 1.0, 0.0).SerializeToString()
+    graph = append(fit(views, truth, views, truth, {"C": 1.0, "max_iter": 200}, 0).export(), 1.0, 0.0).SerializeToString()
     answers = Scorer(graph, encoder).probability(rows.head(5))
     probe = [{"request": r, "probability": float(p)} for r, p in zip(records(rows.head(5), credit.contract), answers, strict=True)]
     return {

@@ -36,7 +36,7 @@ def cost(
     evidence: dict[str, Any] = {"seconds": seconds, "money": money, "unit": prices.unit if prices else "", "new_labels": new_labels}
     evidence["minutes_of_people"] = prices.label_minutes * new_labels if prices else None
     spent = f"{seconds:.0f} s of computing and {new_labels:,} new labels"
-    spent += f", {money:,.2f} {prices.unit}" if money is not None and prices is not None else " (no prices are stated)"
+    spent += f", {money:,.2g} {prices.unit}" if money is not None and prices is not None else " (no prices are stated)"
     if difference is None:
         return not_applicable(
             name, QUESTION, f"the first generation has no parent to improve on; it took {spent}", blocking=False, evidence=evidence
@@ -53,7 +53,7 @@ def cost(
     if points > 0:
         evidence |= {"seconds_per_point": seconds / points, "money_per_point": money / points if money is not None else None}
     per = (
-        f"{seconds / points:,.0f} s" + (f" and {money / points:,.2f} {prices.unit}" if money is not None and prices else "")
+        f"{seconds / points:,.0f} s" + (f" and {money / points:,.2g} {prices.unit}" if money is not None and prices else "")
         if points > 0
         else ""
     )

@@ -79,12 +79,12 @@ def _interpreted_shap() -> Any:
     """SHAP without numba's compilation: it takes ten seconds, and the arrays here are small."""
     import numba
 
-    before = numba.config.DISABLE_JIT
-    numba.config.DISABLE_JIT = True
+    configuration: Any = numba.config
+    before, configuration.DISABLE_JIT = configuration.DISABLE_JIT, True
     try:
         import shap
     finally:
-        numba.config.DISABLE_JIT = before
+        configuration.DISABLE_JIT = before
     return shap
 
 

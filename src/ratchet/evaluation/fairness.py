@@ -159,13 +159,13 @@ def _judge(
     compared = max(len(list(measure(judged, Z))), 1)
     z = float(stats.norm.ppf(1 - 0.025 / compared))
     every = list(measure(judged, z)) if len(judged) > 1 else []
-    found = [item for item in every if _tells(item[1], limit, side, z, compared)]
-    if not found:
-        large = f"no two groups of {problem.gate.min_group} rows or more are large enough for a verdict"
-        reason = f"{large}{left_out}" if len(judged) > 1 else f"fewer than two groups of {problem.gate.min_group} rows or more{left_out}"
+    if not every:
+        reason = f"fewer than two groups of {problem.gate.min_group} rows or more{left_out}"
         if n < problem.gate.min_rows:
             return undecided(name, question, reason, n, limit=limit, evidence=evidence)
         return not_applicable(name, question, reason, n=n, limit=limit, evidence=evidence)
+    # Groups that are too small to tell are left out, as long as there are others that tell.
+    found = [item for item in every if _tells(item[1], limit, side, z, compared)] or every
     if unclear := [item[0] for item in every if item not in found]:
         left_out += f"; too few rows to tell: {', '.join(unclear[:3])}" + (f" and {len(unclear) - 3} more" if len(unclear) > 3 else "")
         evidence["too_few_to_tell"] = unclear

@@ -51,7 +51,17 @@ class Slice:
     @property
     def name(self) -> str:
         """The slice as a person reads it."""
-        return " and ".join(f"{column} = {' or '.join(values)}" for column, values in self.where.items())
+        return " and ".join(f"{column} {_said(values)}" for column, values in self.where.items())
+
+
+def _said(values: tuple[str, ...]) -> str:
+    """One value, several, or neighbouring intervals as one.
+
+    >>> _said(("0 to 1", "1 to 3")), _said(("web", "app"))
+    ('0 to 3', 'web or app')
+    """
+    ends = [value.split(" to ") for value in values]
+    return f"{ends[0][0]} to {ends[-1][1]}" if all(len(end) == 2 for end in ends) else " or ".join(values)
 
 
 def view(frame: pd.DataFrame, contract: Contract) -> pd.DataFrame:

@@ -271,7 +271,7 @@ def importance(now: Sequence[dict[str, float]], changes: Sequence[dict[str, Any]
 def compared_slices(found: Sequence[dict[str, Any]], metric: str, margin: float) -> Figure:
     """The slices in which the candidate might be worse: its loss less the champion's, with 95% intervals."""
     told = list(found)[:8]
-    figure, axes = _figure(7.4, 1.3 + 0.36 * max(1, len(told)))
+    figure, axes = _figure(7.4, 1.5 + 0.42 * max(1, len(told)))
     for place, item in enumerate(told):
         colour = BAD if item["p"] < 0.05 else ACCENT
         axes.errorbar(
@@ -279,16 +279,17 @@ def compared_slices(found: Sequence[dict[str, Any]], metric: str, margin: float)
         )
     axes.axvline(0, color=SOFT, lw=1)
     axes.axvline(margin, color=INK, ls="--", lw=1, label="margin")
-    axes.set_yticks(range(len(told)), [f"{item['slice']}\n{item['rows']:,} rows" for item in told], fontsize=7.5)
-    axes.set(xlabel=f"{metric} per row, candidate less champion", title="Slices")
-    axes.legend(frameon=False)
+    names = [str(item["slice"]).replace(" and ", ",\n") for item in told]
+    axes.set_yticks(range(len(told)), [f"{name} ({item['rows']:,} rows)" for name, item in zip(names, told, strict=True)], fontsize=8)
+    axes.set(xlabel=f"{metric}, candidate less champion", title="Slices")
+    figure.legend(frameon=False, loc="outside lower right")
     axes.invert_yaxis()
     return figure
 
 
 def genealogy(generations: Sequence[dict[str, Any]]) -> Figure:
     """What became of each generation's errors: inherited, introduced, fixed; one bar a generation with a parent."""
-    figure, axes = _figure(6.0, 1.4 + 0.4 * max(1, len(generations)))
+    figure, axes = _figure(6.0, 1.7 + 0.4 * max(1, len(generations)))
     names = [f"version {item['version']}\nchild of {item['parent']}" for item in generations]
     left = np.zeros(len(generations))
     for fate, colour in FATE_COLOURS.items():
@@ -297,7 +298,7 @@ def genealogy(generations: Sequence[dict[str, Any]]) -> Figure:
         axes.bar_label(bars, [f"{count:,.0f}" if count else "" for count in counts], label_type="center", color="white", fontsize=8)
         left += counts
     axes.set(xlabel="test rows", title="Error genealogy")
-    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.3))
+    figure.legend(frameon=False, ncols=3, loc="outside lower center")
     axes.invert_yaxis()
     return figure
 

@@ -87,16 +87,29 @@ def _upkeep(problem: Problem, by_name: dict[str, Check], life: dict[str, Any]) -
     if cost is not None:
         evidence = cost.evidence
         money = (
-            f", {evidence['money']:,.2f} {evidence['unit']}"
+            f", {evidence['money']:,.2g} {evidence['unit']}"
             if evidence.get("money") is not None
             else "; no prices are stated in problem.yaml"
         )
         people = f", {evidence['minutes_of_people'] / 60:,.1f} hours of people's labelling" if evidence.get("minutes_of_people") else ""
         spent = f" This generation took {evidence['seconds']:.0f} s of computing and {evidence['new_labels']:,} new labels{money}{people}."
     if not life["retrained"]:
-        return f"{UNKNOWN}the watch has asked for no retraining yet, {life['days']:.1f} days after the first generation.{spent}"
-    every = life["days"] / life["retrained"]
-    return f"The watch has asked for {life['retrained']} retraining(s) in {life['days']:.2f} days, one in {every:.2f} days.{spent}"
+        return f"{UNKNOWN}the watch has asked for no retraining yet, {_span(life['days'])} after the first generation.{spent}"
+    times = "once" if life["retrained"] == 1 else f"{life['retrained']} times"
+    return (
+        f"The watch has asked for retraining {times} in {_span(life['days'])}, so one in {_span(life['days'] / life['retrained'])}.{spent}"
+    )
+
+
+def _span(days: float) -> str:
+    """A stretch of time as a person says it.
+
+    >>> _span(3.2), _span(0.1), _span(0.001)
+    ('3.2 days', '2.4 hours', '1.4 minutes')
+    """
+    if days >= 1:
+        return f"{days:.1f} days"
+    return f"{24 * days:.1f} hours" if 24 * days >= 1 else f"{1440 * days:.1f} minutes"
 
 
 def _better(problem: Problem, evaluation: dict[str, Any], by_name: dict[str, Check]) -> str:
