@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -163,8 +163,8 @@ def search(categories: pd.DataFrame, difference: np.ndarray, champion: np.ndarra
             error = max(error, 1.0 / len(values))  # a slice without any difference must not look certain
             p = float(stats.norm.sf((values.mean() - margin) / error))
             tested.append(Slice(where, len(values), float(inside[~half].mean()), float(values.mean()), error, p))
-        found += [Slice(**{**s.__dict__, "p": p}) for s, p in zip(tested, _holm([s.p for s in tested]), strict=True)]
-    return sorted((Slice(**{**s.__dict__, "p": min(1.0, 2 * s.p)}) for s in found), key=lambda s: s.p)
+        found += [replace(s, p=p) for s, p in zip(tested, _holm([s.p for s in tested]), strict=True)]
+    return sorted((replace(s, p=min(1.0, 2 * s.p)) for s in found), key=lambda s: s.p)
 
 
 def inside_of(categories: pd.DataFrame, where: Where) -> np.ndarray:
@@ -173,6 +173,16 @@ def inside_of(categories: pd.DataFrame, where: Where) -> np.ndarray:
     for column, values in where.items():
         inside &= categories[column].isin(values).to_numpy()
     return inside
+
+
+def _plainly(categories: pd.DataFrame, found: Slice) -> Slice:
+    """The same slice without the predicates that every row inside the others meets: no decision hangs on this."""
+    where = found.where
+    for column in list(where):
+        less = {other: values for other, values in where.items() if other != column}
+        if less and inside_of(categories, less).sum() == inside_of(categories, where).sum():
+            where = less
+    return replace(found, where=where)
 
 
 def _holm(values: list[float]) -> list[float]:
@@ -221,7 +231,9 @@ def slices(
     difference = per_row(problem, candidate, truth) - per_row(problem, champion, truth)
     needed = rows_for(difference, gate.slice_margin, gate.slice_regression)
     smallest = 2 * needed / n
-    found = search(view(frame, contract), difference, champion, gate.slice_margin, gate.slice_support * PIECE, seed)
+    categories = view(frame, contract)
+    found = search(categories, difference, champion, gate.slice_margin, gate.slice_support * PIECE, seed)
+    found = [_plainly(categories, s) for s in found]
     told = [
         {
             "slice": s.name,

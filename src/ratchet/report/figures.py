@@ -20,14 +20,20 @@ FATE_COLOURS = {"inherited": "#718096", "introduced": BAD, "fixed": GOOD}
 PALETTE = [ACCENT, "#dd6b20", GOOD, "#805ad5", SOFT]
 
 
-def _figure(width: float = 6.0, height: float = 4.0) -> tuple[Figure, Any]:
+def _panels(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.tick_params(colors=INK)
-    return figure, axes
+    panels = figure.subplots(rows, columns, squeeze=False, sharex="col")
+    for axes in panels.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        axes.tick_params(colors=INK)
+    return figure, panels
+
+
+def _figure(width: float = 6.0, height: float = 4.0) -> tuple[Figure, Any]:
+    figure, panels = _panels(width, height)
+    return figure, panels[0, 0]
 
 
 def svg(figure: Figure) -> str:
@@ -186,11 +192,8 @@ def timeline(live: pd.DataFrame, metric: str, marks: dict[str, int]) -> Figure:
 
 def shares(panels: Sequence[tuple[str, str, dict[str, pd.DataFrame]]]) -> Figure:
     """Shares with their intervals, a panel for each (axis label, column along it, frame of value, low, high by name)."""
-    figure = Figure(figsize=(6.0 * len(panels), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (label, along, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
+    figure, axes_of = _panels(6.0 * len(panels), 4.2, columns=len(panels))
+    for axes, (label, along, lines) in zip(axes_of[0], panels, strict=True):
         for colour, (name, part) in zip(PALETTE, lines.items(), strict=False):
             error = [np.maximum(part["value"] - part["low"], 0), np.maximum(part["high"] - part["value"], 0)]
             axes.errorbar(part[along], part["value"], yerr=error, marker="o", ms=4, lw=1.4, capsize=2, color=colour, label=name)
@@ -205,13 +208,16 @@ def shares(panels: Sequence[tuple[str, str, dict[str, pd.DataFrame]]]) -> Figure
 
 
 def learning(points: Sequence[dict[str, float]], law: dict[str, float]) -> Figure:
-    """The log loss against the labels learnt from, with the power law that tells what more would bring."""
-    figure, axes = _figure(5.4, 3.6)
+    """Accuracy and log loss against the labels learnt from, with the power law that tells what more would bring."""
+    figure, ((above,), (axes,)) = _panels(5.4, 4.8, rows=2)
+    above.plot([point["labels"] for point in points], [point["accuracy"] for point in points], "o", color=ACCENT)
+    above.set(ylabel="accuracy", title="Learning curve")
+    above.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
     labels, losses = [point["labels"] for point in points], [point["log_loss"] for point in points]
     along = np.geomspace(min(labels), max(labels) * 1.5, 100)
     axes.plot(along, law["a"] + law["b"] * (along / 1000) ** -law["c"], color=SOFT, lw=1.2, ls="--", label="power law")
     axes.plot(labels, losses, "o", color=ACCENT, label="trained and measured")
-    axes.set(xlabel="labels learnt from", ylabel="log loss on select rows", title="Learning curve")
+    axes.set(xlabel="labels learnt from", ylabel="log loss")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.legend(frameon=False)
     return figure
