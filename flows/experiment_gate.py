@@ -9,14 +9,16 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import product
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
+from sklearn.model_selection import KFold, train_test_split
 
-from ratchet.data.batch import conform
+from ratchet.data.batch import conform, read_table
 from ratchet.data.splits import split
 from ratchet.decision import gate
 from ratchet.evaluation.champion import non_inferior_to_champion
@@ -29,8 +31,8 @@ from ratchet.scoring import Scorer
 from ratchet.settings import ROOT, settings
 from ratchet.simulation.regressions import plant
 
-PROBLEM = "credit"
-TRAINED_ON, SEED = 20000, 7
+PROBLEM, REAL = "credit", "credit_card"
+TRAINED_ON, SEED, FOLDS = 20000, 7, 3
 POINTS, GAIN, MARGIN = 0.05, 0.002, 0.005
 TEST_ROWS = 40000
 CHURNS = (0.02, 0.06)
@@ -40,13 +42,17 @@ HELD = 0.05
 
 @dataclass(frozen=True)
 class Case:
-    """One candidate: the rows it is judged on, how much of the model changes, whether a slice was made worse."""
+    """One candidate: the rows it is judged on, how much of the model changes, whether a slice was made worse.
+
+    The rows are the simulated world's, `rows` of them, or all real ones of the file `source`.
+    """
 
     rows: int
     churn: float
     points: float
     seed: int
     unequal: bool = False
+    source: str = ""
 
 
 def cases(runs: int, curve_runs: int) -> list[Case]:
@@ -59,13 +65,22 @@ def cases(runs: int, curve_runs: int) -> list[Case]:
     return made
 
 
+def real_cases(source: str, runs: int) -> list[Case]:
+    """Candidates judged on every real row of a file; each seed makes another slice worse and churns otherwise."""
+    rows = len(_real(source)[0])
+    return [Case(rows, churn, points, seed, source=source) for churn, points, seed in product(CHURNS, (POINTS, 0.0), range(runs))]
+
+
 def judge(case: Case) -> dict[str, Any]:
     """What each gate says of a case; `flips` is its negative flip rate."""
-    folder = find_problem(PROBLEM, settings().problems)
+    folder = find_problem(REAL if case.source else PROBLEM, settings().problems)
     problem = framed(folder.problem, unequal=case.unequal)
-    rows = folder.open_source(None, 1000 + case.seed).traffic(case.rows, drifted=False)
+    if case.source:
+        rows, before = _real(case.source)
+    else:
+        rows = folder.open_source(None, 1000 + case.seed).traffic(case.rows, drifted=False)
+        before = _champion(case.unequal).probability(rows)
     truth = rows[folder.contract.target].to_numpy(float)
-    before = _champion(case.unequal).probability(rows)
     decided = (before >= problem.threshold).astype(float)
     planted = plant(
         rows, folder.contract, before, truth, problem.threshold, churn=case.churn, points=case.points, gain=GAIN, seed=case.seed
@@ -102,6 +117,23 @@ def _champion(unequal: bool) -> Scorer:
     return Scorer(candidate.graph, encoder)
 
 
+@lru_cache(maxsize=1)
+def _real(source: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """All real rows, and what boosted trees that never saw the row say of it, shape (n,)."""
+    from models.train import refit
+
+    folder = find_problem(REAL, settings().problems)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"] | {"threads": 1}
+    rows = conform(read_table(Path(source)), folder.contract, source)
+    rows = rows[rows[folder.contract.target].notna()].reset_index(drop=True)
+    told = np.full(len(rows), np.nan)
+    for others, fold in KFold(FOLDS, shuffle=True, random_state=SEED).split(rows):
+        train, tune = train_test_split(others, test_size=0.2, random_state=SEED)
+        answer = refit(rows.iloc[train], rows.iloc[tune], folder.contract, "trees", params, SEED)
+        told[fold] = answer(rows.iloc[fold])
+    return rows, told
+
+
 def judge_all(todo: Sequence[Case], workers: int) -> Iterator[dict[str, Any]]:
     """Judge every case, in `workers` processes, each as soon as it is done."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -112,7 +144,8 @@ def judge_all(todo: Sequence[Case], workers: int) -> Iterator[dict[str, Any]]:
 def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
     """The shares caught, refused for nothing and left undecided, by gate, churn and test rows."""
     table = pd.DataFrame(judged)
-    clean = table[(table["points"] == 0) & ~table["unequal"] & (table["rows"] == TEST_ROWS) & table["churn"].isin(CHURNS)]
+    # The rows that most cases are judged on are those that the bars are about.
+    clean = table[(table["points"] == 0) & ~table["unequal"] & (table["rows"] == table["rows"].mode()[0]) & table["churn"].isin(CHURNS)]
     limits = {"negative flips": float(np.quantile(clean["flips"], 1 - HELD))}
     return [row for _, cell in table.groupby(["unequal", "rows", "churn"], sort=True) for row in _cell(cell, limits)]
 

@@ -475,12 +475,15 @@ def experiment_gate(
     runs: Annotated[int, typer.Option(help="Candidates behind each bar.")] = 250,
     curve_runs: Annotated[int, typer.Option(help="Candidates behind each point of the curves.")] = 40,
     workers: Workers = 2,
+    source: Annotated[
+        Path | None, typer.Option("--source", help="A file of credit_card's real rows, in place of the simulated world.")
+    ] = None,
 ) -> None:
     """Plant slices that got worse while the mean improved: how often is it caught, how often held for nothing? (an hour)"""
     with _sentences():
         from stack import experiment as run
 
-        _measured(run.gate(runs, curve_runs, workers, console))
+        _measured(run.gate(runs, curve_runs, workers, console, source))
 
 
 @experiment.command("tuning")
@@ -489,7 +492,7 @@ def experiment_tuning(
     trials: Annotated[int, typer.Option(help="Trials of each search.")] = 40,
     workers: Workers = 2,
 ) -> None:
-    """Tune for a drifted world from nothing and from the champion's trials: how many trials does that save? (half an hour)"""
+    """Tune for a drifted world from nothing and from the champion's trials: how many trials does that save? (an hour)"""
     with _sentences():
         from stack import experiment as run
 

@@ -26,20 +26,22 @@ def machine() -> str:
     return f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB, Python {platform.python_version()}"
 
 
-def gate(runs: int, curve_runs: int, workers: int, console: Console, out: Path = RESULTS) -> list[Row]:
-    """Plant slice regressions, ask the gates, write gate.json, gate.md and gate.svg."""
+def gate(runs: int, curve_runs: int, workers: int, console: Console, source: Path | None = None, out: Path = RESULTS) -> list[Row]:
+    """Plant slice regressions, ask the gates, write gate.json, gate.md and gate.svg; of real rows gate_real.json and .md."""
     from flows import experiment_gate as experiment
 
     if runs < 2 or curve_runs < 2:
         raise BatchError("An experiment needs two runs of each kind or more.")
-    todo = experiment.cases(runs, curve_runs)
+    name = "gate_real" if source else "gate"
+    todo = experiment.real_cases(str(source.resolve()), runs) if source else experiment.cases(runs, curve_runs)
     judged = _all(
-        "gate", [asdict(case) for case in todo], lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers), console
+        name, [asdict(case) for case in todo], lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers), console
     )
     rows = experiment.measure(judged)
-    command = f"ratchet experiment gate --runs {runs} --curve-runs {curve_runs}"
-    _write(out, "gate", rows, command, sorted({case.seed for case in todo}))
-    (out / "gate.svg").write_text(svg(experiment.curves(rows)) + "\n", encoding="utf-8")
+    more = f"--source {source.name}" if source else f"--curve-runs {curve_runs}"
+    _write(out, name, rows, f"ratchet experiment gate --runs {runs} {more}", sorted({case.seed for case in todo}))
+    if source is None:
+        (out / "gate.svg").write_text(svg(experiment.curves(rows)) + "\n", encoding="utf-8")
     return rows
 
 
@@ -49,12 +51,12 @@ def tuning(runs: int, trials: int, workers: int, console: Console, out: Path = R
 
     if runs < 2:
         raise BatchError("An experiment needs two runs or more.")
-    todo = [experiment.Case(seed, trials) for seed in range(runs)]
+    todo = experiment.cases(runs, trials)
     judged = _all(
         "tuning", [asdict(case) for case in todo], lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers), console
     )
     rows = experiment.measure(judged)
-    _write(out, "tuning", rows, f"ratchet experiment tuning --runs {runs} --trials {trials}", [case.seed for case in todo])
+    _write(out, "tuning", rows, f"ratchet experiment tuning --runs {runs} --trials {trials}", sorted({case.seed for case in todo}))
     return rows
 
 

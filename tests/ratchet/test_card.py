@@ -65,7 +65,9 @@ def test_a_missing_answer_says_so(problem):
 
 def test_the_answers_are_this_runs_numbers(problem):
     half = {"labels": 500, "accuracy": 0.801, "log_loss": 0.41, "cost": 0.3}
-    curve = Check("learning_curve", "?", "pass", "", value=0.0012, evidence={"half": half, "all": half | {"labels": 1000, "accuracy": 0.822}})
+    curve = Check(
+        "learning_curve", "?", "pass", "", value=0.0012, evidence={"half": half, "all": half | {"labels": 1000, "accuracy": 0.822}}
+    )
     rule = Check("beats_rule", "?", "pass", "", value=-0.1, low=-0.2, high=-0.05, n=120)
     fixed = {"row": "A7", "truth": 1, "champion": 0.1, "candidate": 0.64, "record": {"income": 100.0}}
     told = answers(problem, CHILD, [curve, rule], fixed, {"days": 30.0, "retrained": 2})

@@ -57,7 +57,9 @@ def every(credit, problem, rows, p, truth, other=None):
         calibration_slices(problem, p, truth, categories),
         conformal(problem, other, truth, p, truth),
         error_consistency(problem, rows[credit.contract.id], np.column_stack([p, p]), truth),
-        *robustness(problem, credit.contract, rows, truth, lambda frame: p[: len(frame)] if len(frame) <= len(p) else np.resize(p, len(frame))),
+        *robustness(
+            problem, credit.contract, rows, truth, lambda frame: p[: len(frame)] if len(frame) <= len(p) else np.resize(p, len(frame))
+        ),
     ]
     for ask in (fairness, equal_merit, equalised_odds, group_calibration):
         told += [ask(problem, p, truth, rows[name]) for name in ("sex", "age_group")]

@@ -109,7 +109,9 @@ def test_slices_are_of_values_that_a_person_reads(credit, judged):
     assert set(told) == {column.name for column in credit.contract.requested}
     assert told["income"].cat.ordered
     assert (told["income"] == "missing").sum() == odd["income"].isna().sum() > ROWS / 3
-    assert inside_of(told, {"income": ("missing",), "sex": ("male",)}).sum() == ((told["income"] == "missing") & (rows["sex"] == "male")).sum()
+    assert (
+        inside_of(told, {"income": ("missing",), "sex": ("male",)}).sum() == ((told["income"] == "missing") & (rows["sex"] == "male")).sum()
+    )
     assert not told.isna().any().any()
 
 

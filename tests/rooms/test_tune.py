@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import yaml
 
+from flows.setting import Setting
 from models.objectives import OBJECTIVES, objective
 from models.tune import WARM, best_of, search, space
 from ratchet.errors import BatchError
-from ratchet.settings import ROOT
+from ratchet.settings import ROOT, Settings
 
 SPACE = {"x": {"low": -5.0, "high": 5.0}, "n": {"low": 1, "high": 64, "log": True, "whole": True}}
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -117,3 +118,22 @@ def test_objectives_that_cannot_be_measured_are_a_sentence(credit, rows):
         measured(credit, rows, ["beauty"])
     with pytest.raises(BatchError, match="has not learnt from 0 of the rows"):
         measured(credit, rows, ["negative_flips"])
+
+
+def test_the_next_generation_is_made_with_what_was_found(credit, tmp_path, monkeypatch):
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path))
+    monkeypatch.delenv("RATCHET_RELEASE_TESTS", raising=False)
+    made = Setting(credit, Settings())
+    assert made.workspace.parameters == PARAMS
+    kept = made.settings.tuned("credit")
+    kept.parent.mkdir(parents=True)
+    kept.write_text("train: {trees: {learning_rate: 0.123}}\n", encoding="utf-8")
+    monkeypatch.setenv("RATCHET_RELEASE_TESTS", "short")
+    tuned = Setting(credit, Settings())
+    told = tuned.workspace.parameters
+    assert told["train"]["trees"] == PARAMS["train"]["trees"] | {"learning_rate": 0.123}
+    assert told["train"]["network"] == PARAMS["train"]["network"]
+    assert told["examine"]["form"] == "short"
+    assert (
+        (tuned.root / "params.yaml").read_text(encoding="utf-8").startswith("# params.yaml, but train.trees: tuned; examine.form: short.")
+    )

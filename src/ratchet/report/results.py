@@ -74,10 +74,22 @@ def write(folder: Path, name: str, rows: Sequence[Row], *, command: str, commit:
     judged = [against(row, bars) for row in rows]
     told = {"command": command, "commit": commit, "seeds": list(seeds), "machine": machine, "rows": [asdict(row) for row in judged]}
     (folder / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    lines = [f"# {name}", "", f"Made by `{command}` at commit `{commit}`, seeds {', '.join(map(str, seeds))}, on {machine}.", ""]
+    lines = [f"# {name}", "", f"Made by `{command}` at commit `{commit}`, seeds {_spans(seeds)}, on {machine}.", ""]
     lines += ["| what | value | 95% interval | runs | bar | holds |", "|---|---|---|---|---|---|"]
     for row in judged:
         interval = f"{row.low:.4g} to {row.high:.4g}" if row.low is not None else ""
         bar = f"{row.limit:g}" if row.limit is not None else ""
         lines.append(f"| {row.name} | {row.value:.4g} {row.unit} | {interval} | {row.n} | {bar} | {row.holds} |")
     (folder / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """Whole numbers, neighbours drawn together.
+
+    >>> _spans([0, 1, 2, 7, 9, 10])
+    '0 to 2, 7, 9 to 10'
+    """
+    ordered = sorted(set(numbers))
+    starts = [n for n in ordered if n - 1 not in ordered]
+    ends = [n for n in ordered if n + 1 not in ordered]
+    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends, strict=True))
