@@ -99,7 +99,9 @@ def _spent(setting: Setting, what: str, seconds: float) -> None:
     """Note how long something took when it was last done; what is skipped keeps the seconds that it took then."""
     path = setting.root / "seconds.json"
     told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    path.write_text(json.dumps(told | {what: round(seconds, 3)}), encoding="utf-8")
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(told | {what: round(seconds, 3)}), encoding="utf-8")
+    os.replace(draft, path)
 
 
 def _superseded(setting: Setting, trigger: str) -> dict[str, Any]:

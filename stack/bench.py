@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
+import shutil
 import time
 from pathlib import Path
 
 import httpx
 import numpy as np
-import psutil
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -17,15 +16,19 @@ from rich.table import Table
 from ratchet.problem import find_problem
 from ratchet.release import read
 from ratchet.report.results import Row, measured, write
-from ratchet.settings import ROOT, settings
+from ratchet.settings import settings
 from stack import processes
 from stack.demo import demonstrate, home_of
+from stack.experiment import RESULTS, machine
 
 PREDICTIONS = 2000
 
 
-def main(runs: int = 3, seed: int = 7) -> None:
-    """Run the loop, the bare script and one prediction, `runs` times each, one after the other in this order."""
+def main(runs: int = 3, seed: int = 7, source: Path | None = None) -> None:
+    """Run the loop, the bare script, one prediction and the release tests, `runs` times each, one after the other.
+
+    The release tests are those of credit_card's real rows, from the file `source` or from OpenML.
+    """
     console = Console()
     home = settings().home / "bench"
     folder = find_problem("credit", settings().problems)
@@ -33,6 +36,7 @@ def main(runs: int = 3, seed: int = 7) -> None:
     bare: list[float] = []
     steps: dict[str, list[float]] = {}
     single: dict[str, list[float]] = {}
+    tested: dict[str, list[float]] = {}
     for run in range(runs):
         console.rule(f"run {run + 1} of {runs}")
         begun = time.perf_counter()
@@ -50,18 +54,30 @@ def main(runs: int = 3, seed: int = 7) -> None:
         from flows.bare import bare_loop
 
         bare.append(bare_loop(folder, folder.problem.demo, seed))
+        for name, value in release_tests(home / "suite", source, seed).items():
+            tested.setdefault(name, []).append(value)
     rows = [
         measured("loop with the stack", loops, "s"),
         measured("bare training and scoring", bare, "s"),
         measured("loop / bare", [a / b for a, b in zip(loops, bare, strict=True)], "times"),
+        *(measured(name, values, "s") for name, values in tested.items()),
         *(measured(name, values, "ms") for name, values in single.items()),
         *(measured(f"step: {name}", values, "s") for name, values in steps.items()),
     ]
     from flows.lifecycle import code_version
 
-    machine = f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB, Python {platform.python_version()}"
-    write(ROOT / "docs" / "results", "bench", rows, command="make bench", commit=code_version(), seeds=[seed], machine=machine)
+    write(RESULTS, "bench", rows, command="make bench", commit=code_version(), seeds=[seed], machine=machine())
     show(console, rows)
+
+
+def release_tests(home: Path, source: Path | None, seed: int) -> dict[str, float]:
+    """Seconds of the release tests on all real rows, in both forms, in all and stage by stage."""
+    from flows.suite import release_suite
+
+    shutil.rmtree(home, ignore_errors=True)
+    found = release_suite(home, str(source) if source else None, seed)
+    made = {f"release tests, {form} form, 30,000 real rows": sum(parts.values()) for form, parts in found.items()}
+    return made | {f"{form} form: {part}": seconds for form, parts in found.items() for part, seconds in parts.items()}
 
 
 def predictions(place: Path) -> dict[str, float]:

@@ -85,6 +85,7 @@ def _isolate() -> None:
             "RATCHET_ADDRESS": "127.0.0.1",
             "RATCHET_HOSTS": "localhost 127.0.0.1",
             "RATCHET_WORKERS": "2",
+            "RATCHET_RELEASE_TESTS": "short",
         }
         told |= {"COMPOSE_PROJECT_NAME": PROJECT, "RATCHET_SERVICE_PORT": str(ports[0]), "RATCHET_DOOR_PORT": str(ports[1])}
         told |= {"RATCHET_SERVICE_PAGE": f"http://127.0.0.1:{ports[0]}", "RATCHET_DOOR_URL": f"http://127.0.0.1:{ports[1]}"}
