@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
 
-from flows.compare import used_by
 from flows.setting import Setting
 from flows.stages import labelled
 from models.objectives import objective
@@ -19,6 +17,7 @@ from ratchet.errors import BatchError
 from ratchet.release import Release, read
 from ratchet.report import figures
 from snapshots.workspace import digest as content
+from snapshots.workspace import parameters
 
 
 def tune(setting: Setting, family: str | None, trials: int | None, wanted: list[str], said: Callable[[Trial, int], None]) -> dict[str, Any]:
@@ -41,9 +40,6 @@ def tune(setting: Setting, family: str | None, trials: int | None, wanted: list[
         raise BatchError(f"params.yaml: tune.space has no {chosen!r}; it has {', '.join(told['space'])}.")
     objectives = wanted or told["objectives"]
     champion = _champion(setting)
-    before = champion.scorer.probability(learnt) if champion else None
-    if before is not None and champion is not None:
-        before = np.where(learnt[setting.contract.id].isin(used_by(setting, champion)), np.nan, before)
     evaluate = objective(
         learnt,
         setting.contract,
@@ -53,7 +49,7 @@ def tune(setting: Setting, family: str | None, trials: int | None, wanted: list[
         objectives,
         folds=told["folds"],
         seed=params["seed"],
-        champion=before,
+        champion=_made_with(champion) if champion else None,
     )
     snapshot = setting.workspace.digest("data/snapshot.parquet")
     name = f"{chosen} {' '.join(objectives)} {snapshot} {digest(told['space'][chosen])}"
@@ -89,6 +85,12 @@ def tune(setting: Setting, family: str | None, trials: int | None, wanted: list[
 def _champion(setting: Setting) -> Release | None:
     route = setting.store.route()
     return read(setting.settings.releases / setting.problem.name / route.champion) if route else None
+
+
+def _made_with(champion: Release) -> tuple[str, dict[str, Any]]:
+    """A release's family and the parameters that it was trained with, by its dvc.lock."""
+    family = champion.facts["family"]
+    return family, parameters(champion.facts["lock"], "train")["train"][family]
 
 
 def _warm(setting: Setting, champion: Release | None, name: str, snapshot: str, journal: Any) -> list[dict[str, Any]]:

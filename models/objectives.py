@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,43 +34,51 @@ def objective(
     *,
     folds: int,
     seed: int,
-    champion: np.ndarray | None = None,
+    champion: tuple[str, dict[str, Any]] | None = None,
 ) -> Callable[[dict[str, Any]], list[float]]:
     """A function from a family's parameters to the objectives wanted, each to be low, on n labelled rows.
 
     log_loss, cost (the problem's, per row) and calibration (its error) are of answers by models that never saw the
-    row's entity. negative_flips: the share of rows that the champion had right and such a model has wrong; `champion` are its
-    probabilities, shape (n,), missing where it learnt from the row. latency: microseconds a row. BatchError where an
-    objective is not known, or cannot be measured.
+    row's entity. negative_flips: the share of rows that such a model has wrong and the champion's own family and parameters
+    (`champion`), trained on the same folds, have right: the champion itself has learnt from the rows. latency:
+    microseconds a row. BatchError where an objective is not known, or cannot be measured.
     """
     if unknown := [name for name in wanted if name not in OBJECTIVES]:
         raise BatchError(f"objective {unknown[0]!r} is not known; there are {', '.join(OBJECTIVES)}.")
+    if "negative_flips" in wanted and champion is None:
+        raise BatchError("objective 'negative_flips': there is no champion yet whose right decisions could be kept.")
     truth = rows[contract.target].to_numpy(float)
-    judged = np.zeros(len(rows), dtype=bool) if champion is None else np.isfinite(champion)
-    if "negative_flips" in wanted and judged.sum() < problem.gate.min_rows:
-        raise BatchError(
-            f"objective 'negative_flips': the champion has not learnt from {judged.sum()} of the rows; {problem.gate.min_rows} are needed."
-        )
     groups = pd.factorize(rows[contract.entity])[0]
     divided = list(GroupKFold(folds, shuffle=True, random_state=seed).split(rows, groups=groups))
 
-    def evaluate(tried: dict[str, Any]) -> list[float]:
-        made = params | {family: params[family] | tried}
-        told, seconds = np.full(len(rows), np.nan), []
+    def answers(of: str, made: dict[str, Any], seconds: list[float] | None = None) -> np.ndarray:
+        """What models that never saw the row's entity say of each row, shape (n,)."""
+        told = np.full(len(rows), np.nan)
         for others, fold in divided:
             inner = GroupShuffleSplit(1, test_size=TUNE, random_state=seed)
             train, tune = next(inner.split(others, groups=groups[others]))
-            answer = refit(rows.iloc[others[train]], rows.iloc[others[tune]], contract, family, made, seed)
+            answer = refit(rows.iloc[others[train]], rows.iloc[others[tune]], contract, of, made, seed)
             told[fold] = answer(rows.iloc[fold])
-            if "latency" in wanted:
+            if seconds is not None:
                 seconds.append(_seconds(answer, rows.iloc[fold[:TIMED_ROWS]]))
+        return told
+
+    @cache
+    def before() -> np.ndarray:
+        assert champion is not None
+        of, settings = champion
+        return answers(of, params | {of: params[of] | settings})
+
+    def evaluate(tried: dict[str, Any]) -> list[float]:
+        seconds: list[float] | None = [] if "latency" in wanted else None
+        told = answers(family, params | {family: params[family] | tried}, seconds)
         clipped = np.clip(told, 1e-7, 1 - 1e-7)
         values = {
             "log_loss": lambda: float(log_loss(truth, clipped, labels=[0, 1])),
             "cost": lambda: float(per_row(problem, told, truth).mean()),
             "calibration": lambda: calibration_error(told, truth)[0],
-            "negative_flips": lambda: _flips(problem, told[judged], np.asarray(champion)[judged], truth[judged]),
-            "latency": lambda: 1e6 * float(np.median(seconds)) / TIMED_ROWS,
+            "negative_flips": lambda: _flips(problem, told, before(), truth),
+            "latency": lambda: 1e6 * float(np.median(seconds or [np.nan])) / TIMED_ROWS,
         }
         return [values[name]() for name in wanted]
 

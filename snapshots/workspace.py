@@ -87,6 +87,12 @@ def digest(lock: str, path: str, of: str = "outs") -> str:
     raise KeyError(path)
 
 
+def parameters(lock: str, stage: str) -> dict[str, Any]:
+    """What a stage took from params.yaml, in a dvc.lock's text. KeyError where it took nothing."""
+    found: dict[str, Any] = yaml.safe_load(lock)["stages"][stage]["params"]["params.yaml"]
+    return found
+
+
 def create(path: Path, home: Path, files: Mapping[str, str], problem: Path | None, code: str = "", remote: str | None = None) -> Workspace:
     """Make a problem's workspace, or bring an existing one's definition up to date.
 
