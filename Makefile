@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-long compose-test check down bench lock clean
+.PHONY: help setup demo test test-long compose-test check down bench experiments lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -38,8 +38,12 @@ check: setup ## Lint, types, walls, lock file, docker-compose.yml
 down: setup ## End what `make demo` or `ratchet up` started
 	@$(BIN)/ratchet down
 
-bench: setup ## Measure the loop against the bare training and scoring, and one prediction; writes docs/results/bench.md
+bench: setup ## Measure the loop against the bare training, the release tests on real rows, one prediction; writes docs/results/bench.md
 	@$(BIN)/python -m stack.bench
+
+experiments: setup ## What the gate catches, and what a warm start saves; writes docs/results/gate.md and tuning.md (two hours)
+	@$(BIN)/ratchet experiment gate
+	@$(BIN)/ratchet experiment tuning
 
 lock: setup ## Write requirements.lock anew from requirements.in
 	@scripts/lock
