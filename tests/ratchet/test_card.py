@@ -69,12 +69,12 @@ def test_the_answers_are_this_runs_numbers(problem):
         "learning_curve", "?", "pass", "", value=0.0012, evidence={"half": half, "all": half | {"labels": 1000, "accuracy": 0.822}}
     )
     rule = Check("beats_rule", "?", "pass", "", value=-0.1, low=-0.2, high=-0.05, n=120)
-    fixed = {"row": "A7", "truth": 1, "champion": 0.1, "candidate": 0.64, "record": {"income": 100.0}}
+    fixed = {"row": "A7", "truth": 1, "champion": 0.1, "candidate": 0.64, "record": {"income": 100.0, "history": None, "amount": 5308.48}}
     told = answers(problem, CHILD, [curve, rule], fixed, {"days": 30.0, "retrained": 2})
     assert "500 instead of 1,000" in told[1].text
     assert "80.1% instead of 82.2%" in told[1].text
     assert "0.0012" in told[1].text
-    for word in ("A7", "10%", "64%", "income 100.0", problem.outcome.positive):
+    for word in ("A7", "10%", "64%", "income 100, history missing, amount 5308.48.", problem.outcome.positive):
         assert word in told[2].text
     assert "2 times in 30.0 days, so one in 15.0 days" in told[3].text
     assert "-0.1000 [-0.2000, -0.0500]: lower" in told[4].text

@@ -74,11 +74,15 @@ def _example(problem: Problem, generation: Generation, fixed: dict[str, Any] | N
     if fixed is None:
         return f"{UNKNOWN}no test row that version {generation.parent} decided wrongly is decided rightly now."
     names = (problem.outcome.negative, problem.outcome.positive)
-    truth, record = names[int(fixed["truth"])], ", ".join(f"{name} {value}" for name, value in fixed["record"].items())
+    truth, record = names[int(fixed["truth"])], ", ".join(f"{name} {_plain(value)}" for name, value in fixed["record"].items())
     return (
         f"Row {fixed['row']} turned out as {truth}. Version {generation.parent} gave {names[1]} {fixed['champion']:.0%} and decided wrongly; "
         f"this version gives {fixed['candidate']:.0%} and decides rightly. The record: {record}."
     )
+
+
+def _plain(value: Any) -> str:
+    return "missing" if value is None else f"{value:.8g}" if isinstance(value, float) else str(value)
 
 
 def _upkeep(problem: Problem, by_name: dict[str, Check], life: dict[str, Any]) -> str:
