@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from models.objectives import objective
-from models.tune import WARM, search
+from models.tune import Trial, search
 from ratchet.data.batch import conform
 from ratchet.problem import find_problem
 from ratchet.report.results import Row, measured, share
@@ -55,7 +55,7 @@ def judge(case: Case) -> dict[str, Any]:
     )
     after = new if case.forgets else pd.concat([old, new], ignore_index=True)
     told = {}
-    first: list[dict[str, Any]] = []
+    earlier: list[Trial] = []
     for name, rows in (("before", old), ("cold", after), ("warm", after)):
         evaluate = objective(
             rows, folder.contract, folder.problem, FAMILY, params["train"] | {"threads": 1}, [OBJECTIVE], folds=FOLDS, seed=case.seed
@@ -67,11 +67,11 @@ def judge(case: Case) -> dict[str, Any]:
             trials=case.trials,
             seed=case.seed + (1000 if name == "warm" else 0),
             name=name,
-            first=first if name == "warm" else (),
+            earlier=earlier if name == "warm" else (),
         )
         told[name] = [trial.values[0] for trial in found.trials]
         if name == "before":
-            first = [trial.params for trial in sorted(found.trials, key=lambda trial: trial.values)[:WARM]]
+            earlier = found.trials
     optimum = min(told["cold"])
     reached = {
         name: next((place for place, value in enumerate(told[name], 1) if value <= optimum + NEAR), None) for name in ("cold", "warm")

@@ -8,22 +8,21 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from flows.setting import Setting
+from flows.setting import Setting, stages_code
 from flows.stages import labelled
 from models.objectives import objective
-from models.tune import Search, Trial, best_of, search
+from models.tune import Search, Trial, search, trials_before
 from ratchet.decision import digest
 from ratchet.errors import BatchError
 from ratchet.release import Release, read
 from ratchet.report import figures
-from snapshots.workspace import digest as content
 from snapshots.workspace import parameters
 
 
 def tune(setting: Setting, family: str | None, trials: int | None, wanted: list[str], said: Callable[[Trial, int], None]) -> dict[str, Any]:
     """Search a family's parameters on the rows of the newest generation, cross-validated by entity.
 
-    The search starts from the champion's own trials, or from its parameters where it had none. The best are kept for the
+    The search starts from the trials of the search before, or from the champion's parameters where there was none. The best are kept for the
     next generation; the trials and the Pareto front go to MLflow. A search that was cut short goes on where it stopped.
     `said` is told each trial, and how many there are to be. BatchError where there are no rows, or no space to search.
     """
@@ -40,6 +39,7 @@ def tune(setting: Setting, family: str | None, trials: int | None, wanted: list[
         raise BatchError(f"params.yaml: tune.space has no {chosen!r}; it has {', '.join(told['space'])}.")
     objectives = wanted or told["objectives"]
     champion = _champion(setting)
+    made_with = _made_with(champion) if champion else None
     evaluate = objective(
         learnt,
         setting.contract,
@@ -49,12 +49,13 @@ def tune(setting: Setting, family: str | None, trials: int | None, wanted: list[
         objectives,
         folds=told["folds"],
         seed=params["seed"],
-        champion=_made_with(champion) if champion else None,
+        champion=made_with,
     )
+    # The same rows, folds, space and settings are the same search, which goes on; others are another one.
+    asked = [told["space"][chosen], told["folds"], params["seed"], params["train"][chosen], setting.problem.threshold]
     snapshot = setting.workspace.digest("data/snapshot.parquet")
-    name = f"{chosen} {' '.join(objectives)} {snapshot} {digest(told['space'][chosen])}"
+    name = f"{chosen} {' '.join(objectives)}: {digest([snapshot, *asked, champion.version if champion else None, stages_code()])}"
     journal = setting.settings.home / "tuned" / f"{setting.problem.name}.trials"
-    first = _warm(setting, champion, name, snapshot, journal) or [params["train"][chosen]]
     count = trials or told["trials"]
     found = search(
         evaluate,
@@ -64,7 +65,8 @@ def tune(setting: Setting, family: str | None, trials: int | None, wanted: list[
         seed=params["seed"],
         name=name,
         journal=journal,
-        first=first,
+        earlier=trials_before(name, journal),
+        first=[made_with[1] if made_with and made_with[0] == chosen else params["train"][chosen]],
         said=lambda trial: said(trial, count),
     )
     kept = setting.settings.tuned(setting.problem.name)
@@ -91,14 +93,6 @@ def _made_with(champion: Release) -> tuple[str, dict[str, Any]]:
     """A release's family and the parameters that it was trained with, by its dvc.lock."""
     family = champion.facts["family"]
     return family, parameters(champion.facts["lock"], "train")["train"][family]
-
-
-def _warm(setting: Setting, champion: Release | None, name: str, snapshot: str, journal: Any) -> list[dict[str, Any]]:
-    """The champion's best trials in the same search on its own snapshot; none where it was not tuned."""
-    if champion is None:
-        return []
-    theirs = name.replace(snapshot, content(champion.facts["lock"], "data/snapshot.parquet"))
-    return best_of(theirs, journal) if theirs != name else []
 
 
 def _track(setting: Setting, family: str, objectives: list[str], name: str, found: Search) -> str:

@@ -8,7 +8,7 @@ import yaml
 
 from flows.setting import Setting
 from models.objectives import OBJECTIVES, objective
-from models.tune import WARM, best_of, search, space
+from models.tune import WARM, Trial, search, space, trials_before
 from ratchet.errors import BatchError
 from ratchet.settings import ROOT, Settings
 
@@ -48,28 +48,60 @@ def test_a_search_that_was_cut_short_goes_on_and_asks_nothing_twice(tmp_path):
         looked(dies, journal=journal)
     found = looked(dies, journal=journal)
     assert len(found.trials) == 20
-    # The one it died in is asked for again as another; none of the seven before is.
+    # The one it died in is asked again; none of the seven before is.
     assert len(asked) == 21
-    assert len({str(tried) for tried in asked}) == 21
+    assert len({str(tried) for tried in asked}) == 20
     again = looked(dies, journal=journal)
     assert len(asked) == 21
     assert again.best == found.best
 
 
-def test_a_warm_start_tries_the_champions_best_first(tmp_path):
+def test_what_it_died_in_is_tried_again(tmp_path):
+    asked = []
+
+    def dies(tried):
+        asked.append(tried)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return bowl(tried)
+
+    with pytest.raises(KeyboardInterrupt):
+        looked(dies, journal=tmp_path / "trials", first=[{"x": 1.25, "n": 4}])
+    looked(dies, journal=tmp_path / "trials", trials=2)
+    assert asked[0] == asked[1] == {"x": 1.25, "n": 4}
+
+
+def test_a_warm_start_tries_the_best_of_the_search_before_and_learns_from_all(tmp_path):
     journal = tmp_path / "trials"
-    before = looked(bowl, journal=journal, name="before")
-    first = best_of("before", journal)
-    assert len(first) == WARM
-    assert first[0] == before.best.params
-    after = looked(bowl, journal=journal, name="after", first=first, seed=9, trials=WARM)
-    assert [trial.params for trial in after.trials] == first
-    assert best_of("never", journal) == best_of("before", tmp_path / "nothing") == []
+    before = looked(bowl, journal=journal, name="bowl: before", trials=30)
+    known = trials_before("bowl: after", journal)
+    assert known == before.trials
+    # The same bowl, ten higher: the level of the values moves, the place of the best does not.
+    higher = lambda tried: [bowl(tried)[0] + 10]  # noqa: E731
+    warm = looked(higher, journal=journal, name="bowl: after", earlier=known, seed=9, trials=12)
+    best = [trial.params for trial in sorted(known, key=lambda trial: trial.values)[:WARM]]
+    assert [trial.params for trial in warm.trials[:WARM]] == best
+    assert len(warm.trials) == 12
+    assert {trial.number for trial in warm.front} <= {trial.number for trial in warm.trials}
+    cold = looked(higher, name="bowl: cold", seed=9, trials=12)
+    spread = [np.std([trial.params["x"] for trial in found.trials[WARM:]]) for found in (warm, cold)]
+    assert spread[0] < spread[1]
+    assert trials_before("bowl: before", journal)[0].values[0] > 9
+    assert trials_before("another: one", journal) == trials_before("bowl: x", tmp_path / "nothing") == []
 
 
-def test_what_lies_outside_the_space_now_is_moved_to_its_edge():
+def test_what_lies_outside_the_space_now_is_moved_to_its_edge_or_left_out():
     found = looked(bowl, first=[{"x": 99.0, "n": 1000, "gone": 1}], trials=1)
     assert found.trials[0].params == {"x": 5.0, "n": 64}
+    declared = {"kind": {"choices": ["a", "b"]}}
+    old = [Trial(0, {"kind": "c"}, (0.1,)), Trial(1, {"kind": "b"}, (0.2,))]
+    made = search(lambda tried: [0.0], declared, objectives=1, trials=3, seed=0, name="kinds", earlier=old)
+    assert {trial.params["kind"] for trial in made.trials} <= {"a", "b"}
+
+
+def test_an_objective_that_is_not_a_number_ends_the_search():
+    with pytest.raises(BatchError, match=r"an objective is not finite; narrow tune\.space"):
+        looked(lambda tried: [float("nan")])
 
 
 def test_two_objectives_keep_what_nothing_beats():
