@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from flows.setting import Setting
-from flows.stages import COHORT, labelled, scorer
-from ratchet.check import Check, from_dict, undecided
+from flows.stages import COHORT, judged, labelled, scorer
+from ratchet.check import Check, from_dict, undecided, unsettled
 from ratchet.decision import weigh
 from ratchet.evaluation import adversarial
 from ratchet.evaluation.champion import non_inferior_to_champion
@@ -78,7 +78,7 @@ def compare_with(setting: Setting, champion: Release | None, picked: str) -> Com
     problem, contract = setting.problem, setting.contract
     scores = pd.read_parquet(setting.root / "data/scores.parquet")
     rows, sides = labelled(setting.root, contract)
-    test = rows[sides == "test"].reset_index(drop=True)
+    test = judged(rows, sides, contract)
     assert (test[contract.id] == scores[contract.id]).all()
     candidate, truth = scores[picked].to_numpy(), scores["truth"].to_numpy()
     protected = [column.name for column in contract.protected]
@@ -90,8 +90,9 @@ def compare_with(setting: Setting, champion: Release | None, picked: str) -> Com
             _attacked(setting, test, truth, picked, None),
         ]
         return Comparison(checks, pd.DataFrame(), None, None, {})
-    if gone := sorted({c.name for c in champion.contract.features} - {c.name for c in contract.columns}):
-        reason = f"version {champion.version} reads {', '.join(gone)}, which the contract no longer has: it cannot be asked. A person must decide"
+    now = {column.name: column for column in contract.columns}
+    if gone := sorted(c.name for c in champion.contract.features if c.name not in now or now[c.name].scale != c.scale):
+        reason = f"version {champion.version} reads {', '.join(gone)}, which the contract no longer has, or on another scale: it cannot be asked. A person must decide"
         question = non_inferior_to_champion(problem, candidate, None, truth).question
         return Comparison([undecided("non_inferior_to_champion", question, reason, 0)], pd.DataFrame(), None, None, {})
     seen = scores[contract.id].isin(used_by(setting, champion)).to_numpy()
@@ -106,6 +107,8 @@ def compare_with(setting: Setting, champion: Release | None, picked: str) -> Com
     checks += [negative_flips(problem, candidate, before, truth, group) for group in (None, *(test[name] for name in protected))]
     checks.append(slices(problem, contract, test, candidate, before, truth, seed))
     checks.append(_attacked(setting, test, truth, picked, champion))
+    if np.unique(truth).size < 2:
+        checks = unsettled(checks, f"the {len(truth)} rows that neither has seen hold one class at most")
     if len(truth) == 0:
         return Comparison(checks, pd.DataFrame(), None, None, {})
     decided = {name: (p >= problem.threshold).astype(int) for name, p in (("parent", before), ("child", candidate))}
@@ -136,7 +139,8 @@ def _attacked(setting: Setting, test: pd.DataFrame, truth: np.ndarray, picked: s
     """The candidate and the champion under the same attack, on bad cases that neither has seen."""
     problem, contract, params = setting.problem, setting.contract, setting.workspace.parameters
     size = params["examine"][params["examine"]["form"]]
-    bad = test[truth == 1].head(size["attacked"])
+    bad = test[truth == 1]
+    bad = bad.sample(min(size["attacked"], len(bad)), random_state=params["seed"])
     if not any(column.attacker_can_change for column in contract.features):
         return adversarial.adversarial(problem, None, None, len(bad))
     asked = {"candidate": scorer(setting.root, picked).probability} | ({"champion": champion.scorer.probability} if champion else {})

@@ -31,7 +31,7 @@ from ratchet.errors import BatchError
 from ratchet.evaluation.cost import cost
 from ratchet.generation import Generation
 from ratchet.release import Release, read, write
-from ratchet.report.card import card, checks_table
+from ratchet.report.card import card, checks_table, summary
 from ratchet.request import records
 from ratchet.settings import ROOT
 from snapshots.workspace import publish, run_stage
@@ -297,9 +297,10 @@ def _explain(
     text = card(setting.problem, version, generation, decision, checks, evaluation, comparison.errors)
     page = page_of(setting, version, generation, decision, checks, evaluation, comparison)
     tracker.texts(run_id, {"card.md": text, "card.html": page})
-    tracker.describe(run_id, text)
+    short = summary(setting.problem, version, generation, decision, checks, evaluation)
+    tracker.describe(run_id, short)
     tags = {"decision": decision.action, "decision_id": decision.id, "reasons": "; ".join(decision.reasons)[:4000]}
-    tracker.annotate(version, tags, text)
+    tracker.annotate(version, tags, short)
     create_table_artifact(
         key=_key(setting, "checks"),
         table=[

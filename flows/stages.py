@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from ratchet.check import unsettled
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
 from ratchet.errors import BatchError, RatchetError
@@ -93,7 +94,7 @@ def evaluate(root: Path) -> None:
     from ratchet.evaluation.calibration import calibration, calibration_slices
     from ratchet.evaluation.conformal import conformal
     from ratchet.evaluation.fairness import equal_merit, equalised_odds, fairness, group_calibration, intersection
-    from ratchet.evaluation.loss import per_row
+    from ratchet.evaluation.loss import defect, per_row
     from ratchet.evaluation.mitigation import mitigations
     from ratchet.evaluation.performance import beats_rule, floors, not_worse_than_simple, scores
     from ratchet.evaluation.separation import separation
@@ -103,10 +104,12 @@ def evaluate(root: Path) -> None:
     problem, contract = folder.problem, folder.contract
     rows, sides = labelled(root, contract)
     training = _read_json(root / "trained/training.json")
-    select, test = (rows[sides == side].reset_index(drop=True) for side in ("select", "test"))
+    select, test = rows[sides == "select"].reset_index(drop=True), judged(rows, sides, contract)
     truth, select_truth = (part[contract.target].to_numpy(float) for part in (test, select))
     answers = {family: scorer(root, family).probability(test) for family in training}
     answers["rule"] = folder.rule(test)
+    if wrong := defect(answers["rule"]):
+        raise BatchError(f"{problem.name}: the rule in baseline.py: {wrong}.")
     held_out = {family: scorer(root, family).probability(select) for family in training}
     families = {
         family: {"select": scores(problem, held_out[family], select_truth), "test": scores(problem, answers[family], truth)}
@@ -137,6 +140,8 @@ def evaluate(root: Path) -> None:
         name: mitigations(problem, (held_out[picked], select_truth, select[name]), (candidate, truth, test[name]), params["seed"])
         for name in protected
     }
+    if np.unique(truth).size < 2:
+        checks = unsettled(checks, f"the {len(truth)} test rows hold one class only")
     # Live rows will be like the newest batch, so that is what they are compared with where it is large enough.
     newest = (test[COHORT] == test[COHORT].max()).to_numpy()
     lately = newest if newest.sum() >= problem.gate.min_rows else np.ones(len(test), dtype=bool)
@@ -146,7 +151,7 @@ def evaluate(root: Path) -> None:
         "select_by": params["select_by"],
         "families": families,
         "rule": scores(problem, answers["rule"], truth),
-        "rows": {"labelled": len(rows)} | {side: int((sides == side).sum()) for side in ("train", "tune", "select", "test")},
+        "rows": {"labelled": len(rows)} | {side: int((sides == side).sum()) for side in ("train", "tune", "select")} | {"test": len(test)},
         "released": {"mean": float(losses.mean()), "error": float(losses.std(ddof=1) / np.sqrt(len(losses)))},
         "mitigations": offered,
         "checks": [check.as_dict() for check in checks],
@@ -174,7 +179,7 @@ def examine(root: Path) -> None:
     made = _read_json(root / "trained/training.json")[picked]
     size = params["examine"][params["examine"]["form"]]
     answer = scorer(root, picked).probability
-    test = rows[sides == "test"].reset_index(drop=True)
+    test = judged(rows, sides, contract)
     asked = test.sample(min(size["rows"], len(test)), random_state=seed).reset_index(drop=True)
     truth = asked[contract.target].to_numpy(float)
 
@@ -198,6 +203,8 @@ def examine(root: Path) -> None:
     decided = (repeated >= problem.threshold).astype(int)
     points = learning_runs(rows, sides, contract, problem, picked, params["train"], size["curve_seeds"], seed)
     checks.append(learning_curve(problem, points, int((sides == "select").sum()), seed))
+    if np.unique(truth).size < 2:
+        checks = unsettled(checks, f"the {len(truth)} test rows hold one class only")
 
     _write(error_table(learnt[contract.id], decided, learnt_truth), root / "data/consistency.parquet")
     _write(shares.assign(**{contract.id: explained[contract.id].to_numpy()}), root / "data/explanations.parquet")
@@ -226,6 +233,11 @@ def labelled(root: Path, contract: Contract) -> tuple[pd.DataFrame, np.ndarray]:
     sides = pd.read_parquet(root / "data/split.parquet")["side"].to_numpy()
     known = rows[contract.target].notna().to_numpy()
     return rows[known].reset_index(drop=True), sides[known]
+
+
+def judged(rows: pd.DataFrame, sides: np.ndarray, contract: Contract) -> pd.DataFrame:
+    """The test rows that checks are made on: the newest of each entity, since intervals take rows to be independent."""
+    return rows[sides == "test"].drop_duplicates(contract.entity, keep="last").reset_index(drop=True)
 
 
 def scorer(root: Path, family: str) -> Any:

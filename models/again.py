@@ -18,6 +18,8 @@ from ratchet.problem import Problem
 SHARES = (0.10, 0.25, 0.50, 1.0)
 # The share of the entities that a training stops and calibrates on, as in the split of the data.
 TUNE = 0.2
+# With fewer entities, or rows of a class, folds and shares of them cannot be drawn.
+FEWEST = 50
 
 
 def error_runs(
@@ -26,9 +28,12 @@ def error_runs(
     """The answers of models that never saw the row nor its entity, for n labelled rows, shape (n, seeds).
 
     For each seed the entities are divided into folds anew, and each fold is answered by a model made of the others.
+    Shape (n, 0) where there are too few entities or labels for that.
     """
     told = np.full((len(rows), seeds), np.nan)
     entities = pd.factorize(rows[contract.entity])[0]
+    if entities.max() + 1 < FEWEST or rows[contract.target].value_counts().reindex([0.0, 1.0]).fillna(0).min() < FEWEST:
+        return told[:, :0]
     for run in range(seeds):
         for others, fold in GroupKFold(folds, shuffle=True, random_state=seed + run).split(rows, groups=entities):
             answer = _made(rows.iloc[others], contract, family, params, seed + run)
@@ -54,7 +59,9 @@ def learning_runs(
     select = rows[sides == "select"]
     truth = select[contract.target].to_numpy(float)
     entities = pd.factorize(learnt[contract.entity])[0]
-    points = []
+    points: list[Point] = []
+    if entities.max() + 1 < FEWEST:
+        return points
     for share in SHARES:
         for run in range(seeds):
             drawn = learnt

@@ -63,12 +63,16 @@ def tuning(runs: int, trials: int, workers: int, console: Console, out: Path = R
 def _all(
     name: str, todo: Sequence[dict[str, Any]], ask: Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]], console: Console
 ) -> list[dict[str, Any]]:
-    """Every case's answer; those of an earlier run of the same code that was cut short are not asked again."""
+    """Every case's answer; those of an earlier run of the same commit that was cut short are not asked again."""
     from flows.lifecycle import code_version
 
     kept = settings().home / "experiments" / f"{name}-{code_version()}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
-    told = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines() if line.endswith("}")] if kept.exists() else []
+    lines = kept.read_text(encoding="utf-8").splitlines(keepends=True) if kept.exists() and not code_version().endswith("-dirty") else []
+    # What was cut off while it was written is written anew.
+    whole = [line for line in lines if line.endswith("}\n")]
+    kept.write_text("".join(whole), encoding="utf-8")
+    told = [json.loads(line) for line in whole]
     asked = [json.dumps(case, sort_keys=True) for case in todo]
     # An answer repeats its case, so that it can be known again.
     done = {json.dumps({key: answer[key] for key in todo[0]}, sort_keys=True): answer for answer in told}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Verdict = Literal["pass", "fail", "undecided", "not_applicable"]
@@ -124,3 +125,8 @@ def undecided(name: str, question: str, reason: str, n: int, **more: Any) -> Che
 def not_applicable(name: str, question: str, reason: str, **more: Any) -> Check:
     """A check whose question does not arise, and why."""
     return Check(name=name, question=question, verdict="not_applicable", reason=reason, **more)
+
+
+def unsettled(checks: Iterable[Check], why: str) -> list[Check]:
+    """The same checks, none of them passed: what would be a pass is undecided, and says why."""
+    return [replace(c, verdict="undecided", reason=f"{why}; {c.reason}") if c.verdict == "pass" else c for c in checks]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ratchet.check import Check
+from ratchet.errors import ContractError
 
 Action = Literal[
     "promote", "refuse", "undecided", "retrain", "skip", "wait", "block", "superseded", "roll_back", "pause", "resume", "drill"
@@ -57,6 +58,8 @@ def decide(
 def weigh(checks: Sequence[Check], blocking: Sequence[str], advisory: Sequence[str]) -> list[Check]:
     """The checks, made blocking or advisory where problem.yaml says so: by `name`, or by `name:part`, which goes first.
 
+    ContractError where a name is that of no check: a misspelt one would hold nothing.
+
     >>> told = Check("fairness:sex", "Are they?", "undecided", "few rows", n=20)
     >>> [check.blocking for check in weigh([told], (), ("fairness",))]
     [False]
@@ -70,6 +73,9 @@ def weigh(checks: Sequence[Check], blocking: Sequence[str], advisory: Sequence[s
                 return False
         return check.blocking
 
+    known = {name for check in checks for name in (check.name, check.name.split(":")[0])}
+    if wrong := sorted({*blocking, *advisory} - known):
+        raise ContractError(f"problem.yaml: gate: {wrong[0]!r} is no check; there are {', '.join(sorted(known))}.")
     return [replace(check, blocking=holds(check)) for check in checks]
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ratchet.contract import NAME, Contract, Strict, load_contract, read_yaml
 from ratchet.decision import digest
@@ -21,11 +21,15 @@ from ratchet.errors import ContractError
 YEAR = 365.25 * 24 * 3600
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class Costs(Strict):
     """What each kind of error costs, in the same unit."""
 
-    false_positive: float
-    false_negative: float
+    false_positive: float = Field(gt=0, allow_inf_nan=False)
+    false_negative: float = Field(gt=0, allow_inf_nan=False)
     unit: str = ""
 
 
@@ -43,44 +47,50 @@ class Gate(Strict):
     against their own default.
     """
 
-    margin: float
-    min_rows: int = 400
+    margin: Margin
+    min_rows: int = Field(default=400, ge=2)
     # The smallest group, in rows, on which a verdict is given.
-    min_group: int = 100
+    min_group: int = Field(default=100, ge=2)
     # Lowest (for losses: highest) value of a metric: roc_auc, pr_auc, f1, precision, recall, accuracy, brier, log_loss.
     floors: dict[str, float] = Field(default_factory=dict)
     # Expected calibration error, over all rows and within a slice.
-    calibration_limit: float = 0.02
-    slice_calibration_limit: float = 0.05
+    calibration_limit: Share = 0.02
+    slice_calibration_limit: Share = 0.05
     # Share of truths that the conformal sets must hold, and what chance in the calibration rows may take off it.
-    coverage: float = 0.9
-    coverage_slack: float = 0.02
+    coverage: Share = 0.9
+    coverage_slack: Share = 0.02
     # Four fifths: lowest ratio of favourable decisions; the same among rows of equal merit; largest gap of error rates.
-    approval_ratio: float = 0.8
-    merit_ratio: float = 0.85
-    odds_gap: float = 0.1
-    group_calibration_gap: float = 0.05
+    approval_ratio: Share = 0.8
+    merit_ratio: Share = 0.85
+    odds_gap: Share = 0.1
+    group_calibration_gap: Share = 0.05
     # Largest share of rows that the champion decided rightly and the candidate wrongly.
-    negative_flips: float = 0.1
+    negative_flips: Share = 0.1
     # A slice may lose this much; a loss of `slice_regression` in a share `slice_support` of the rows must be seen.
-    slice_margin: float = 0.01
-    slice_regression: float = 0.05
-    slice_support: float = 0.03
+    slice_margin: Margin = 0.01
+    slice_regression: Margin = 0.05
+    slice_support: Share = 0.03
     # Largest relative loss of ROC AUC under a corruption of severity 3.
-    robust_drop: float = 0.15
+    robust_drop: Share = 0.15
     # What an attacker may move each column by, as a share of its range, and the loss of robust accuracy that is borne.
-    attack_budget: float = 0.1
-    attack_margin: float = 0.1
+    attack_budget: Share = 0.1
+    attack_margin: Share = 0.1
     # Largest share of wrong decisions that another seed or fold would not have made.
-    luck: float = 0.5
+    luck: Share = 0.5
     # Largest gap between the log loss on training rows and on tuning rows.
-    memorised: float = 0.1
+    memorised: Margin = 0.1
     # Smallest loss of ROC AUC when a feature is shuffled that counts as "it matters".
-    importance: float = 0.005
+    importance: Margin = 0.005
     # Gain of another thousand labels, in log loss, above which more labels are worth their while.
-    label_gain: float = 0.002
+    label_gain: Margin = 0.002
     blocking: tuple[str, ...] = ()
     advisory: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _tells_apart(self) -> Gate:
+        if self.slice_regression <= self.slice_margin:
+            raise ValueError("slice_regression must be larger than slice_margin, else no number of rows could tell them apart")
+        return self
 
 
 class Prices(Strict):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ratchet.contract import CATEGORICAL, Contract
+from ratchet.errors import BatchError
 
 MAX_BINS = 254
 
@@ -93,7 +94,7 @@ def fit(frame: pd.DataFrame, contract: Contract) -> Encoder:
             continue
         values = frame[column.name].dropna().to_numpy(float)
         if values.size == 0:
-            raise ValueError(f"column {column.name} is empty in every training row")
+            raise BatchError(f"snapshot: column {column.name!r} is empty in every training row; a model cannot learn from it.")
         low, center, high = np.quantile(values, [0.25, 0.5, 0.75])
         spread = float(high - low) or float(values.std()) or 1.0
         distinct = np.unique(values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,10 +116,18 @@ class _Move:
             return np.asarray(np.abs(np.array([self.values.index(value) for value in values], dtype=float) - here))
         return np.zeros(len(values))
 
+    @property
+    def is_category(self) -> bool:
+        """Whether its values have no order: then it is exchanged, not moved."""
+        return bool(self.values) and self.column.scale != "ordinal"
+
+    def reach(self, budget: float) -> float:
+        """How far the place may move: the budget for a number, one step for a rank; just inside it."""
+        return 1 / max(len(self.values) - 1, 1) if self.values else budget * (1 - 1e-6)
+
     def exchanged(self, values: np.ndarray, now: Any) -> np.ndarray:
         """Whether each of m values is another category."""
-        free = bool(self.values) and self.column.scale != "ordinal"
-        return np.asarray(values != now) if free else np.zeros(len(values), dtype=bool)
+        return np.asarray(values != now) if self.is_category else np.zeros(len(values), dtype=bool)
 
 
 class _Target:
@@ -138,7 +146,7 @@ class _Target:
         self.refused_now = bool(probability(row)[0] >= problem.threshold)
 
     def search(self, seed: int) -> None:
-        """Let HopSkipJump come closer and closer to the record as it is, from any one that is approved."""
+        """Try the corners of what he may change, then let HopSkipJump come closer, then spend what is left on more corners."""
         from art.attacks.evasion import HopSkipJump
         from art.estimators.classification import BlackBoxClassifier
 
@@ -146,28 +154,45 @@ class _Target:
         if not k:
             return
         start = np.array([[move.place(now) for move, now in zip(self._moves, self._now, strict=True)]], dtype=np.float32)
-        classifier = BlackBoxClassifier(self._answer, (k,), 2, clip_values=(0.0, 1.0))
-        hop = HopSkipJump(classifier, norm=2, max_iter=20, max_eval=80, init_eval=20, init_size=1, verbose=False)
+        rng = np.random.default_rng(seed)
         before = np.random.get_state()
         # The attack draws from the global generator.
         np.random.seed(seed)
         try:
-            tries = np.random.default_rng(seed).random((STARTS, k)).astype(np.float32)
+            tries = np.vstack([self._corners(start, STARTS // 2, rng), rng.random((STARTS // 2, k))]).astype(np.float32)
             approved = np.flatnonzero(self._ask(tries) == 0)
             if approved.size:
                 nearest = approved[np.argmin(np.abs(tries[approved] - start).max(axis=1))]
-                hop.generate(start, x_adv_init=tries[[nearest]])
+                classifier = BlackBoxClassifier(self._answer, (k,), 2, clip_values=(0.0, 1.0))
+                hop = HopSkipJump(classifier, norm=2, max_iter=20, max_eval=80, init_eval=20, init_size=1, verbose=False)
+                with suppress(_Spent):
+                    hop.generate(start, x_adv_init=tries[[nearest]])
+            if self.won is None:
+                self._ask(self._corners(start, self._queries - self.asked, rng))
         except _Spent:
             pass
         finally:
             np.random.set_state(before)
+
+    def _corners(self, start: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Places with each number and rank as far away as the budget allows, up or down, and one category exchanged."""
+        points = np.repeat(start.astype(float), max(count, 0), axis=0)
+        free = [place for place, move in enumerate(self._moves) if move.is_category]
+        for place, move in enumerate(self._moves):
+            if not move.is_category:
+                points[:, place] += rng.choice([-1.0, 1.0], len(points)) * move.reach(self._problem.gate.attack_budget)
+        if free:
+            # Half of the tries lie about one of the categories.
+            lies = np.flatnonzero(rng.random(len(points)) < 0.5)
+            points[lies, rng.choice(free, len(lies))] = rng.random(len(lies))
+        return np.asarray(np.clip(points, 0.0, 1.0))
 
     def _answer(self, points: np.ndarray) -> np.ndarray:
         return np.asarray(np.eye(2, dtype=np.float32)[self._ask(points)])
 
     def _ask(self, points: np.ndarray) -> np.ndarray:
         """The decision for each of m points, shape (m,): 1 refused, 0 approved. _Spent where there is nothing more to ask."""
-        if self.asked + len(points) > self._queries:
+        if not len(points) or self.asked + len(points) > self._queries:
             raise _Spent
         self.asked += len(points)
         columns: dict[str, Any] = {name: np.repeat(self._row[name].to_numpy(), len(points)) for name in self._row.columns}

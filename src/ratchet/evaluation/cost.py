@@ -39,7 +39,7 @@ def cost(
     spent += f", {money:,.2g} {prices.unit}" if money is not None and prices is not None else " (no prices are stated)"
     if difference is None:
         return not_applicable(
-            name, QUESTION, f"the first generation has no parent to improve on; it took {spent}", blocking=False, evidence=evidence
+            name, QUESTION, f"there is no parent, or none that could be compared; it took {spent}", blocking=False, evidence=evidence
         )
     if n < problem.gate.min_rows:
         return undecided(

@@ -118,7 +118,7 @@ def leakage(
     without = [item for item in importances if contract.column(item.feature).cause is None]
     suspects = [f"{item.feature} (shuffled, {item.value:.3f} of ROC AUC)" for item in without if item.low > limit]
     telling = [name for name, own in alone.items() if own - 0.5 > 0.95 * (auc - 0.5) and len(alone) > 1]
-    suspects += [f"{name} (alone it ranks as well as the model: {alone[name]:.3f})" for name in telling]
+    suspects += [f"{name} (alone it ranks as well as the model: {alone[name]:.3f}; a cause does not explain that)" for name in telling]
     worst = max(without, key=lambda item: item.value, default=Importance("none", 0.0, 0.0, 0.0))
     evidence = {
         "importance": [{"feature": i.feature, "value": i.value, "low": i.low, "high": i.high} for i in importances],
@@ -127,7 +127,7 @@ def leakage(
     }
     numbers = (worst.value, worst.low, worst.high)
     if suspects:
-        reason = f"leakage suspects: {', '.join(suspects)}; state the `cause` in contract.yaml, or take them out"
+        reason = f"leakage suspects: {', '.join(suspects)}; take them out, or where a shuffled one has a `cause`, state it in contract.yaml"
         return Check("leakage", QUESTION, "fail", reason, *numbers, limit=limit, n=n, unit="ROC AUC", evidence=evidence)
     reason = f"of {len(importances)} features, {len(without)} have no stated cause; the most important of these is {worst.feature} ({worst.value:.4f}, limit {limit:g})"
     return Check("leakage", QUESTION, "pass", reason, *numbers, limit=limit, n=n, unit="ROC AUC", evidence=evidence)
@@ -140,7 +140,7 @@ def alone(contract: Contract, frame: pd.DataFrame, truth: np.ndarray) -> dict[st
     for column in contract.features:
         values = frame[column.name]
         if column.is_numeric:
-            score = values.fillna(values.median()).to_numpy(float)
+            score = values.fillna(values.median()).fillna(0.0).to_numpy(float)
             own = float(roc_auc_score(truth, score))
             told[column.name] = max(own, 1 - own)
             continue

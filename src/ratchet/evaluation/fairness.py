@@ -22,6 +22,8 @@ MERIT = "Is the favourable decision given alike to those of every group who dese
 ODDS = "Are the error rates of every two groups about the same?"
 CALIBRATED = "Does a probability mean the same in every group?"
 Interval = tuple[float, float, float]
+# What is compared, the interval, and the standard error that it would have were the groups alike (of a ratio, of its logarithm).
+Compared = tuple[str, Interval, float]
 
 
 def intersection(groups: pd.DataFrame) -> pd.Series:
@@ -75,10 +77,10 @@ def fairness(problem: Problem, probability: np.ndarray, truth: np.ndarray, group
     on the log scale (Katz et al., 1978), widened for the number of pairs (Bonferroni).
     """
 
-    def ratios(table: dict[str, dict[str, float]], z: float) -> Iterator[tuple[str, Interval]]:
+    def ratios(table: dict[str, dict[str, float]], z: float) -> Iterator[Compared]:
         for a, b in combinations(table, 2):
             p, q = ((table[g]["favourable_rate"], table[g]["rows"]) for g in (a, b))
-            yield f"{a} and {b}", _ratio(p, q, z)
+            yield f"{a} and {b}", _ratio(p, q, z), _alike(p, q)
 
     return _judge("fairness", PARITY, problem, probability, truth, groups, ratios, problem.gate.approval_ratio, "at_least", "ratio")
 
@@ -90,10 +92,10 @@ def equal_merit(problem: Problem, probability: np.ndarray, truth: np.ndarray, gr
     Equality of opportunity (Hardt et al., 2016). As merit is held equal, the limit is stricter than four fifths.
     """
 
-    def ratios(table: dict[str, dict[str, float]], z: float) -> Iterator[tuple[str, Interval]]:
+    def ratios(table: dict[str, dict[str, float]], z: float) -> Iterator[Compared]:
         for a, b in combinations(table, 2):
             p, q = ((1 - table[g]["false_positive_rate"], table[g]["rows"] - table[g]["positives"]) for g in (a, b))
-            yield f"{a} and {b}", _ratio(p, q, z)
+            yield f"{a} and {b}", _ratio(p, q, z), _alike(p, q)
 
     return _judge("equal_merit", MERIT, problem, probability, truth, groups, ratios, problem.gate.merit_ratio, "at_least", "ratio")
 
@@ -102,18 +104,22 @@ def equal_merit(problem: Problem, probability: np.ndarray, truth: np.ndarray, gr
 def equalised_odds(problem: Problem, probability: np.ndarray, truth: np.ndarray, groups: pd.Series) -> Check:
     """The largest gap between two groups' true positive or false positive rates (Hardt et al., 2016)."""
 
-    def gaps(table: dict[str, dict[str, float]], z: float) -> Iterator[tuple[str, Interval]]:
+    def gaps(table: dict[str, dict[str, float]], z: float) -> Iterator[Compared]:
         for a, b in combinations(table, 2):
             for rate, of in (("true_positive_rate", "positives"), ("false_positive_rate", "negatives")):
                 sizes = [table[g]["positives"] if of == "positives" else table[g]["rows"] - table[g]["positives"] for g in (a, b)]
+                where = f"{a} and {b}, {rate.replace('_', ' ')}"
                 if min(sizes) < 2:
+                    yield where, (0.0, 0.0, 1.0), 1.0
                     continue
                 p, q = table[a][rate], table[b][rate]
                 # Agresti and Caffo's (2000) one success and one failure each: rates of 0 and 1 must not look certain.
                 safe = [(r * m + 1) / (m + 2) for r, m in zip((p, q), sizes, strict=True)]
                 error = z * float(np.sqrt(sum(r * (1 - r) / (m + 2) for r, m in zip(safe, sizes, strict=True))))
+                pooled = (p * sizes[0] + q * sizes[1] + 1) / (sum(sizes) + 2)
                 gap = abs(p - q)
-                yield f"{a} and {b}, {rate.replace('_', ' ')}", (gap, max(gap - error, 0.0), gap + error)
+                alike = float(np.sqrt(pooled * (1 - pooled) * sum(1 / m for m in sizes)))
+                yield where, (gap, max(gap - error, 0.0), gap + error), alike
 
     return _judge(
         "equalised_odds", ODDS, problem, probability, truth, groups, gaps, problem.gate.odds_gap, "at_most", "difference of rates"
@@ -124,10 +130,10 @@ def equalised_odds(problem: Problem, probability: np.ndarray, truth: np.ndarray,
 def group_calibration(problem: Problem, probability: np.ndarray, truth: np.ndarray, groups: pd.Series) -> Check:
     """The largest gap, in any group, between the mean probability and the share of label 1 (calibration in the large)."""
 
-    def gaps(table: dict[str, dict[str, float]], z: float) -> Iterator[tuple[str, Interval]]:
+    def gaps(table: dict[str, dict[str, float]], z: float) -> Iterator[Compared]:
         for group, row in table.items():
             gap, error = abs(row["calibration_gap"]), z * row["calibration_gap_error"]
-            yield group, (gap, max(gap - error, 0.0), gap + error)
+            yield group, (gap, max(gap - error, 0.0), gap + error), row["calibration_gap_error"]
 
     limit = problem.gate.group_calibration_gap
     return _judge("group_calibration", CALIBRATED, problem, probability, truth, groups, gaps, limit, "at_most", "probability")
@@ -165,12 +171,12 @@ def _judge(
             return undecided(name, question, reason, n, limit=limit, evidence=evidence)
         return not_applicable(name, question, reason, n=n, limit=limit, evidence=evidence)
     # Groups that are too small to tell are left out, as long as there are others that tell.
-    found = [item for item in every if _tells(item[1], limit, side, z, compared)] or every
+    found = [item for item in every if _tells(item[1], item[2], limit, side, z, compared)] or every
     if unclear := [item[0] for item in every if item not in found]:
         left_out += f"; too few rows to tell: {', '.join(unclear[:3])}" + (f" and {len(unclear) - 3} more" if len(unclear) > 3 else "")
         evidence["too_few_to_tell"] = unclear
     pick = min if side == "at_least" else max
-    where, (value, low, high) = pick(found, key=lambda item: item[1][0])
+    where, (value, low, high), _ = pick(found, key=lambda item: item[1][0])
     bound = pick(item[1][1 if side == "at_least" else 2] for item in found)
     low, high = (bound, high) if side == "at_least" else (low, bound)
     word = "lowest" if side == "at_least" else "largest"
@@ -180,17 +186,25 @@ def _judge(
     return answered(name, question, (value, low, high), limit, side, reason, n, unit, evidence=evidence)
 
 
-def _tells(interval: Interval, limit: float, side: Side, z: float, compared: int) -> bool:
-    """Whether rows are enough: had the groups been alike, would all of so many comparisons pass four times in five?
+def _tells(interval: Interval, alike: float, limit: float, side: Side, z: float, compared: int) -> bool:
+    """Whether rows are enough: were the groups alike, would all of so many comparisons pass four times in five?
 
-    What fails already is told, however few the rows.
+    That hangs on the rows, not on what was observed. What differs beyond chance is told, however few the rows: it may be
+    undecided then, but it is not left out.
     """
     value, low, high = interval
-    reach = (z + float(stats.norm.ppf(1 - 0.1 / compared))) / z
+    enough = (z + float(stats.norm.ppf(1 - 0.1 / compared))) * alike
     if side == "at_least":
-        width = np.log(max(value, 1e-9) / max(low, 1e-9))
-        return high < limit or bool(np.exp(-width * reach) >= limit)
-    return low > limit or bool((high - value) * reach <= limit)
+        differs = value < limit and np.log(max(value, 1e-9)) < -z * alike
+        return bool(high < limit or differs or np.exp(-enough) >= limit)
+    return bool(low > limit or (value > limit and value > z * alike) or enough <= limit)
+
+
+def _alike(a: tuple[float, float], b: tuple[float, float]) -> float:
+    """The standard error of the logarithm of the ratio of two rates, each given with its rows, if both had the pooled rate."""
+    rows = a[1] + b[1]
+    pooled = min(max((a[0] * a[1] + b[0] * b[1]) / max(rows, 1), 0.5 / max(rows, 1)), 1 - 0.5 / max(rows, 1))
+    return float(np.sqrt((1 - pooled) / pooled * (1 / max(a[1], 1) + 1 / max(b[1], 1))))
 
 
 def _ratio(a: tuple[float, float], b: tuple[float, float], z: float) -> Interval:

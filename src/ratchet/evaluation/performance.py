@@ -23,8 +23,9 @@ def scores(problem: Problem, probability: np.ndarray, truth: np.ndarray) -> dict
     """The field's usual numbers on n rows; those that need both classes are left out where one is missing."""
     decided = (probability >= problem.threshold).astype(int)
     clipped = np.clip(probability, 1e-7, 1 - 1e-7)
+    costs = problem.model_copy(update={"metric": "cost"})
     told = {
-        problem.metric: float(per_row(problem, probability, truth).mean()),
+        "cost": float(per_row(costs, probability, truth).mean()),
         "accuracy": float(metrics.accuracy_score(truth, decided)),
         "precision": float(metrics.precision_score(truth, decided, zero_division=0)),
         "recall": float(metrics.recall_score(truth, decided, zero_division=0)),
@@ -92,6 +93,8 @@ def _floor(problem: Problem, name: str, limit: float, score: np.ndarray, truth: 
         return metric.value(score[rows], truth[rows], problem.threshold)
 
     found = bootstrap(value, n, seed)
+    if not np.isfinite(found).all():
+        return undecided(called, FLOOR, f"the {n} rows hold too few of one class to tell the interval of {name}", n, limit=limit)
     word = "at least" if metric.side == "at_least" else "at most"
     reason = f"{name} {found[0]:.4f} [{found[1]:.4f}, {found[2]:.4f}], {word} {limit:g} is asked for, {n} rows"
     return answered(called, FLOOR, found, limit, metric.side, reason, n, name)
@@ -100,7 +103,7 @@ def _floor(problem: Problem, name: str, limit: float, score: np.ndarray, truth: 
 @registered("beats_rule", "release")
 def beats_rule(problem: Problem, candidate: np.ndarray, rule: np.ndarray, truth: np.ndarray) -> Check:
     """Paired difference of loss, candidate minus rule, on n rows; its interval must lie below zero."""
-    return _against("beats_rule", RULE, problem, candidate, rule, truth, limit=0.0, other="the rule")
+    return _against("beats_rule", RULE, problem, candidate, rule, truth, limit=0.0, other="the rule", strict=True)
 
 
 @registered("not_worse_than_simple", "release")
@@ -118,7 +121,9 @@ def _against(
     truth: np.ndarray,
     limit: float,
     other: str,
+    strict: bool = False,
 ) -> Check:
+    """The paired difference within `limit`; `strict`: below it, so that what only equals the other fails."""
     n = len(truth)
     if n < problem.gate.min_rows:
         return undecided(name, question, f"{n} labelled rows; {problem.gate.min_rows} are needed", n, limit=limit)
@@ -128,4 +133,7 @@ def _against(
     mean, low, high = interval(difference)
     reason = f"{problem.metric} differs from {other}'s by {mean:+.4f} [{low:+.4f}, {high:+.4f}], limit {limit:+.4f}, {n} rows"
     evidence = {"smallest_detectable": smallest_detectable(difference)}
+    if strict and mean == high == limit:
+        reason = f"it decides every one of {n} rows as {other} does"
+        return Check(name, question, "fail", reason, mean, low, high, limit, n, f"{problem.metric} per row", evidence=evidence)
     return answered(name, question, (mean, low, high), limit, "at_most", reason, n, f"{problem.metric} per row", evidence=evidence)

@@ -43,6 +43,11 @@ def robustness(
     if wrong := defect(clean):
         return [Check(f"robustness:{kind.replace(' ', '_')}", QUESTION, "fail", wrong, limit=limit, n=n) for kind in kinds]
     best, cost = _auc(truth, clean), float(per_row(problem, clean, truth).mean())
+    ranked = bootstrap(lambda rows: _auc(truth[rows], clean[rows]), n, seed, RESAMPLES)
+    if not ranked[1] > 0.5:
+        # What ranks no better than chance has nothing to lose.
+        lacking = f"the model does not rank {n} clean rows provably better than chance (ROC AUC {best:.3f})"
+        return [undecided(f"robustness:{kind.replace(' ', '_')}", QUESTION, lacking, n, limit=limit) for kind in kinds]
     checks = []
     for kind in kinds:
         curves: dict[str, list[dict[str, float]]] = {}

@@ -38,6 +38,10 @@ CAPTIONS = {
 }
 
 
+# A tracker's database keeps 5,000 characters of a version's description.
+LONGEST = 4800
+
+
 def checks_table(checks: Sequence[Check]) -> str:
     """The checks as a Markdown table."""
     lines = ["| check | verdict | value | 95% interval | limit | rows | why |", "|---|---|---|---|---|---|---|"]
@@ -58,40 +62,19 @@ def number(value: float | None) -> str:
     return f"{value:.1e}" if value != 0 and abs(value) < 1e-3 else f"{value:.4g}"
 
 
-def card(
-    problem: Problem,
-    version: str,
-    generation: Generation,
-    decision: Decision,
-    checks: Sequence[Check],
-    evaluation: dict[str, Any],
-    errors: dict[str, int] | None,
+def summary(
+    problem: Problem, version: str, generation: Generation, decision: Decision, checks: Sequence[Check], evaluation: dict[str, Any]
 ) -> str:
-    """The model card of a version, in Markdown."""
-    picked, rows = evaluation["picked"], evaluation["rows"]
-    inherited = (
-        f"Of the parent's errors on the test rows it inherited {errors['inherited']} and fixed {errors['fixed']}; "
-        f"it introduced {errors['introduced']} new ones."
-        if errors
-        else "It is the first generation: there is no parent to inherit errors from."
-    )
-    reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
-    what = (
-        f"A `{picked}` model that answers: {problem.question} Label 1 ({problem.outcome.positive}) is decided from probability "
-        f"{problem.threshold:g} on, because a missed {problem.outcome.positive} costs {problem.costs.false_negative:g} and a "
-        f"false alarm {problem.costs.false_positive:g} ({problem.costs.unit}). It was picked by {evaluation['select_by']} on "
-        f"{rows['select']} rows that no family was trained or tuned on."
-    )
-    return f"""# {problem.title}: version {version}
+    """What stands at the top of a version's page, in Markdown, at most `LONGEST` characters: what it is, whence, what was decided."""
+    rows = evaluation["rows"]
+    by_verdict = {verdict: [c.name for c in checks if c.verdict == verdict] for verdict in ("fail", "undecided", "pass", "not_applicable")}
+    told = "\n".join(f"- {verdict.replace('_', ' ')}: {', '.join(names)}" for verdict, names in by_verdict.items() if names)
+    # Only what holds a promotion is told in its own words here; card.html has them all.
+    reasons = [f"- {c.name}: {c.reason}" for c in checks if c.blocking and c.verdict in ("fail", "undecided")]
+    head = f"# {problem.title}: version {version}\n\n**{decision.action}** (decision `{decision.id}`)\n"
+    rest = f"""
+A `{evaluation["picked"]}` model that answers: {problem.question} Label 1 ({problem.outcome.positive}) is decided from probability {problem.threshold:g} on, because a missed {problem.outcome.positive} costs {problem.costs.false_negative:g} and a false alarm {problem.costs.false_positive:g} ({problem.costs.unit}). It was picked by {evaluation["select_by"]} on {rows["select"]} rows that no family was trained or tuned on.
 
-**{decision.action}** (decision `{decision.id}`)
-
-{reasons}
-
-## What it is
-{what}
-
-## Where it comes from
 | | |
 |---|---|
 | parent | {f"version {generation.parent}" if generation.parent else "none"} |
@@ -103,6 +86,38 @@ def card(
 | contract and costs | `{generation.declaration}` |
 | started by | {generation.trigger} |
 
+The whole card is card.html among the artifacts of the run. Its checks:
+
+{told}
+"""
+    room = LONGEST - len(head) - len(rest) - 2
+    kept: list[str] = []
+    for reason in reasons:
+        if sum(map(len, kept)) + len(kept) + len(reason) > room:
+            break
+        kept.append(reason)
+    return f"{head}\n{chr(10).join(kept)}\n{rest}"[:LONGEST]
+
+
+def card(
+    problem: Problem,
+    version: str,
+    generation: Generation,
+    decision: Decision,
+    checks: Sequence[Check],
+    evaluation: dict[str, Any],
+    errors: dict[str, int] | None,
+) -> str:
+    """The model card of a version, in Markdown."""
+    inherited = "It is the first generation: there is no parent to inherit errors from."
+    if errors:
+        inherited = (
+            f"Of the parent's errors on the test rows it inherited {errors['inherited']} and fixed {errors['fixed']}; "
+            f"it introduced {errors['introduced']} new ones."
+        )
+    elif generation.parent:
+        inherited = f"It could not be compared with its parent, version {generation.parent}, row by row; the checks say why."
+    return f"""{summary(problem, version, generation, decision, checks, evaluation)}
 ## What was checked
 {checks_table(checks)}
 

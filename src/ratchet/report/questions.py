@@ -39,7 +39,7 @@ def five(
     return [
         Answer("Was it trained here, or fine-tuned from somebody else's model?", _origin(generation, evaluation)),
         Answer("How much labelled data did it take, and what happens with half of it?", _labels(evaluation, by_name)),
-        Answer("What was corrected since the last generation? One example.", _example(problem, generation, fixed)),
+        Answer("What was corrected since the last generation? One example.", _example(problem, generation, fixed, by_name)),
         Answer("How often will it need retraining, and what does that cost?", _upkeep(problem, by_name, life)),
         Answer("Which metric is better than a simpler model's, and by how much?", _better(problem, evaluation, by_name)),
     ]
@@ -68,7 +68,10 @@ def _labels(evaluation: dict[str, Any], by_name: dict[str, Check]) -> str:
     )
 
 
-def _example(problem: Problem, generation: Generation, fixed: dict[str, Any] | None) -> str:
+def _example(problem: Problem, generation: Generation, fixed: dict[str, Any] | None, by_name: dict[str, Check]) -> str:
+    compared = by_name.get("non_inferior_to_champion")
+    if generation.parent is not None and compared is not None and compared.n == 0:
+        return f"{UNKNOWN}it was not compared with version {generation.parent}: {compared.reason}."
     if generation.parent is None:
         return f"{UNKNOWN}it is the first generation, so there was nothing to correct."
     if fixed is None:
