@@ -12,7 +12,7 @@ from ratchet.check import Check, not_applicable
 from ratchet.decision import gate
 from ratchet.generation import Generation
 from ratchet.registry import CHECKS
-from ratchet.report.card import PARTS, card_page, card_pictures
+from ratchet.report.card import LONGEST, PARTS, card, card_page, card_pictures, summary
 from ratchet.report.questions import five
 from tests.ratchet import test_conformance
 
@@ -134,3 +134,22 @@ def test_the_page_asks_for_nothing_from_elsewhere_and_draws_what_was_measured(cr
     assert html.count("<svg") == len(pictures)
     for word in ("src=", "<link", "@import", "<script"):
         assert word not in html
+
+
+def test_what_a_trackers_database_keeps_is_not_cut_in_the_middle(problem):
+    long = [Check(f"robustness:{i}", "?", "fail", "it loses " + "very " * 60 + "much") for i in range(30)]
+    decision = gate(long, "version 2", {})
+    told = summary(problem, "2", CHILD, decision, long, EVALUATION | {"select_by": "log_loss"})
+    assert len(told) <= LONGEST
+    assert told.startswith("# Loan applications: version 2")
+    assert told.rstrip().endswith("robustness:29")
+    assert "very much" in told
+
+
+def test_a_champion_that_could_not_be_asked_is_not_told_as_none(problem):
+    reason = "version 1 reads income, which the contract no longer has: it cannot be asked"
+    check = Check("non_inferior_to_champion", "?", "undecided", reason)
+    assert reason in answers(problem, CHILD, [check])[2].text
+    text = card(problem, "2", CHILD, gate([check], "version 2", {}), [check], EVALUATION | {"select_by": "log_loss"}, None)
+    assert "could not be compared with its parent, version 1" in text
+    assert "first generation" not in text

@@ -140,3 +140,24 @@ def test_mitigations_are_measured_on_rows_that_chose_no_threshold(problem):
     assert min(equal_rates["cost"], equal_errors["cost"]) > 0
     p, truth, groups = rows(2000)
     assert mitigations(problem, (p, truth, groups), (p, truth, pd.Series(["a"] * 2000, name="group")), 0) == []
+
+
+def test_a_large_fair_group_does_not_clear_a_small_unfair_one(problem):
+    """A and B of 3,000 rows at 70%; C of 250 at 53%: without B it is no pass, so with B it is none either."""
+    passed = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        sizes, rates = {"A": 3000, "B": 3000, "C": 250}, {"A": 0.7, "B": 0.7, "C": 0.53}
+        groups = pd.Series(np.repeat(list(sizes), list(sizes.values())), name="group")
+        p = np.where(rng.random(len(groups)) < groups.map(rates), 0.1, 0.3)
+        for some in (["A", "C"], ["A", "B", "C"]):
+            inside = groups.isin(some).to_numpy()
+            told = fairness(problem, p[inside], np.zeros(inside.sum()), groups[inside].reset_index(drop=True))
+            passed.append(told.verdict == "pass")
+    assert not any(passed)
+
+
+def test_a_group_of_one_class_is_named_where_its_error_rate_cannot_be_told(problem):
+    p, truth, groups = population(4000, {"A": (0.7, 0.75, 0.3), "B": (0.7, 0.75, 0.3), "C": (1.0, 0.75, 0.3)})
+    check = equalised_odds(problem, p, truth, groups)
+    assert "A and C, true positive rate" in str(check.evidence["too_few_to_tell"])

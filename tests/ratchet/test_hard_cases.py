@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
+from ratchet.check import unsettled
+from ratchet.decision import weigh
 from ratchet.errors import ContractError
 from ratchet.evaluation.calibration import calibration, calibration_error, calibration_slices, perfect_ceiling
 from ratchet.evaluation.champion import non_inferior_to_champion
@@ -21,7 +24,7 @@ from ratchet.evaluation.robustness import robustness
 from ratchet.evaluation.separation import separation
 from ratchet.evaluation.slices import slices
 from ratchet.evaluation.training import training
-from ratchet.problem import Prices
+from ratchet.problem import Gate, Prices
 
 N = 2000
 
@@ -99,6 +102,8 @@ def test_constant_scores_are_judged(credit, strict, world, constant):
     told = {check.name: check for check in every(credit, strict, rows, np.full(N, constant), truth, p)}
     assert told["floor:roc_auc"].verdict in ("fail", "undecided")
     assert told["beats_rule"].verdict != "pass"
+    # What does not rank has no ranking to lose.
+    assert {check.verdict for name, check in told.items() if name.startswith("robustness")} == {"undecided"}
     assert told["calibration"].verdict == ("pass" if abs(constant - truth.mean()) < 0.02 else "fail")
 
 
@@ -217,3 +222,48 @@ def test_cost_is_told_with_and_without_prices(problem):
     assert check.evidence["money_per_point"] == pytest.approx(101 / 5)
     assert check.evidence["minutes_of_people"] == 400
     assert "1 of 2 segments" in check.reason
+
+
+def test_deciding_as_the_rule_does_is_not_better_than_it(problem, world):
+    _, p, truth = world
+    check = beats_rule(problem, p, p, truth)
+    assert check.verdict == "fail"
+    assert "as the rule does" in check.reason
+
+
+def test_too_few_of_one_class_for_an_interval_are_undecided(strict):
+    rng = np.random.default_rng(0)
+    truth = np.zeros(1000)
+    truth[0] = 1
+    told = {check.name: check for check in floors(strict, rng.random(1000), truth)}
+    assert told["floor:roc_auc"].verdict == "undecided"
+    assert "too few of one class" in told["floor:roc_auc"].reason
+
+
+def test_what_would_pass_on_rows_that_cannot_tell_is_undecided(problem, world):
+    _, p, truth = world
+    passed, failed = beats_rule(problem, p, 1 - p, truth), beats_rule(problem, 1 - p, p, truth)
+    told = unsettled([passed, failed], "one class only")
+    assert [check.verdict for check in told] == ["undecided", "fail"]
+    assert told[0].reason.startswith("one class only; ")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"coverage": 2.0},
+        {"min_group": -1},
+        {"margin": float("nan")},
+        {"slice_regression": 0.05, "slice_margin": 0.3},
+        {"robust_drop": -0.1},
+    ],
+)
+def test_limits_that_cannot_be_meant_are_refused(problem, wrong):
+    with pytest.raises(ValidationError):
+        Gate(**(problem.gate.model_dump() | wrong))
+
+
+def test_a_misspelt_check_holds_nothing_and_is_refused(problem, world):
+    _, p, truth = world
+    with pytest.raises(ContractError, match="'beatsrule' is no check; there are beats_rule"):
+        weigh([beats_rule(problem, p, 1 - p, truth)], ["beatsrule"], [])

@@ -188,3 +188,39 @@ def test_one_class_only_is_a_sentence(rows, tmp_path, label):
     root = workspace(tmp_path / "w", rows.head(3000).assign(**{LABEL: label}))
     with pytest.raises(RatchetError, match="fewer than two classes of 'default_next_month'"):
         run(root, "split", "train", "evaluate", "examine")
+
+
+def test_one_class_among_the_test_rows_leaves_nothing_green(rows, tmp_path):
+    root = workspace(tmp_path / "w", rows.head(5000))
+    run(root, "split", "train")
+    sides = pd.read_parquet(root / "data/split.parquet")["side"].to_numpy()
+    single = rows.head(5000).assign(cohort=1, provenance="outcome")
+    single.loc[sides == "test", LABEL] = 0.0
+    single.to_parquet(root / "data/snapshot.parquet", index=False)
+    checks = run(root, "evaluate")
+    assert {check["verdict"] for check in checks.values()} <= {"undecided", "fail", "not_applicable"}
+    assert any("hold one class only" in check["reason"] for check in checks.values())
+
+
+def test_a_feature_that_no_test_row_has(rows, tmp_path):
+    def may_miss(contract):
+        for column in contract["columns"]:
+            if column["name"] == "age":
+                column["missing"] = 1.0
+        return contract
+
+    some = rows.head(6000)
+    root = workspace(tmp_path / "w", some, may_miss)
+    run(root, "split", "train")
+    sides = pd.read_parquet(root / "data/split.parquet")["side"].to_numpy()
+    lost = some.assign(cohort=1, provenance="outcome", age=some["age"].where(sides != "test"))
+    lost.to_parquet(root / "data/snapshot.parquet", index=False)
+    assert run(root, "evaluate", "examine")["leakage"]["verdict"] in ("pass", "fail")
+    empty = workspace(tmp_path / "e", some.assign(age=np.nan), may_miss)
+    with pytest.raises(RatchetError, match="'age' is empty in every training row"):
+        run(empty, "split", "train")
+
+
+def test_a_handful_of_clients_is_undecided_not_a_traceback(rows, tmp_path):
+    checks = run(workspace(tmp_path / "w", rows.head(300)), "split", "train", "evaluate", "examine")
+    assert {check["verdict"] for check in checks.values()} <= {"undecided", "fail", "not_applicable"}
