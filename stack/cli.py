@@ -426,7 +426,7 @@ def tune(
         list[str] | None, typer.Option("--objective", help="log_loss, cost, negative_flips, calibration, latency; may be repeated.")
     ] = None,
 ) -> None:
-    """Search a family's parameters for the next generation, starting from the champion's trials."""
+    """Search a family's parameters for the next generation, starting from the champion's and the search before."""
     with _sentences():
         setting = _running(problem)
         from rich.progress import Progress
@@ -492,7 +492,7 @@ def experiment_tuning(
     trials: Annotated[int, typer.Option(help="Trials of each search.")] = 40,
     workers: Workers = 2,
 ) -> None:
-    """Tune for a drifted world from nothing and from the champion's trials: how many trials does that save? (an hour)"""
+    """Tune for a drifted world from nothing and from the trials of the search before: how many trials does that save? (an hour)"""
     with _sentences():
         from stack import experiment as run
 

@@ -46,7 +46,7 @@ def gate(runs: int, curve_runs: int, workers: int, console: Console, source: Pat
 
 
 def tuning(runs: int, trials: int, workers: int, console: Console, out: Path = RESULTS) -> list[Row]:
-    """Tune for a drifted world from nothing and from the champion's trials, write tuning.json and tuning.md."""
+    """Tune for a drifted world from nothing and from the trials of the search before, write tuning.json and tuning.md."""
     from flows import experiment_tuning as experiment
 
     if runs < 2:
