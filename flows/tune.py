@@ -52,14 +52,16 @@ def tune(setting: Setting, family: str | None, trials: int | None, wanted: list[
         champion=made_with,
     )
     # The same rows, folds, space and settings are the same search, which goes on; others are another one.
-    asked = [told["space"][chosen], told["folds"], params["seed"], params["train"][chosen], setting.problem.threshold]
+    space = told["space"][chosen]
+    untouched = {name: value for name, value in params["train"][chosen].items() if name not in space}
+    asked = [space, told["folds"], params["seed"], untouched, setting.problem.threshold]
     snapshot = setting.workspace.digest("data/snapshot.parquet")
     name = f"{chosen} {' '.join(objectives)}: {digest([snapshot, *asked, champion.version if champion else None, stages_code()])}"
     journal = setting.settings.home / "tuned" / f"{setting.problem.name}.trials"
     count = trials or told["trials"]
     found = search(
         evaluate,
-        told["space"][chosen],
+        space,
         objectives=len(objectives),
         trials=count,
         seed=params["seed"],

@@ -103,8 +103,8 @@ def search(
         if not all(map(math.isfinite, values)):
             raise BatchError(f"tuning: {trial.params} reach {values}: an objective is not finite; narrow tune.space in params.yaml.")
         study.tell(trial, values)
-        said(Trial(trial.number, dict(trial.params), values))
-    made = [_plain(t) for t in _done(study)]
+        said(Trial(len(_done(study)) - 1, dict(trial.params), values))
+    made = _plain(_done(study))
     return Search(made, [trial for trial in made if not any(_beats(other, trial) for other in made)])
 
 
@@ -119,7 +119,7 @@ def trials_before(name: str, journal: Path) -> list[Trial]:
     if not begun:
         return []
     newest = max(begun, key=lambda study: study.datetime_start or datetime.min)
-    return [_plain(trial) for trial in _done(optuna.load_study(study_name=newest.study_name, storage=storage))]
+    return _plain(_done(optuna.load_study(study_name=newest.study_name, storage=storage)))
 
 
 def _lend(study: optuna.Study, earlier: Sequence[Trial], best: Sequence[Trial], distributions: Mapping[str, BaseDistribution]) -> None:
@@ -165,8 +165,9 @@ def _done(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if LENT not in trial.user_attrs]
 
 
-def _plain(trial: FrozenTrial) -> Trial:
-    return Trial(trial.number, dict(trial.params), tuple(trial.values))
+def _plain(trials: Sequence[FrozenTrial]) -> list[Trial]:
+    """Optuna's trials as ours, numbered among themselves: what was lent has numbers too."""
+    return [Trial(number, dict(trial.params), tuple(trial.values)) for number, trial in enumerate(trials)]
 
 
 def _within(params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> dict[str, Any]:
