@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -22,9 +23,9 @@ from snapshots.workspace import parameters
 def tune(setting: Setting, family: str | None, trials: int | None, wanted: list[str], said: Callable[[Trial, int], None]) -> dict[str, Any]:
     """Search a family's parameters on the rows of the newest generation, cross-validated by entity.
 
-    The search starts from the trials of the search before, or from the champion's parameters where there was none. The best are kept for the
-    next generation; the trials and the Pareto front go to MLflow. A search that was cut short goes on where it stopped.
-    `said` is told each trial, and how many there are to be. BatchError where there are no rows, or no space to search.
+    The search starts from the champion's parameters and the trials of the search before. The best are kept for the next
+    generation; the trials and the Pareto front go to MLflow. A search that was cut short goes on where it stopped. `said` is
+    told each trial, and how many there are to be. BatchError where there are no rows, or no space to search.
     """
     if not (setting.root / "metrics/evaluation.json").is_file():
         raise BatchError(
@@ -73,7 +74,9 @@ def tune(setting: Setting, family: str | None, trials: int | None, wanted: list[
     )
     kept = setting.settings.tuned(setting.problem.name)
     earlier = yaml.safe_load(kept.read_text(encoding="utf-8"))["train"] if kept.is_file() else {}
-    kept.write_text(yaml.safe_dump({"train": earlier | {chosen: found.best.params}}, sort_keys=False), encoding="utf-8")
+    draft = kept.with_suffix(".draft")
+    draft.write_text(yaml.safe_dump({"train": earlier | {chosen: found.best.params}}, sort_keys=False), encoding="utf-8")
+    os.replace(draft, kept)
     run_id = _track(setting, chosen, objectives, name, found)
     best = dict(zip(objectives, found.best.values, strict=True))
     return {
@@ -99,7 +102,8 @@ def _made_with(champion: Release) -> tuple[str, dict[str, Any]]:
 
 def _track(setting: Setting, family: str, objectives: list[str], name: str, found: Search) -> str:
     tracker = setting.tracker
-    run_id = tracker.run(f"tuning: {family}", {"identity": digest(name), "part": "tuning", "family": family})
+    # A search that went on is another run: a tracker's parameters do not change.
+    run_id = tracker.run(f"tuning: {family}", {"identity": digest([name, len(found.trials)]), "part": "tuning", "family": family})
     tracker.parameters(run_id, {"family": family, "objectives": ", ".join(objectives), "trials": len(found.trials)} | found.best.params)
     tracker.metrics(
         run_id, {f"best_{k}": v for k, v in zip(objectives, found.best.values, strict=True)} | {"front": float(len(found.front))}

@@ -77,8 +77,8 @@ def search(
 ) -> Search:
     """Search with TPE (Bergstra et al., 2011) until `trials` trials are done.
 
-    `first` are tried first. `earlier` are the trials of a search on other rows. The best of them come next; by what they differ there
-    from what they reached then, all of them are moved, and the sampler learns from them as from its own. With a
+    `first` are tried first. `earlier` are the trials of a search on other rows: the best of them come next; by what
+    these differ from what they reached then, all are moved, and the sampler learns from them as from its own. With a
     `journal`, a search of that `name` which was cut short goes on where it stopped: what is done counts. BatchError
     where an objective is not finite.
     """

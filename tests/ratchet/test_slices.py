@@ -56,6 +56,8 @@ def test_a_planted_slice_is_named(credit, framed, judged):
     assert "business" in check.reason
     assert "broker" in check.reason
     assert check.low > framed.gate.slice_margin
+    worst = check.evidence["slices"][0]
+    assert worst["negative_flips"] > 0.1
 
 
 def test_noise_names_nothing(credit, framed, judged):

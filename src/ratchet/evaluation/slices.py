@@ -218,7 +218,8 @@ def slices(
 ) -> Check:
     """The worst slice's excess of loss over the champion, on n rows unseen by both.
 
-    Fails where a slice provably loses more than `slice_margin`. Undecided where a loss of `slice_regression` in a share
+    Fails where a slice provably loses more than `slice_margin`; how much of each was flipped from right to wrong is told
+    beside it. Undecided where a loss of `slice_regression` in a share
     `slice_support` of the rows could not have been seen.
     """
     gate, n = problem.gate, len(truth)
@@ -234,6 +235,8 @@ def slices(
     categories = view(frame, contract)
     found = search(categories, difference, champion, gate.slice_margin, gate.slice_support * PIECE, seed)
     found = [_plainly(categories, s) for s in found]
+    wrong, was_wrong = ((p >= problem.threshold) != (truth == 1) for p in (candidate, champion))
+    flipped = wrong & ~was_wrong
     told = [
         {
             "slice": s.name,
@@ -243,6 +246,7 @@ def slices(
             "low": s.value - 1.96 * s.error,
             "high": s.value + 1.96 * s.error,
             "p": s.p,
+            "negative_flips": float(flipped[inside_of(categories, s.where)].mean()),
         }
         for s in found
     ]

@@ -30,7 +30,7 @@ CAPTIONS = {
     "learning": "Each point was trained on so many labels, and measured on rows that none of them saw.",
     "genealogy": "Inherited: the parent had it wrong too. Introduced: the parent had it right. Fixed: only the parent had it wrong.",
     "inheritance": "The same by batch and by protected group.",
-    "compared_slices": "Found on one half of the test rows, measured on the other. Red is provably worse.",
+    "compared_slices": "Found on one half of the test rows, measured on the other. Red is provably worse. Flipped: the champion had it right, this version has it wrong.",
     "slices": "Protected groups; no model sees these columns. Bars are 95% intervals.",
     "robustness": "Severity 3 touches a tenth of the cells, or moves numbers by a fifth of their spread.",
     "importance": "Every feature is shuffled in turn. The mark is what it mattered to the champion before.",

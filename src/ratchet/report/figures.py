@@ -286,7 +286,11 @@ def compared_slices(found: Sequence[dict[str, Any]], metric: str, margin: float)
     axes.axvline(0, color=SOFT, lw=1)
     axes.axvline(margin, color=INK, ls="--", lw=1, label="margin")
     names = [str(item["slice"]).replace(" and ", ",\n") for item in told]
-    axes.set_yticks(range(len(told)), [f"{name} ({item['rows']:,} rows)" for name, item in zip(names, told, strict=True)], fontsize=8)
+    axes.set_yticks(
+        range(len(told)),
+        [f"{name} ({item['rows']:,} rows, {item['negative_flips']:.1%} flipped)" for name, item in zip(names, told, strict=True)],
+        fontsize=8,
+    )
     axes.set(xlabel=f"{metric}, candidate less champion", title="Slices")
     figure.legend(frameon=False, loc="outside lower right")
     axes.invert_yaxis()
