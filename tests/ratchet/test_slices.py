@@ -64,7 +64,7 @@ def test_noise_names_nothing(credit, framed, judged):
     rows, champion, truth = judged
     rng = np.random.default_rng(3)
     failed = 0
-    for _ in range(5):
+    for _ in range(3):
         other = np.where(rng.random(ROWS) < 0.01, 1 - champion, champion)
         failed += slices(framed, credit.contract, rows, other, champion, truth).verdict == "fail"
     # Each fails at most once in twenty.
