@@ -17,7 +17,7 @@ from flows.setting import Setting
 from flows.track import plots
 from ratchet.check import Check
 from ratchet.decision import Decision
-from ratchet.errors import BatchError, StackError
+from ratchet.errors import BatchError
 from ratchet.generation import Generation
 from ratchet.report.card import card_page, card_pictures
 from ratchet.report.questions import five
@@ -47,17 +47,13 @@ def page_of(
 
 
 def fetch(setting: Setting, version: str, target: Path) -> Path:
-    """Bring a version's card from MLflow to `target`. BatchError where there is no such version, or it has no card."""
+    """Bring a version's card from MLflow to `target`. BatchError where there is no such version, StackError where it has no card."""
     known = {item.version: item for item in setting.tracker.versions()}
     if version not in known:
         there = f"there are {', '.join(known)}" if known else "there is none yet"
         raise BatchError(f"{setting.problem.name} has no version {version!r}; {there}.")
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            found = setting.tracker.fetch(f"runs:/{known[version].run_id}/card.html", Path(folder))
-        except Exception as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise StackError(f"The card of version {version} cannot be brought from MLflow: {said}") from error
+        found = setting.tracker.fetch(f"runs:/{known[version].run_id}/card.html", Path(folder))
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(found, target)
     return target

@@ -29,7 +29,7 @@ from ratchet.data.encoding import Encoder
 from ratchet.decision import Decision, decide, digest, gate
 from ratchet.errors import BatchError
 from ratchet.evaluation.cost import cost
-from ratchet.generation import Generation
+from ratchet.generation import Generation, labels_of
 from ratchet.release import Release, read, write
 from ratchet.report.card import card, checks_table, summary
 from ratchet.request import records
@@ -171,7 +171,7 @@ def what_it_cost(setting: Setting, generation: Generation, comparison: Compariso
     return cost(
         setting.problem,
         seconds=sum(json.loads((setting.root / "seconds.json").read_text(encoding="utf-8")).values()),
-        new_labels=labelled_now - int(parent.tags.get("labelled", 0)) if parent else labelled_now,
+        new_labels=labelled_now - labels_of(parent.tags) if parent else labelled_now,
         difference=comparison.difference,
         n=sum((comparison.errors or {}).values()),
         history=history,

@@ -73,7 +73,6 @@ def track(
             "value": f"{evaluation['families'][picked]['test'][problem.metric]:.6f}",
             "baseline_value": f"{evaluation['rule'][problem.metric]:.6f}",
             "metric": problem.metric,
-            "labelled": str(evaluation["rows"]["labelled"]),
         }
         | {f"errors_{fate}": str(count) for fate, count in (comparison.errors or {}).items()}
         | ({"improvement": f"{comparison.difference[0]:.6f}"} if comparison.difference else {}),

@@ -26,6 +26,7 @@ from mlflow.types.schema import ColSpec, Schema
 
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
+from ratchet.errors import StackError
 from ratchet.scoring import Scorer
 
 CHAMPION = "champion"
@@ -162,9 +163,13 @@ class Tracker:
         return f"runs:/{run_id}/{path.name}"
 
     def fetch(self, address: str, folder: Path) -> Path:
-        """Bring a file that was handed over into a folder."""
+        """Bring a file that was handed over into a folder. StackError where MLflow does not give it."""
         folder.mkdir(parents=True, exist_ok=True)
-        return Path(mlflow.artifacts.download_artifacts(address, dst_path=str(folder)))
+        try:
+            return Path(mlflow.artifacts.download_artifacts(address, dst_path=str(folder)))
+        except (MlflowException, OSError) as error:
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StackError(f"{address} cannot be brought from MLflow: {said}") from error
 
     def finish(self, run_id: str) -> None:
         """Mark a run as finished."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,3 +37,12 @@ class Generation:
         fields: dict[str, Any] = asdict(self)
         fields["labels"] = ", ".join(f"{count} {provenance}" for provenance, count in self.labels)
         return {"identity": self.identity} | {key: str(value) for key, value in fields.items() if value}
+
+
+def labels_of(tags: Mapping[str, str]) -> int:
+    """How many labels a generation had, from its tags. KeyError where they do not tell.
+
+    >>> labels_of({"labels": "900 outcome, 120 human"})
+    1020
+    """
+    return sum(int(part.split()[0]) for part in tags["labels"].split(", "))

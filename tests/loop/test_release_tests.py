@@ -76,21 +76,14 @@ def test_the_card_is_in_mlflow_and_comes_back_whole(loop, tmp_path):
     assert "it is the first generation, so there was nothing to correct" in first.read_text(encoding="utf-8")
 
 
-def test_the_card_fits_a_wide_and_a_narrow_window(loop, tmp_path):
-    sync_api = pytest.importorskip("playwright.sync_api")
+def test_the_card_fits_a_wide_and_a_narrow_window(browser, loop, tmp_path):
     target = tmp_path / "card.html"
     loop.ratchet("card", "2", "--out", str(target))
-    with sync_api.sync_playwright() as player:
-        try:
-            browser = player.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        except sync_api.Error as error:
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
-        for width in (1400, 420):
-            page = browser.new_page(viewport={"width": width, "height": 900})
-            page.goto(target.as_uri())
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            page.close()
-        browser.close()
+    for width in (1400, 420):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.goto(target.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.close()
 
 
 def test_a_card_of_a_version_that_is_not_there_is_a_sentence(loop, tmp_path):

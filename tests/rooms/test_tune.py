@@ -76,8 +76,11 @@ def test_a_warm_start_tries_the_best_of_the_search_before_and_learns_from_all(tm
     before = looked(bowl, journal=journal, name="bowl: before", trials=30)
     known = trials_before("bowl: after", journal)
     assert known == before.trials
+
     # The same bowl, ten higher: the level of the values moves, the place of the best does not.
-    higher = lambda tried: [bowl(tried)[0] + 10]  # noqa: E731
+    def higher(tried):
+        return [bowl(tried)[0] + 10]
+
     warm = looked(higher, journal=journal, name="bowl: after", earlier=known, seed=9, trials=12)
     best = [trial.params for trial in sorted(known, key=lambda trial: trial.values)[:WARM]]
     assert [trial.params for trial in warm.trials[:WARM]] == best
