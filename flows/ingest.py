@@ -28,7 +28,9 @@ def from_log(setting: Setting) -> None:
     if live.empty:
         raise BatchError("the log: no prediction has a label yet; there is nothing to learn from.")
     contract = setting.contract
-    made = {contract.id: live["id"], contract.entity: live["id"]}
+    # A row that named nobody stands for itself.
+    entity = live[contract.entity].fillna(live["id"]) if contract.entity in live else live["id"]
+    made = {contract.id: live["id"], contract.entity: entity.astype(str)}
     if contract.time is not None:
         made[contract.time] = live["at"]
     made |= {column.name: live[column.name] for column in contract.requested}

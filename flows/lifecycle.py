@@ -30,6 +30,7 @@ from ratchet.decision import Decision, decide, digest, gate
 from ratchet.errors import BatchError
 from ratchet.evaluation.cost import cost
 from ratchet.generation import Generation, labels_of
+from ratchet.interval import fit as fit_interval
 from ratchet.release import Release, read, write
 from ratchet.report.card import card, checks_table, summary
 from ratchet.request import records
@@ -228,7 +229,7 @@ def make_release(setting: Setting, generation: Generation, version: str, evaluat
     """Make the immutable folder that the service answers from."""
     contract, picked = setting.contract, evaluation["picked"]
     rows, sides = labelled(setting.root, contract)
-    test, trained = rows[sides == "test"], rows[sides == "train"]
+    test, trained, select = (rows[sides == side] for side in ("test", "train", "select"))
     newest = trained[trained[COHORT] == trained[COHORT].max()]
     # Live traffic will be like the newest batch: that is the population to compare it with, where it is large enough.
     population = newest if len(newest) >= NEWEST_ROWS else trained
@@ -251,6 +252,7 @@ def make_release(setting: Setting, generation: Generation, version: str, evaluat
             "released": evaluation["released"],
             "lock": setting.workspace.lock,
         },
+        interval=fit_interval(scorer(setting.root, picked).probability(select), select[contract.target].to_numpy(float)),
     )
 
 

@@ -7,9 +7,9 @@ import getpass
 from flows.promotion import promote as go_live
 from flows.setting import Setting
 from ratchet.decision import Action, Decision, decide
-from ratchet.errors import ReleaseError
+from ratchet.errors import ReleaseError, StoreError
 from ratchet.release import Release, read
-from ratchet.store import now
+from ratchet.store import Route, now
 
 
 def promote(setting: Setting, version: str, reason: str) -> str:
@@ -32,6 +32,48 @@ def rollback(setting: Setting, reason: str) -> str:
     decision = _record(setting, "roll_back", f"version {routes[-1].champion}", reason)
     go_live(setting, release, decision)
     return f"Version {earlier[-1]} answers again (decision {decision.id})."
+
+
+def challenge(setting: Setting, version: str | None, share: float, reason: str) -> str:
+    """Let a version answer a share of the live requests in the champion's place; None ends that.
+
+    ReleaseError where there is no such release, it is the champion, or it does not answer as it was probed; StoreError
+    where nobody answers yet.
+    """
+    _beside(setting, version)
+    subject = f"version {version} at {share:g}" if version else "nobody"
+    decision = _record(setting, "challenge", subject, reason)
+    route = setting.store.set_beside(decision.id, version, share if version else 0.0, _route(setting).shadow)
+    if version is None:
+        return f"Version {route.champion} answers every request (decision {decision.id})."
+    return f"Version {version} answers {share:.1%} of the live requests, version {route.champion} the rest (decision {decision.id})."
+
+
+def shadow(setting: Setting, version: str | None, reason: str) -> str:
+    """Let a version score the live requests without being told to anybody; None ends that. Errors as for `challenge`."""
+    _beside(setting, version)
+    decision = _record(setting, "shadow", f"version {version}" if version else "nobody", reason)
+    before = _route(setting)
+    setting.store.set_beside(decision.id, before.challenger, before.share, version)
+    if version is None:
+        return f"No version is in the shadow (decision {decision.id})."
+    return f"Version {version} scores what is asked, and nobody is told (decision {decision.id})."
+
+
+def _route(setting: Setting) -> Route:
+    route = setting.store.route()
+    if route is None:
+        raise StoreError(f"No model of {setting.problem.name!r} answers yet; a challenger and a shadow stand beside one that does.")
+    return route
+
+
+def _beside(setting: Setting, version: str | None) -> None:
+    """See that a version may stand beside the champion."""
+    champion = _route(setting).champion
+    if version == champion:
+        raise ReleaseError(f"Version {version} is the champion; it answers already.")
+    if version is not None:
+        _release(setting, version).answer_probe()
 
 
 def pause(setting: Setting, reason: str) -> str:

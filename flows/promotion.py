@@ -51,12 +51,13 @@ def verify(setting: Setting, release: Release) -> None:
     ReleaseError where another version goes on answering, or an answer differs; StackError where nothing answers.
     """
     url = f"{setting.settings.service_url}/predict"
+    headers = {"X-Ratchet-Variant": "probe"} | setting.settings.authorization
     requests = [item["request"] for item in release.probe]
     deadline = time.monotonic() + PICKED_UP_WITHIN
     away, last = True, "nothing answered"
     while time.monotonic() < deadline:
         try:
-            response = httpx.post(url, json=requests, headers={"X-Ratchet-Variant": "probe"}, timeout=10)
+            response = httpx.post(url, json=requests, headers=headers, timeout=10)
         except httpx.TransportError as error:
             last = f"the service at {setting.settings.service_url} does not answer ({error}); start it with `ratchet up`"
             away = True

@@ -168,7 +168,7 @@ class There:
         return summary
 
     def _ask(self, path: str, **parameters: str) -> Any:
-        with httpx.Client(base_url=self.settings.service_url, timeout=30) as client:
+        with httpx.Client(base_url=self.settings.service_url, headers=self.settings.authorization, timeout=30) as client:
             return traffic.patiently(lambda: client.get(path, params=parameters), f"{self.settings.service_url}{path}")
 
 

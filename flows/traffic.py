@@ -12,6 +12,7 @@ import pandas as pd
 from ratchet.contract import Contract
 from ratchet.errors import StackError
 from ratchet.request import records
+from ratchet.settings import settings
 
 CHUNK = 100
 PATIENCE = 30.0
@@ -24,7 +25,7 @@ def ask(url: str, frame: pd.DataFrame, contract: Contract, key: str) -> list[str
     StackError where the service refuses, or stays away for 30 seconds.
     """
     ids: list[str] = []
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with httpx.Client(base_url=url, headers=settings().authorization, timeout=30) as client:
         for start in range(0, len(frame), CHUNK):
             body = records(frame.iloc[start : start + CHUNK], contract)
             answers = _post(client, "/predict", body, {"Idempotency-Key": f"{key}:{start}"})
@@ -35,7 +36,7 @@ def ask(url: str, frame: pd.DataFrame, contract: Contract, key: str) -> list[str
 def tell(url: str, ids: list[str], truth: pd.Series) -> int:
     """Send the labels of predictions; how many were new."""
     accepted = 0
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with httpx.Client(base_url=url, headers=settings().authorization, timeout=30) as client:
         for start in range(0, len(ids), 500):
             part = zip(ids[start : start + 500], truth.iloc[start : start + 500], strict=True)
             body = [{"prediction_id": identity, "label": int(value)} for identity, value in part]

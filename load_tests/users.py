@@ -10,8 +10,10 @@ from typing import Any
 
 from locust import FastHttpUser, constant_throughput, events, task
 
+from ratchet.settings import settings
+
 RECORDS: list[dict[str, Any]] = json.loads(Path(os.environ["RATCHET_LOAD_RECORDS"]).read_text(encoding="utf-8"))
-HEADERS = {"X-Ratchet-Variant": "load"}
+HEADERS = {"X-Ratchet-Variant": "load"} | settings().authorization
 answered = 0
 
 

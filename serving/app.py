@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
+import hmac
 import logging
 import time
-import uuid
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,24 +23,23 @@ from starlette.routing import Route
 from ratchet.account import overview, trace
 from ratchet.errors import StoreError
 from ratchet.problem import Folder
-from ratchet.release import Release
-from ratchet.request import explain, request_type
 from ratchet.settings import Settings
 from ratchet.simulation.sample import draw
 from ratchet.store import Store, now
 from serving import metrics
-from serving.champion import Champion
+from serving.batching import VARIANTS, Ask, Batcher, Refusal, Reply, reply_of
+from serving.books import Books
 from serving.log import AWAY, PredictionLog
 from serving.openapi import PAGE, document
+from serving.protocol import Protocol
+from serving.routed import Routed
 from serving.spill import Spill
 
 logger = logging.getLogger("ratchet.serving")
 MAX_BODY = 4 * 1024 * 1024
-MAX_ROWS = 10_000
 MAX_DECISIONS = 1000
-IDS_A_LINE = 100
+BODY_SECONDS = 20.0
 THREADS = 32
-VARIANTS = frozenset({"champion", "probe", "load"})
 
 
 class Label(msgspec.Struct, forbid_unknown_fields=True):
@@ -49,29 +49,19 @@ class Label(msgspec.Struct, forbid_unknown_fields=True):
     label: int
 
 
-class Refusal(Exception):
-    """A request that is answered with a 4xx or 503, and why."""
-
-    def __init__(self, status: int, **told: Any) -> None:
-        super().__init__(told["error"])
-        self.status, self.told = status, told
-
-
 class Service:
     """One problem's predictions over HTTP."""
 
     def __init__(self, folder: Folder, settings: Settings) -> None:
-        self._contract, self._problem = folder.contract, folder.problem
-        self._store = Store(settings.store_url, self._problem.name, checked=False)
+        self._folder, self._contract, self._problem = folder, folder.contract, folder.problem
+        self._settings = settings
+        self._store = Store(settings.store_url, self._problem.name, checked=False, alone=settings.workers == 1)
         self._spill = Spill(settings.spill)
-        self._champion = Champion(self._store, settings.releases, settings.spill / f"{self._problem.name}.champion")
+        self._routed = Routed(self._store, settings.releases, settings.spill / f"{self._problem.name}.champion")
         self._lifecycle = metrics.Lifecycle(self._store, self._spill, 86400 * self._problem.watch.label_delay_days)
-        self._told = logger.isEnabledFor(logging.INFO) and settings.request_log
-        self._record = request_type(self._contract)
-        self._records = msgspec.json.Decoder(list[self._record])  # type: ignore[name-defined]
-        self._one = msgspec.json.Decoder(self._record)
+        self._books = Books(settings.request_log)
+        self._token = settings.token.get_secret_value() if settings.token else None
         self._encode = msgspec.json.Encoder().encode
-        self._names = [column.name for column in self._contract.requested]
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -101,10 +91,17 @@ class Service:
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         # A store that hangs keeps a thread for each question it was asked before that was known.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
-        self._log = PredictionLog(self._store, self._spill)
+        self._log = PredictionLog(self._store, self._spill, self._settings.log_policy)
+        self._batcher = Batcher(self._folder, self._routed, self._log, self._settings.max_waiting)
+        if self._settings.fast_road:
+            Protocol.batcher, Protocol.count, Protocol.token = self._batcher, self._books.count, self._token
         await asyncio.to_thread(self._begin)
-        self._tasks = [asyncio.create_task(run()) for run in (self._log.write, self._log.mend, self._champion.follow)]
+        self._tasks = [asyncio.create_task(run()) for run in (self._log.write, self._log.mend, self._log.tidy, self._routed.follow)]
         metrics.workers.set(1)
+        # What is there now stays: the collector need not look through the libraries again and again while requests wait.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 50, 100)
         try:
             yield
         finally:
@@ -112,158 +109,116 @@ class Service:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._books.close()
             self._store.close()
 
     def _begin(self) -> None:
         """Look at the store; where it is away, answer as before. StoreError where it is of another version."""
         try:
             self._store.check()
-            self._champion.refresh()
+            self._routed.refresh()
         except AWAY as error:
             if isinstance(error, StoreError) and not isinstance(error.__cause__, (*AWAY, OSError)):
                 raise
             logger.warning("the store is away at the start", extra={"why": str(error)})
             self._log.away = True
-            self._champion.recall()
+            self._routed.recall()
 
     def _guard(self, route: str, handler: Any) -> Any:
         async def answer(request: Request) -> Response:
             begun = time.perf_counter()
-            request.state.ids, request.state.version = (), ""
             try:
-                response = self._json(await handler(request))
+                if self._token is not None and not _shows(request, self._token):
+                    raise Refusal(401, error="This service asks for a token: send the header `Authorization: Bearer TOKEN`.")
+                given = await handler(request)
+                reply = given if isinstance(given, Reply) else Reply(200, self._encode(given))
             except Refusal as refusal:
-                response = self._json(refusal.told, refusal.status)
+                reply = refusal.reply
             except ClientDisconnect:
-                response = Response(status_code=400)
+                reply = Reply(400, b"")
             except AWAY:
-                response = self._json({"error": "The store is away, and this needs it. Try again."}, 503)
+                reply = Refusal(503, error="The store is away, and this needs it. Try again.").reply
             except (SQLAlchemyError, OSError):
                 logger.exception("neither the store nor the disk took it")
-                response = self._json({"error": "The log cannot be written, so nothing was answered. Try again."}, 503)
+                reply = Refusal(503, error="The log cannot be written, so nothing was answered. Try again.").reply
             except Exception:
                 logger.exception("a request could not be answered")
-                response = self._json({"error": "This is a fault of the service; its log has more."}, 500)
-            self._count(route, request, response.status_code, time.perf_counter() - begun)
-            return response
+                reply = Refusal(500, error="This is a fault of the service; its log has more.").reply
+            self._books.count(route, reply, begun)
+            return Response(reply.body, reply.status, _HEADERS.get(reply.status), media_type="application/json")
 
         return answer
 
-    def _count(self, route: str, request: Request, status: int, seconds: float) -> None:
-        """One request in the metrics and, with the ids of its predictions, in the service's own log."""
-        ids, version = request.state.ids, request.state.version
-        metrics.requests.labels(route, str(status), version).inc()
-        metrics.latency.labels(route, version).observe(seconds)
-        if self._told and route in ("/predict", "/feedback"):
-            for start in range(0, max(len(ids), 1), IDS_A_LINE):
-                told = {"route": route, "status": status, "version": version, "ms": round(1000 * seconds, 3)}
-                logger.info("request", extra=told | {"prediction_ids": list(ids[start : start + IDS_A_LINE])})
-
-    def _json(self, value: Any, status: int = 200) -> Response:
-        headers = {"Retry-After": "1"} if status == 503 else None
-        return Response(self._encode(value), status, headers, media_type="application/json")
+    def _json(self, value: Any) -> Response:
+        return Response(self._encode(value), media_type="application/json")
 
     async def _contract_page(self, _: Request) -> Response:
         return self._json(self._contract.model_dump(mode="json", exclude_defaults=True))
 
     async def _openapi_page(self, _: Request) -> Response:
-        release = self._champion.release
+        release = self._routed.champion
         examples = [item["request"] for item in release.probe[:3]] if release else draw(self._contract, 3, seed=0)
         return self._json(document(self._problem, self._contract, examples))
 
     # ---- predictions
 
-    async def predict(self, request: Request) -> Any:
+    async def predict(self, request: Request) -> Reply:
         """Decode, score, log, answer."""
         body = await _body(request)
-        many = body.lstrip()[:1] == b"["
-        try:
-            rows = self._records.decode(body) if many else [self._one.decode(body)]
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Refusal(422, **explain(error, self._contract)) from error
-        if not 0 < len(rows) <= MAX_ROWS:
-            raise Refusal(422, error=f"The array holds {len(rows)} records; send 1 to {MAX_ROWS}.")
         variant = request.headers.get("x-ratchet-variant", "champion")
         if variant not in VARIANTS:
             raise Refusal(422, error=f"X-Ratchet-Variant {variant!r} is not known; there are {', '.join(sorted(VARIANTS))}.")
-        release = self._champion.release
-        if release is None:
-            raise Refusal(503, error=f"No model of {self._problem.name!r} has been released yet. Run `ratchet run {self._problem.name}`.")
         key = request.headers.get("idempotency-key")
-        if key is not None and (known := await self._repeated(key, rows)):
-            return self._noted(request, known, many)
-        entries = self._score(release, rows, self._ids(key, len(rows)), variant)
+        return await (self._batcher.reply(body, variant) if key is None else self._keyed(key, body, variant))
+
+    async def _keyed(self, key: str, body: bytes, variant: str) -> Reply:
+        """Answer once under a key, however often it is asked."""
+        ask = Ask(body, variant, lambda *_: None)
+        self._batcher.decode(ask)
+        # One more id than there are records tells whether there were more of them before.
+        ids = self._ids(key, len(ask.rows) + 1)
+        if known := await self._repeated(key, ids, ask):
+            return known
+        self._batcher.score([ask], ids[:-1])
+        for line in ask.lines:
+            line.keyed = True
         try:
-            await self._log.append(entries, keyed=key is not None)
+            await self._log.append(ask.lines)
         except IntegrityError:
             # The same key was answered between the look and the log.
-            if key is None or not (known := await self._repeated(key, rows)):
+            if not (known := await self._repeated(key, ids, ask)):
                 raise
-            return self._noted(request, known, many)
-        metrics.predictions.labels(release.version, variant).inc(len(entries))
-        answers = [
-            {
-                "prediction_id": entry["id"],
-                "probability": entry["probability"],
-                "label": entry["label"],
-                "model_version": entry["version"],
-            }
-            for entry in entries
-        ]
-        return self._noted(request, answers, many)
+            return known
+        metrics.predictions.labels(ask.lines[0].version, ask.lines[0].variant).inc(len(ask.lines))
+        return reply_of(ask.lines, ask.many)
 
-    def _noted(self, request: Request, answers: list[dict[str, Any]], many: bool) -> Any:
-        request.state.ids = [answer["prediction_id"] for answer in answers]
-        request.state.version = answers[0]["model_version"]
-        return answers if many else answers[0]
-
-    async def _repeated(self, key: str, rows: list[Any]) -> list[dict[str, Any]]:
-        """What was answered under that key before; empty where it is new. A key belongs to one body."""
-        # One more id than there are records tells whether there were more of them before.
-        known = await self._log.answered(self._ids(key, len(rows) + 1))
-        if known and [answer.pop("features") for answer in known] != [self._encode(row).decode() for row in rows]:
+    async def _repeated(self, key: str, ids: list[str], ask: Ask) -> Reply | None:
+        """What was answered under that key before; None where it is new. A key belongs to one body."""
+        known = await self._log.answered(ids)
+        if not known:
+            return None
+        if [line.features for line in known] != [self._encode(row).decode() for row in ask.rows]:
             raise Refusal(422, error=f"Idempotency-Key {key!r} was used before with another body. Use a new key for a new request.")
-        return known
+        return reply_of(known, ask.many)
 
-    def _ids(self, key: str | None, rows: int) -> list[str]:
-        if key is None:
-            return [uuid.uuid4().hex for _ in range(rows)]
+    def _ids(self, key: str, rows: int) -> list[str]:
         name = f"{self._problem.name}:{key}"
         return [hashlib.blake2b(f"{name}:{row}".encode(), digest_size=16).hexdigest() for row in range(rows)]
 
-    def _score(self, release: Release, rows: list[Any], ids: list[str], variant: str) -> list[dict[str, Any]]:
-        columns = {name: [getattr(row, name) for row in rows] for name in self._names}
-        at = now()
-        return [
-            {
-                "id": identity,
-                "problem": self._problem.name,
-                "at": at,
-                "version": release.version,
-                "variant": variant,
-                "propensity": 1.0,
-                "probability": probability,
-                "label": int(probability >= release.threshold),
-                "features": self._encode(row).decode(),
-            }
-            for identity, row, probability in zip(ids, rows, release.scorer.probability(columns).tolist(), strict=True)
-        ]
-
     # ---- labels
 
-    async def feedback(self, request: Request) -> Any:
+    async def feedback(self, request: Request) -> Reply:
         """Append labels by prediction id."""
         body = await _body(request)
         kind: Any = list[Label] if body.lstrip()[:1] == b"[" else Label
         try:
-            told = msgspec.json.decode(body, type=kind)
+            read = msgspec.json.decode(body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Refusal(422, error=f"{error}; send prediction_id and label, one object or an array.") from error
-        labels: list[Label] = told if isinstance(told, list) else [told]
+        labels: list[Label] = read if isinstance(read, list) else [read]
         for row, label in enumerate(labels):
             if label.label not in (0, 1):
                 raise Refusal(422, error=f"Label {label.label} of record {row} is not 0 or 1.", row=row)
-        request.state.ids = [label.prediction_id for label in labels]
         at = now()
         entries = [{"prediction_id": x.prediction_id, "at": at, "value": x.label, "provenance": "outcome"} for x in labels]
         accepted, unknown = await self._log.ask(self._store.add_labels, entries)
@@ -272,7 +227,8 @@ class Service:
         if unknown:
             more = f" ({len(unknown)} such ids; the other {len(labels) - len(unknown)} labels were taken)" if len(labels) > 1 else ""
             raise Refusal(404, error=f"No prediction has the id {unknown[0][:64]!r}{more}.")
-        return {"accepted": accepted, "known": len(labels) - accepted}
+        told = self._encode({"accepted": accepted, "known": len(labels) - accepted})
+        return Reply(200, told, [label.prediction_id for label in labels])
 
     # ---- what was decided, and what became of a prediction
 
@@ -299,8 +255,17 @@ class Service:
 
     async def _metrics_page(self, _: Request) -> Response:
         self._lifecycle.away = self._log.away
+        self._books.close()
         told = await asyncio.to_thread(metrics.exposition, self._lifecycle)
         return Response(told, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
+
+
+def _shows(request: Request, token: str) -> bool:
+    """Whether a request comes with the token."""
+    return hmac.compare_digest(request.headers.get("authorization", "").encode(), f"Bearer {token}".encode())
 
 
 async def _body(request: Request) -> bytes:
@@ -309,11 +274,15 @@ async def _body(request: Request) -> bytes:
     if kind != "application/json":
         raise Refusal(415, error=f"Content-Type {kind!r} is not taken; send application/json.")
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY:
-            raise Refusal(413, error=f"The body is larger than {MAX_BODY // 1024 // 1024} MB; send fewer records at a time.")
-        parts.append(part)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > MAX_BODY:
+                    raise Refusal(413, error=f"The body is larger than {MAX_BODY // 1024 // 1024} MB; send fewer records at a time.")
+                parts.append(part)
+    except TimeoutError:
+        raise Refusal(408, error=f"The body did not come within {BODY_SECONDS:g} s.") from None
     if not size:
         raise Refusal(422, error="The body is empty; send one JSON object of the contract's features, or an array of them.")
     return b"".join(parts)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Literal
 
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ratchet.errors import StoreError
+from ratchet.prediction import Prediction
 from ratchet.store import Store
 from serving import metrics
 from serving.spill import Spill
@@ -23,51 +25,76 @@ logger = logging.getLogger("ratchet.serving")
 AWAY = (OperationalError, InterfaceError, PoolTimeout, TimeoutError, StoreError)
 PATIENCE_SECONDS = 3.0
 LOOK_AGAIN_SECONDS = 1.0
+TIDY_SECONDS = 0.02
 
-Rows = list[dict[str, Any]]
+Policy = Literal["spill", "refuse", "unlogged"]
+Rows = Sequence[Prediction]
+Told = Callable[[Exception | None], None]
 
 
-@dataclass
 class _Waiting:
-    """The rows of one request, and whom to tell."""
+    """The rows of one request or of a group of them, and whom to tell how it went."""
 
-    rows: Rows
-    keyed: bool
-    done: asyncio.Future[None]
-    since: float
+    __slots__ = ("error", "rows", "since", "told")
 
-    def settle(self, error: Exception | None = None) -> None:
-        """Tell the request how it went."""
-        metrics.lag.observe(time.monotonic() - self.since)
-        if self.done.done():
-            return
-        if error is None:
-            self.done.set_result(None)
-        else:
-            self.done.set_exception(error)
+    def __init__(self, rows: Rows, told: Told) -> None:
+        self.rows, self.told = rows, told
+        self.since = time.monotonic()
+        self.error: Exception | None = None
 
 
 class PredictionLog:
-    """Requests hand in their rows and wait; one writer commits everything that waits in one transaction.
+    """Rows are handed in and wait; one thread commits everything that waits in one transaction, then they are told.
 
-    While the store is away the rows go to the spill, and from there to the store when it is back.
+    The thread takes what waits as soon as it is done with what it had: a busy event loop does not keep the disk waiting.
+    While the store is away the rows go to the spill, and from there to the store when it is back; or, as the policy says,
+    their requests are refused, or answered unlogged and counted.
     """
 
-    def __init__(self, store: Store, spill: Spill) -> None:
-        self._store, self._spill = store, spill
-        self._waiting: list[_Waiting] = []
-        self._wake = asyncio.Event()
+    def __init__(self, store: Store, spill: Spill, policy: Policy = "spill") -> None:
+        self._store, self._spill, self._policy = store, spill, policy
+        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._then: list[Callable[[], None]] = []
+        # What the thread has taken, and since when.
+        self._taken: tuple[list[_Waiting], float] | None = None
         # A store that hangs may keep every other thread: the disk has one of its own.
         self._disk = ThreadPoolExecutor(1, "spill")
+        self.waiting = 0
+        self._stored = 0
         self.away = False
 
-    async def append(self, rows: Rows, *, keyed: bool = False) -> None:
+    @property
+    def pending(self) -> bool:
+        """Whether rows wait for the commit after the one that is under way."""
+        return not self._queue.empty()
+
+    def then(self, do: Callable[[], None]) -> None:
+        """Do that in the event loop as soon as nothing is pending."""
+        if do not in self._then:
+            self._then.append(do)
+        if self._queue.empty():
+            self._turn([])
+
+    def put(self, rows: Rows, told: Told) -> None:
+        """Hand rows in; `told` is called with None once they are committed or spilled, else with what went wrong."""
+        self.waiting += len(rows)
+        metrics.waiting.set(self.waiting)
+        self._queue.put(_Waiting(rows, told))
+
+    async def append(self, rows: Rows) -> None:
         """Return once the rows are committed or spilled; raises what the store or the disk raised where they are neither."""
-        waiting = _Waiting(rows, keyed, asyncio.get_running_loop().create_future(), time.monotonic())
-        self._waiting.append(waiting)
-        metrics.waiting.inc(len(rows))
-        self._wake.set()
-        await waiting.done
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def tell(error: Exception | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        self.put(rows, tell)
+        await done
 
     async def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Ask the store in a thread. One of AWAY where it does not answer in time; at once where that is known."""
@@ -79,8 +106,8 @@ class PredictionLog:
             self._lose(error)
             raise
 
-    async def answered(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The answers to a keyed request that the spill or the log holds under those ids, in order."""
+    async def answered(self, ids: Sequence[str]) -> list[Prediction]:
+        """The rows of a keyed request that the spill or the log holds under those ids, in order."""
         if self.away or self._spill.files():
             loop = asyncio.get_running_loop()
             if known := await loop.run_in_executor(self._disk, self._spill.answered, ids):
@@ -90,17 +117,95 @@ class PredictionLog:
         except AWAY:
             return []
 
+    def shadow(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Keep what a shadow would have answered; StoreError while the store is away. Call it in a thread."""
+        if self.away:
+            raise StoreError("The store is away.")
+        self._store.log_shadows(rows)
+
     async def write(self) -> None:
-        """Commit what waits, again and again, until cancelled and nothing waits."""
+        """Let the thread commit what waits, until cancelled and nothing waits; a store that hangs is given up."""
+        loop = asyncio.get_running_loop()
+        thread = self._start(loop)
         try:
             while True:
-                await self._wake.wait()
-                self._wake.clear()
-                await self._commit()
+                await asyncio.sleep(PATIENCE_SECONDS / 10)
+                taken = self._taken
+                if taken is not None and not self.away and time.monotonic() - taken[1] > PATIENCE_SECONDS:
+                    self._lose(TimeoutError("it does not answer"))
+                    thread = self._replace(loop, taken[0])
         except asyncio.CancelledError:
-            await self._commit()
+            self._queue.put(None)
+            await asyncio.to_thread(thread.join, PATIENCE_SECONDS)
+            if thread.is_alive() and (taken := self._taken) is not None:
+                self._lose(TimeoutError("it does not answer"))
+                thread = self._replace(loop, taken[0])
+                self._queue.put(None)
+                await asyncio.to_thread(thread.join, PATIENCE_SECONDS)
+            # What the thread told last is done in the loop's next turn.
+            await asyncio.sleep(0)
             self._spill.rest()
             raise
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> threading.Thread:
+        thread = threading.Thread(target=self._work, args=(loop, self._queue), name="log", daemon=True)
+        thread.start()
+        return thread
+
+    def _replace(self, loop: asyncio.AbstractEventLoop, taken: list[_Waiting]) -> threading.Thread:
+        """Another thread takes over what one has that hangs. Should that one come back, it finds its queue gone."""
+        before, self._queue = self._queue, SimpleQueue()
+        for waiting in taken:
+            self._queue.put(waiting)
+        while not before.empty():
+            self._queue.put(before.get_nowait())
+        before.put(None)
+        return self._start(loop)
+
+    def _work(self, loop: asyncio.AbstractEventLoop, queue: SimpleQueue[_Waiting | None]) -> None:
+        """The thread: take all that waits, commit it, again and again until a None."""
+        done: list[_Waiting] = []
+        ended = False
+        while not ended:
+            if done and queue.empty():
+                loop.call_soon_threadsafe(self._turn, done)
+                done = []
+            taken = []
+            while not taken or not queue.empty():
+                waiting = queue.get()
+                if waiting is None:
+                    ended = True
+                    break
+                taken.append(waiting)
+            if queue is not self._queue:
+                return
+            self._taken = (taken, time.monotonic()) if taken else None
+            if done or self._then:
+                loop.call_soon_threadsafe(self._turn, done)
+            done = []
+            if taken:
+                self._commit(taken)
+                if queue is not self._queue:
+                    return
+                self._taken, done = None, taken
+        if done:
+            loop.call_soon_threadsafe(self._turn, done)
+
+    def _turn(self, done: list[_Waiting]) -> None:
+        """In the event loop: tell those whose rows are kept, and do what was to be done once nothing is pending."""
+        moment = time.monotonic()
+        for waiting in done:
+            self.waiting -= len(waiting.rows)
+            metrics.lag.observe(moment - waiting.since)
+            try:
+                waiting.told(waiting.error)
+            except Exception:
+                logger.exception("a request could not be told")
+        metrics.waiting.set(self.waiting)
+        if self._then and self._queue.empty():
+            then, self._then = self._then, []
+            for do in then:
+                asyncio.get_running_loop().call_soon(do)
 
     async def mend(self) -> None:
         """See whether a store that was away is back, and replay what was spilled meanwhile, by this process or a lost one."""
@@ -123,63 +228,68 @@ class PredictionLog:
                     logger.exception("the spill could not be replayed; it is kept")
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
+    async def tidy(self) -> None:
+        """Keep the store's log of changes short, so that no commit has to."""
+        written = 0
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            if not self.away and self._stored != written:
+                written = self._stored
+                try:
+                    await asyncio.to_thread(self._store.checkpoint)
+                except AWAY as error:
+                    logger.warning("the store's log of changes could not be written back", extra={"why": str(error)})
+
     def _lose(self, error: BaseException) -> None:
         if not self.away:
             self.away = True
             said = str(getattr(error, "orig", None) or error).splitlines()
             logger.warning("the store is away: answers go to the spill", extra={"why": said[0] if said else type(error).__name__})
 
-    async def _commit(self) -> None:
-        taken, self._waiting = self._waiting, []
-        if not taken:
-            return
+    # ---- in the thread
+
+    def _commit(self, taken: list[_Waiting]) -> None:
         try:
-            await self._keep(taken)
+            self._keep(taken)
         except Exception as error:
             # Whatever went wrong, nobody is left waiting, and the next commit goes on.
             logger.exception("rows could not be kept")
             for waiting in taken:
-                waiting.settle(error)
-        finally:
-            metrics.waiting.dec(sum(len(waiting.rows) for waiting in taken))
+                waiting.error = error
 
-    async def _keep(self, taken: list[_Waiting]) -> None:
-        rows = [row for waiting in taken for row in waiting.rows]
+    def _keep(self, taken: list[_Waiting]) -> None:
+        rows = taken[0].rows if len(taken) == 1 else [row for waiting in taken for row in waiting.rows]
         if not self.away:
             try:
-                await self.ask(self._store.log, rows)
+                self._store.log(rows)
             except IntegrityError as error:
                 if len(taken) == 1:
-                    taken[0].settle(error)
+                    taken[0].error = error
                     return
                 # One request repeats what is logged already; the others must not pay for it.
                 for waiting in taken:
-                    await self._keep([waiting])
+                    self._keep([waiting])
                 return
-            except AWAY:
-                pass
+            except AWAY as error:
+                self._lose(error)
             else:
-                metrics.logged.labels("stored").inc(len(rows))
-                for waiting in taken:
-                    waiting.settle()
+                metrics.stored.inc(len(rows))
+                self._stored += len(rows)
                 return
-        await self._put_aside(taken)
+        self._put_aside(taken, rows)
 
-    async def _put_aside(self, taken: list[_Waiting]) -> None:
+    def _put_aside(self, taken: list[_Waiting], rows: Rows) -> None:
         """Spill the rows. Whether the store took them before it went is not known: the replay passes over what it has."""
-        loop = asyncio.get_running_loop()
-        for keyed in (False, True):
-            part = [waiting for waiting in taken if waiting.keyed == keyed]
-            if not part:
-                continue
-            rows = [row for waiting in part for row in waiting.rows]
-            told: OSError | None = None
-            try:
-                await loop.run_in_executor(self._disk, self._spill.append, rows, keyed)
-            except OSError as error:
-                logger.error("neither the store nor the spill takes an answer", extra={"why": str(error)})
-                told = error
-            else:
-                metrics.logged.labels("spilled").inc(len(rows))
-            for waiting in part:
-                waiting.settle(told)
+        if self._policy != "spill":
+            metrics.logged.labels({"refuse": "refused"}.get(self._policy, self._policy)).inc(len(rows))
+            for waiting in taken if self._policy == "refuse" else []:
+                waiting.error = StoreError("The store is away, and nothing is answered that it does not keep.")
+            return
+        try:
+            self._spill.append(rows)
+        except OSError as error:
+            logger.error("neither the store nor the spill takes an answer", extra={"why": str(error)})
+            for waiting in taken:
+                waiting.error = error
+        else:
+            metrics.logged.labels("spilled").inc(len(rows))

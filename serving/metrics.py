@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Iterator, Sequence
 from datetime import UTC
 from pathlib import Path
 
@@ -38,14 +40,33 @@ latency = Histogram(
     "ratchet_request_duration_seconds", "From request to answer, by route and version", ["route", "version"], buckets=SECONDS
 )
 predictions = Counter("ratchet_predictions", "Predictions answered, by version and variant", ["version", "variant"])
-logged = Counter("ratchet_logged_rows", "Rows by where they went: stored, spilled, replayed from the spill, or rejected there", ["to"])
+logged = Counter(
+    "ratchet_logged_rows",
+    "Rows by where they went: stored, spilled, replayed from the spill or rejected there, refused, or answered unlogged",
+    ["to"],
+)
+shed = Counter("ratchet_shed_requests", "Requests refused because too many rows waited")
+shadows = Counter("ratchet_shadow_rows", "Live rows by what became of the shadow's answer: stored, or left out", ["to"])
 lag = Histogram("ratchet_log_lag_seconds", "From a scored request to its committed log row", buckets=SECONDS)
 waiting = Gauge("ratchet_log_waiting_rows", "Rows that wait for the next commit", multiprocess_mode="livesum")
 workers = Gauge("ratchet_workers", "Workers that answer requests", multiprocess_mode="livesum")
 answering = Gauge("ratchet_answering_workers", "Workers in which that version answers", ["version"], multiprocess_mode="livesum")
-for place in ("stored", "spilled", "replayed", "rejected"):
+for place in ("stored", "spilled", "replayed", "rejected", "refused", "unlogged"):
     # There from the start: a counter that appears with its first count has no increase.
     logged.labels(place)
+# Asked for by every commit.
+stored = logged.labels("stored")
+
+
+def observe(route: str, version: str, seconds: Sequence[float]) -> None:
+    """Count many durations at once; one by one each would cost as much as a request.
+
+    Histograms have no such call: this adds to the buckets and the sum that `observe` would add to.
+    """
+    child = latency.labels(route, version)
+    for bucket, times in Tally(bisect_left(child._upper_bounds, value) for value in seconds).items():
+        child._buckets[bucket].inc(times)
+    child._sum.inc(sum(seconds))
 
 
 class Lifecycle(Collector):

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import resource
+import sys
+
 import bentoml
 
 from ratchet.problem import find_problem
 from ratchet.settings import settings
+from serving import protocol
 from serving.app import Service
 from serving.lines import write_json_lines
 
 write_json_lines()
+# The log's thread and the event loop take turns: the longest that one of them waits for the other.
+sys.setswitchinterval(0.001)
+# A connection is an open file; ask for as many as the system grants.
+_, _most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (_most, _most))
+if settings().fast_road:
+    protocol.install()
 _service = Service(find_problem(settings().problem, settings().problems), settings())
 _app = _service.app()
 

@@ -9,13 +9,13 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
+from ratchet.prediction import Prediction
 from ratchet.store import Store
 
 logger = logging.getLogger("ratchet.serving")
@@ -24,45 +24,21 @@ CHUNK = 500
 FILE_BYTES = 16 * 1024 * 1024
 
 
-class Line(msgspec.Struct):
-    """A prediction as a line of a spill file; `keyed` where its request may be repeated under its key."""
-
-    id: str
-    problem: str
-    at: datetime
-    version: str
-    variant: str
-    propensity: float
-    probability: float
-    label: int
-    features: str
-    keyed: bool = False
-
-    def row(self) -> dict[str, Any]:
-        """The row as the store takes it."""
-        return {name: value for name, value in msgspec.structs.asdict(self).items() if name != "keyed"}
-
-    def answer(self) -> dict[str, Any]:
-        """What was answered, as the store tells it."""
-        told = {"probability": self.probability, "label": self.label, "model_version": self.version, "features": self.features}
-        return {"prediction_id": self.id, **told}
-
-
 class Spill:
     """A folder of files, each written by one process that holds its lock; whoever gets the lock may replay it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._encode, self._decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(Line).decode
+        self._encode, self._decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(Prediction).decode
         self._mutex, self._reading = threading.Lock(), threading.Lock()
         self._file: BinaryIO | None = None
         self._read: dict[Path, _Read] = {}
 
     # ---- writing
 
-    def append(self, rows: Sequence[dict[str, Any]], keyed: bool = False) -> None:
+    def append(self, rows: Sequence[Prediction]) -> None:
         """Return once the rows are on disk. OSError where the disk does not take them; nothing of them is kept then."""
-        lines = memoryview(b"".join(self._encode(row | {"keyed": keyed}) + b"\n" for row in rows))
+        lines = memoryview(b"".join(self._encode(row) + b"\n" for row in rows))
         with self._mutex:
             file = self._file or self._begin()
             good = file.tell()
@@ -114,13 +90,13 @@ class Spill:
         with self._reading:
             return sum(known.rows for known in self._look())
 
-    def answered(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The answers to keyed requests that wait under those ids, of every process, in order."""
+    def answered(self, ids: Sequence[str]) -> list[Prediction]:
+        """The rows of keyed requests that wait under those ids, of every process, in order."""
         with self._reading:
-            every: dict[str, dict[str, Any]] = {}
+            every: dict[str, Prediction] = {}
             for known in self._look():
                 every |= {identity: known.keyed[identity] for identity in ids if identity in known.keyed}
-        return [dict(every[identity]) for identity in ids if identity in every]
+        return [every[identity] for identity in ids if identity in every]
 
     def _look(self) -> Iterable[_Read]:
         """What is known of every file, brought up to date by what was added since the last look."""
@@ -137,7 +113,7 @@ class Spill:
                         known.rows += 1
                         if b'"keyed":true' in line:
                             told = self._decode(line)
-                            known.keyed[told.id] = told.answer()
+                            known.keyed[told.id] = told
             except (FileNotFoundError, msgspec.DecodeError):
                 continue
         return self._read.values()
@@ -169,13 +145,13 @@ class Spill:
         return new, refused
 
     def _replay_one(self, store: Store, file: BinaryIO, path: Path) -> tuple[int, int]:
-        new, rows, rejected = 0, list[dict[str, Any]](), list[bytes]()
+        new, rows, rejected = 0, list[Prediction](), list[bytes]()
         for line in file:
             if not line.endswith(b"\n"):
                 logger.warning("%s ends in half a line, which was never acknowledged; it is left out", path)
                 break
             try:
-                rows.append(self._decode(line).row())
+                rows.append(self._decode(line))
             except msgspec.DecodeError:
                 rejected.append(line)
             if len(rows) == CHUNK:
@@ -191,7 +167,7 @@ class Spill:
             logger.error("rows of the spill were not taken; they are kept aside", extra={"rows": len(rejected), "file": str(place)})
         return new, len(rejected)
 
-    def _hand_in(self, store: Store, rows: list[dict[str, Any]], rejected: list[bytes]) -> int:
+    def _hand_in(self, store: Store, rows: list[Prediction], rejected: list[bytes]) -> int:
         if not rows:
             return 0
         try:
@@ -202,8 +178,8 @@ class Spill:
                 return 0
             return sum(self._hand_in(store, [row], rejected) for row in rows)
         if taken < len(rows):
-            there = {known["prediction_id"]: known["features"] for known in store.answered([row["id"] for row in rows])}
-            rejected += [self._encode(row) + b"\n" for row in rows if there.get(row["id"]) != row["features"]]
+            there = {known.id: known.features for known in store.answered([row.id for row in rows])}
+            rejected += [self._encode(row) + b"\n" for row in rows if there.get(row.id) != row.features]
         return taken
 
 
@@ -212,4 +188,4 @@ class _Read:
 
     def __init__(self) -> None:
         self.upto, self.rows = 0, 0
-        self.keyed: dict[str, dict[str, Any]] = {}
+        self.keyed: dict[str, Prediction] = {}

@@ -87,7 +87,7 @@ def predictions(place: Path) -> dict[str, float]:
     record = release.probe[0]["request"]
     columns = {name: [value] for name, value in record.items()}
     http, graph = [], []
-    with httpx.Client(base_url=url, headers={"X-Ratchet-Variant": "load"}) as client:
+    with httpx.Client(base_url=url, headers={"X-Ratchet-Variant": "load"} | settings().authorization) as client:
         for _ in range(PREDICTIONS):
             begun = time.perf_counter()
             client.post("/predict", json=record).raise_for_status()

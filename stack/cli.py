@@ -518,6 +518,35 @@ def promote(version: Annotated[str, typer.Argument(help="A registered version.")
 
 
 @app.command()
+def challenge(
+    reason: Reason,
+    version: Annotated[str | None, typer.Argument(help="A registered version; nobody where left out.")] = None,
+    share: Annotated[float, typer.Option("--share", min=0.0, max=1.0, help="Its share of the live requests.")] = 0.1,
+    problem: ProblemOption = None,
+) -> None:
+    """Let a version answer a share of the live requests beside the champion: the same entities every time."""
+    with _sentences():
+        setting = _running(problem)
+        from flows.person import challenge as stand
+
+        console.print(stand(setting, version, share, reason))
+
+
+@app.command()
+def shadow(
+    reason: Reason,
+    version: Annotated[str | None, typer.Argument(help="A registered version; nobody where left out.")] = None,
+    problem: ProblemOption = None,
+) -> None:
+    """Let a version score every live request for the log alone."""
+    with _sentences():
+        setting = _running(problem)
+        from flows.person import shadow as follow
+
+        console.print(follow(setting, version, reason))
+
+
+@app.command()
 def rollback(reason: Reason, problem: ProblemOption = None) -> None:
     """Let the version answer that answered before."""
     with _sentences():

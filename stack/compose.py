@@ -179,7 +179,10 @@ def _down_and_up(console: Console) -> list[Row]:
     after = look()
     lost = sum(max(0, before[name] - after[name]) for name in before)
     answer = httpx.post(
-        f"{settings().service_url}/predict", json=draw(find_problem("credit", settings().problems).contract, 1, 5)[0], timeout=10
+        f"{settings().service_url}/predict",
+        json=draw(find_problem("credit", settings().problems).contract, 1, 5)[0],
+        headers=settings().authorization,
+        timeout=10,
     )
     console.print(f"down and up: {before} before, {after} after; predict answers {answer.status_code}")
     answers = [count("answers after down and up", int(answer.status_code == 200), 1, "")] if before["routes"] else []

@@ -87,7 +87,7 @@ class Traffic:
         """Ask once; whether it was acknowledged. A valid request that is answered with 4xx is given up, and counted."""
         try:
             # A connection of its own for each request: one that is kept open would hide a service that takes no new ones.
-            answer = httpx.post(f"{self.url}/predict", json=record, headers=headers, timeout=10)
+            answer = httpx.post(f"{self.url}/predict", json=record, headers=headers | settings().authorization, timeout=10)
         except httpx.TransportError:
             return False
         if answer.status_code != 200:
@@ -226,7 +226,7 @@ def _lost(console: Console, traffic: Traffic, before: int) -> list[Row]:
     """After the spill has been replayed: which acknowledged predictions are not in the log, and which are twice."""
     deadline = time.monotonic() + SETTLED_WITHIN
     while time.monotonic() < deadline:
-        told = httpx.get(f"{traffic.url}/status", timeout=10)
+        told = httpx.get(f"{traffic.url}/status", headers=settings().authorization, timeout=10)
         if told.status_code == 200 and told.json()["spilled"] == 0:
             break
         time.sleep(1)

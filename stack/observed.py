@@ -94,8 +94,10 @@ def workers_add_up() -> Row:
     records = draw(find_problem(settings().problem, settings().problems).contract, 50, seed=3)
     before = _requests(url)
 
+    headers = {"X-Ratchet-Variant": "load"} | settings().authorization
+
     def ask(place: int) -> int:
-        return httpx.post(f"{url}/predict", json=records[place % 50], headers={"X-Ratchet-Variant": "load"}, timeout=20).status_code
+        return httpx.post(f"{url}/predict", json=records[place % 50], headers=headers, timeout=20).status_code
 
     with ThreadPoolExecutor(16) as pool:
         answered = sum(code == 200 for code in pool.map(ask, range(ASKED)))
@@ -206,7 +208,9 @@ def expected(url: str) -> bool:
 
 
 def _get(url: str, **parameters: str) -> Any:
-    answer = httpx.get(url, params=parameters, timeout=30)
+    # The token is for the service alone.
+    headers = settings().authorization if url.startswith(settings().service_url) else {}
+    answer = httpx.get(url, params=parameters, headers=headers, timeout=30)
     if answer.status_code >= 400:
         raise StackError(f"{url} answers {answer.status_code}: {answer.text[:200]}")
     return answer.json()

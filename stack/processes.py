@@ -97,10 +97,7 @@ def up(home: Path, problem: str, *, free_ports: bool, scheduled: bool, say: Call
             "--backend-store-uri", f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
             "--artifacts-destination", str(home / "mlflow" / "artifacts"),
         ],
-        "service": [
-            python, "-m", "bentoml", "serve", "-q", "serving.service:Prediction",
-            "--host", "127.0.0.1", "--port", str(ports["service"]), "--timeout-graceful-shutdown", "10",
-        ],
+        "service": [*service_command(), "--port", str(ports["service"])],
         "runner": [python, "-m", "flows.runner", problem, *(["--scheduled"] if scheduled else [])],
     }  # fmt: skip
     health = {
@@ -125,6 +122,13 @@ def up(home: Path, problem: str, *, free_ports: bool, scheduled: bool, say: Call
         down(home)
         raise
     return urls(home)
+
+
+def service_command() -> list[str]:
+    """How the prediction service is started on this machine; the port is to follow."""
+    # A connection that is kept open for longer than its clients keep it is never closed on one of them.
+    patience = ["--timeout-graceful-shutdown", "10", "--timeout-keep-alive", "75"]
+    return [sys.executable, "-m", "bentoml", "serve", "-q", "serving.service:Prediction", "--host", "127.0.0.1", *patience]
 
 
 def environment(home: Path, problem: str, ports: dict[str, int]) -> dict[str, str]:
@@ -230,6 +234,11 @@ def _port(name: str, number: int, free_ports: bool) -> int:
                     f"Port {number}, which {name} needs, is in use. End what uses it, or let Ratchet take free ports: "
                     "`ratchet up --free-ports`."
                 ) from error
+    return free_port()
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
     with socket.socket() as trial:
         trial.bind(("127.0.0.1", 0))
         return int(trial.getsockname()[1])

@@ -46,7 +46,7 @@ def collect_from(service: str, api: str, pages: dict[str, str], down: list[str],
     """
     wrong = [f"{name} is down: `docker compose up -d {name}`, and `docker compose logs {name}` says why" for name in down]
     try:
-        answer = httpx.get(f"{service}/status", timeout=10)
+        answer = httpx.get(f"{service}/status", headers=settings().authorization, timeout=10)
     except httpx.HTTPError as error:
         raise StackError(
             f"The service at {service} does not answer ({error}). See `docker compose ps` and `docker compose logs service`."
@@ -100,6 +100,10 @@ def lines(told: dict[str, Any]) -> list[str]:
         return made + [f"wrong     {sentence}" for sentence in told["wrong"]]
     if told["champion"]:
         made.append(f"champion  version {told['champion']} since {told['since'][:19]} UTC ({_age(told['since'])})")
+    if told["challenger"]:
+        made.append(f"challenger version {told['challenger']} answers {told['share']:.1%} of the live requests")
+    if told["shadow"]:
+        made.append(f"shadow    version {told['shadow']} scores the live requests, and nobody is told")
     counts = ", ".join(f"{count:,} {variant}" for variant, count in sorted(told["predictions"].items())) or "none"
     made.append(f"logged    {counts}; newest {_age(told['newest_prediction'])}")
     made.append(f"labels    newest {_age(told['newest_label'])}")

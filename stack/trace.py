@@ -21,7 +21,7 @@ def find(identity: str, problem: str | None) -> dict[str, Any]:
     else:
         url = f"{deploy.addresses()['service']}/predictions/{identity}"
         try:
-            answer = httpx.get(url, timeout=20)
+            answer = httpx.get(url, headers=settings().authorization, timeout=20)
         except httpx.HTTPError as error:
             raise StackError(f"{url} does not answer ({error}). See `docker compose logs service`.") from error
         if answer.status_code not in (200, 404):

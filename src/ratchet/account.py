@@ -19,6 +19,9 @@ def overview(store: Store, spilled: int = 0) -> dict[str, Any]:
         "champion": route.champion if route else None,
         "since": route.at if route else None,
         "verified": route.verified if route else None,
+        "challenger": route.challenger if route else None,
+        "share": route.share if route else 0.0,
+        "shadow": route.shadow if route else None,
         "predictions": store.counts(),
         "spilled": spilled,
         "newest_prediction": fresh["prediction"],
@@ -74,7 +77,7 @@ def _led_to(store: Store, seen: Entry) -> dict[str, str] | None:
 
 def _let(store: Store, version: str, at: datetime) -> dict[str, Any] | None:
     """The route by which that version answered then, and who let it."""
-    route = next((r for r in reversed(store.routes(until=at)) if r.champion == version), None)
+    route = next((r for r in reversed(store.routes(until=at)) if version in (r.champion, r.challenger)), None)
     if route is None:
         return None
     entry = store.decision(route.decision)

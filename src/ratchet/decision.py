@@ -12,7 +12,20 @@ from ratchet.check import Check
 from ratchet.errors import ContractError
 
 Action = Literal[
-    "promote", "refuse", "undecided", "retrain", "skip", "wait", "block", "superseded", "roll_back", "pause", "resume", "drill"
+    "promote",
+    "refuse",
+    "undecided",
+    "retrain",
+    "skip",
+    "wait",
+    "block",
+    "superseded",
+    "roll_back",
+    "pause",
+    "resume",
+    "drill",
+    "challenge",
+    "shadow",
 ]
 
 

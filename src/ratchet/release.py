@@ -19,6 +19,7 @@ import yaml
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
 from ratchet.errors import ReleaseError
+from ratchet.interval import Interval
 from ratchet.scoring import Scorer
 
 TOLERANCE = 1e-6
@@ -35,6 +36,7 @@ class Release:
     encoder: Encoder
     probe: list[dict[str, Any]]
     facts: dict[str, Any]
+    interval: Interval | None = None
 
     @cached_property
     def reference(self) -> pd.DataFrame:
@@ -72,6 +74,7 @@ def write(
     probe: list[dict[str, Any]],
     reference: pd.DataFrame,
     facts: dict[str, Any],
+    interval: Interval | None = None,
 ) -> Release:
     """Make the release of a version under `releases/<problem>/<version>`, whole or not at all.
 
@@ -91,6 +94,8 @@ def write(
     (draft / "contract.yaml").write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
     (draft / "probe.json").write_text(json.dumps(probe), encoding="utf-8")
     reference.to_parquet(draft / "reference.parquet", index=False)
+    if interval is not None:
+        (draft / "interval.json").write_text(json.dumps(interval.as_dict()), encoding="utf-8")
     hashes = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
     manifest = {"version": version, "threshold": threshold, "facts": facts, "sha256": hashes}
     (draft / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -121,7 +126,12 @@ def read(folder: Path) -> Release:
         encoder=Encoder.from_dict(json.loads((folder / "encoder.json").read_text(encoding="utf-8"))),
         probe=json.loads((folder / "probe.json").read_text(encoding="utf-8")),
         facts=manifest["facts"],
+        interval=_interval(folder) if "interval.json" in manifest["sha256"] else None,
     )
+
+
+def _interval(folder: Path) -> Interval:
+    return Interval.from_dict(json.loads((folder / "interval.json").read_text(encoding="utf-8")))
 
 
 def _sha256(path: Path) -> str:

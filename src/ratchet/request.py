@@ -11,11 +11,15 @@ import pandas as pd
 
 from ratchet.contract import Column, Contract
 
+LONGEST_NAME = 128
 _PLACE = re.compile(r" - at `\$(?:\[(?P<row>\d+|\.\.\.)\])?(?:\.(?P<field>\w+))?`")
 
 
 def request_type(contract: Contract) -> type[msgspec.Struct]:
-    """The type of one record: features are required, columns that may miss and protected groups may be null."""
+    """The type of one record: features are required, columns that may miss and protected groups may be null.
+
+    A record may name its entity, where the contract has one.
+    """
     fields: list[Any] = []
     for column in contract.requested:
         kind = _field_type(column)
@@ -23,6 +27,10 @@ def request_type(contract: Contract) -> type[msgspec.Struct]:
             fields.append((column.name, kind | None, None))
         else:
             fields.append((column.name, kind))
+    if contract.entity != contract.id:
+        about = f"{contract.column(contract.entity).description}; whoever is named is answered by the same version every time"
+        name = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_NAME, description=about)]
+        fields.append((contract.entity, name | int | msgspec.UnsetType, msgspec.UNSET))
     # Required fields stand before optional ones; the names keep their meaning.
     fields.sort(key=len)
     title = "".join(part.capitalize() for part in contract.name.split("_")) + "Record"
@@ -45,7 +53,7 @@ def _field_type(column: Column) -> Any:
     return Annotated[float, msgspec.Meta(ge=low, le=high, description=about)]
 
 
-def explain(error: msgspec.DecodeError, contract: Contract) -> dict[str, Any]:
+def explain(error: msgspec.DecodeError | UnicodeDecodeError, contract: Contract) -> dict[str, Any]:
     """A decoding error as a sentence with the field and the row (counted from 0) where they are known."""
     text = str(error)
     place = _PLACE.search(text)

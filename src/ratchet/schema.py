@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from ratchet.errors import StoreError
 
 # The newest step in migrations/versions.
-HEAD = "0002"
-KNOWN = ("0001", "0002")
+HEAD = "0003"
+KNOWN = ("0001", "0002", "0003")
 metadata = sa.MetaData()
 # Four bytes count two thousand million predictions: a busy month. SQLite's own counter has eight in any case.
 Sequence = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -40,6 +40,9 @@ routes = sa.Table(
     sa.Column("champion", sa.String(32), nullable=False),
     sa.Column("decision", sa.String(32), nullable=False),
     sa.Column("verified", sa.Boolean, nullable=False),
+    sa.Column("challenger", sa.String(32)),
+    sa.Column("share", sa.Float),
+    sa.Column("shadow", sa.String(32)),
 )
 predictions = sa.Table(
     "predictions",
@@ -54,7 +57,19 @@ predictions = sa.Table(
     sa.Column("probability", sa.Float, nullable=False),
     sa.Column("label", sa.Integer, nullable=False),
     sa.Column("features", sa.Text, nullable=False),
+    sa.Column("low", sa.Float),
+    sa.Column("high", sa.Float),
     sa.Index("predictions_by_variant", "problem", "variant", "seq"),
+)
+# What a shadow would have answered. Nobody was told; the label is the prediction's.
+shadows = sa.Table(
+    "shadows",
+    metadata,
+    sa.Column("prediction_id", sa.String(32), primary_key=True),
+    sa.Column("version", sa.String(32), primary_key=True),
+    sa.Column("at", sa.DateTime, nullable=False),
+    sa.Column("probability", sa.Float, nullable=False),
+    sa.Column("label", sa.Integer, nullable=False),
 )
 labels = sa.Table(
     "labels",

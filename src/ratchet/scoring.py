@@ -24,6 +24,5 @@ class Scorer:
 
     def probability(self, columns: Mapping[str, Any]) -> np.ndarray:
         """The probability of label 1 for n rows given column by column, shape (n,), float64 of a float32."""
-        views = self._encoder.encode(columns)
-        (answer,) = self._session.run(None, {name: views[name] for name in self._views})
+        (answer,) = self._session.run(None, self._encoder.encode(columns, self._views))
         return np.asarray(answer, dtype=np.float64).reshape(-1)

@@ -6,8 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ratchet.errors import ContractError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -15,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 class Settings(BaseSettings):
     """Read from the tools' own environment variables; everything else lies in one state folder."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     home: Path = Field(default=ROOT / ".ratchet", validation_alias="RATCHET_HOME")
     problems: Path = Field(default=ROOT / "problems", validation_alias="RATCHET_PROBLEMS")
@@ -27,6 +29,14 @@ class Settings(BaseSettings):
     dvc_remote: str | None = Field(default=None, validation_alias="RATCHET_DVC_REMOTE")
     spill_folder: Path | None = Field(default=None, validation_alias="RATCHET_SPILL")
     workers: int = Field(default=1, ge=1, validation_alias="RATCHET_WORKERS")
+    # Whoever asks the service must show it, where it is set.
+    token: SecretStr | None = Field(default=None, min_length=16, validation_alias="RATCHET_TOKEN")
+    # What becomes of an answer that the store does not take: into the spill, refused, or answered unlogged and counted.
+    log_policy: Literal["spill", "refuse", "unlogged"] = Field(default="spill", validation_alias="RATCHET_LOG_POLICY")
+    # How many rows may wait to be answered in a worker, before more are refused.
+    max_waiting: int = Field(default=20_000, ge=1, validation_alias="RATCHET_MAX_WAITING")
+    # Whether plain predictions skip the layers of the server (serving/protocol.py).
+    fast_road: bool = Field(default=True, validation_alias="RATCHET_FAST_ROAD")
     # How thorough the release tests are; as params.yaml says where left out.
     release_tests: Literal["full", "short"] | None = Field(default=None, validation_alias="RATCHET_RELEASE_TESTS")
     request_log: bool = Field(default=True, validation_alias="RATCHET_REQUEST_LOG")
@@ -62,6 +72,11 @@ class Settings(BaseSettings):
         return self.dvc_remote or str(self.home / "remote")
 
     @property
+    def authorization(self) -> dict[str, str]:
+        """The header that a client of the service sends along."""
+        return {"Authorization": f"Bearer {self.token.get_secret_value()}"} if self.token else {}
+
+    @property
     def prefect_ui(self) -> str:
         """The address of Prefect's pages."""
         return self.prefect_page or self.prefect_api_url.removesuffix("/api")
@@ -87,5 +102,9 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process."""
-    return Settings()
+    """The settings of this process. ContractError names the variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ContractError(f"The variable {first['loc'][0]} is wrong: {first['msg']}.") from error

@@ -6,7 +6,10 @@ append-only: what is current is the newest row.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,20 +27,50 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ratchet import schema
 from ratchet.decision import Decision
 from ratchet.errors import StoreError
-from ratchet.schema import decisions, labels, looks, predictions, routes
+from ratchet.prediction import Prediction
+from ratchet.schema import decisions, labels, looks, predictions, routes, shadows
 
 CONNECT_SECONDS = 3
+# A commit that finds SQLite's log of changes this long (16 MB) writes it into the database before it returns.
+WAL_PAGES = 1000
+_LOGGED = [column.name for column in predictions.columns if column.name != "seq"]
+# The fields of a prediction are the columns, in their order.
+assert tuple(_LOGGED) == Prediction.__struct_fields__[: len(_LOGGED)]
+_AT = _LOGGED.index("at")
+_INTO = f"INSERT INTO predictions ({', '.join(_LOGGED)})"
+_NEW = " ON CONFLICT (id) DO NOTHING RETURNING id"
+# So many rows in one statement of SQLite's: a group of them is a transaction of its own, and few statements are prepared.
+_MOST = 64
+
+
+def _from_json(end: str = "") -> sa.TextClause:
+    """PostgreSQL's statement that takes a JSON array of predictions."""
+    dialect: sa.Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    types = ", ".join(f"{name} {predictions.c[name].type.compile(dialect)}" for name in _LOGGED)
+    return sa.text(f"{_INTO} SELECT {', '.join(_LOGGED)} FROM json_to_recordset(CAST(:rows AS json)) AS told({types}){end}")
+
+
+_FROM_JSON = {again: _from_json(_NEW if again else "") for again in (False, True)}
+_PLACES = f"({', '.join('?' * len(_LOGGED))})"
+_VALUES = [f"{_INTO} VALUES {', '.join([_PLACES] * n)}" for n in range(_MOST + 1)]
 
 
 @dataclass(frozen=True)
 class Route:
-    """Which release is champion, since when, by which decision, and whether its live answers were verified."""
+    """Which release is champion, since when, by which decision, and whether its live answers were verified.
+
+    A challenger answers a share (0 to 1) of the live requests in the champion's place; a shadow scores them all, and
+    nobody is told.
+    """
 
     seq: int
     champion: str
     at: datetime
     decision: str
     verified: bool
+    challenger: str | None = None
+    share: float = 0.0
+    shadow: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +86,78 @@ class Entry:
     by: str
 
 
+def _route(row: Any) -> Route:
+    return Route(row.seq, row.champion, row.at, row.decision, row.verified, row.challenger, row.share or 0.0, row.shadow)
+
+
+def _insert(connection: sa.Connection, rows: Sequence[Prediction], again: bool) -> int:
+    """Insert rows into SQLite in one statement; how many were new."""
+    values: list[Any] = []
+    at, text = None, ""
+    for row in rows:
+        told = msgspec.structs.astuple(row)
+        if row.at is not at:
+            # As SQLAlchemy writes and reads a moment in SQLite.
+            at, text = row.at, row.at.isoformat(" ", "microseconds")
+        values += told[:_AT]
+        values.append(text)
+        values += told[_AT + 1 : len(_LOGGED)]
+    done = connection.exec_driver_sql(_VALUES[len(rows)] + (_NEW if again else ""), tuple(values))
+    return len(done.all()) if again else len(rows)
+
+
+class _Line:
+    """Those who write SQLite's log stand in line, of all processes; who is next is woken at once, where SQLite would sleep and look.
+
+    Gives the connection on which the log is written, kept open from one time to the next; what fails on it is rolled back.
+    """
+
+    def __init__(self, engine: sa.Engine, path: Path, alone: bool) -> None:
+        self._engine, self._path, self._alone = engine, path, alone
+        self._mutex = threading.Lock()
+        self._file = -1
+        self._connection: sa.Connection | None = None
+
+    def __enter__(self) -> sa.Connection:
+        self._mutex.acquire()
+        try:
+            if not self._alone:
+                if self._file < 0:
+                    self._file = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o666)
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+            if self._connection is None:
+                self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        except BaseException:
+            self._leave(failed=True)
+            raise
+        return self._connection
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        self._leave(failed=kind is not None)
+
+    def _leave(self, failed: bool) -> None:
+        if failed:
+            self._let_go()
+        if self._file >= 0:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._mutex.release()
+
+    def _let_go(self) -> None:
+        if self._connection is not None:
+            # Closed for good, it takes a transaction that was begun with it.
+            self._connection.invalidate()
+            self._connection.close()
+            self._connection = None
+
+    def close(self) -> None:
+        """Give connection and file back."""
+        with self._mutex:
+            self._let_go()
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+
+
 def now() -> datetime:
     """The present, in UTC, without a zone, as the store keeps it."""
     return datetime.now(UTC).replace(tzinfo=None)
@@ -60,18 +165,18 @@ def now() -> datetime:
 
 def _tune_sqlite(connection: Any, _: Any) -> None:
     # A reader never waits for the writer, and what was committed survives a power cut.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", f"wal_autocheckpoint={WAL_PAGES}"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 class Store:
     """The ledger, the route, the log and the labels of one problem, behind one SQLAlchemy address."""
 
-    def __init__(self, url: str, problem: str, *, checked: bool = True) -> None:
+    def __init__(self, url: str, problem: str, *, checked: bool = True, alone: bool = False) -> None:
         """Open the store: SQLite makes or migrates its tables by itself, a server's must have been migrated.
 
         StoreError where it cannot be opened, or its tables are of another version. With `checked=False` nothing is
-        asked of the database yet: `check` does it later.
+        asked of the database yet: `check` does it later. `alone` where no other process writes the log of predictions.
         """
         self.problem = problem
         try:
@@ -83,6 +188,7 @@ class Store:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self.engine = sa.create_engine(address)
                 sa.event.listen(self.engine, "connect", _tune_sqlite)
+                self._line = _Line(self.engine, self._folder / ".log.lock", alone)
             else:
                 # A server may have been restarted since a connection was last used, and may be away.
                 self.engine = sa.create_engine(address, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_SECONDS})
@@ -124,6 +230,8 @@ class Store:
 
     def close(self) -> None:
         """Give the connections back."""
+        if self.local:
+            self._line.close()
         self.engine.dispose()
 
     @contextmanager
@@ -214,10 +322,30 @@ class Store:
     # ---- the route
 
     def set_route(self, champion: str, decision: str, verified: bool = False) -> Route:
-        """Let that version answer from now on."""
-        row = {"problem": self.problem, "at": now(), "champion": champion, "decision": decision, "verified": verified}
+        """Let that version answer from now on; challenger and shadow stay, unless they are that version."""
+        before = self.route()
+        beside: dict[str, Any] = {}
+        if before and before.challenger != champion:
+            beside = {"challenger": before.challenger, "share": before.share}
+        if before and before.shadow != champion:
+            beside["shadow"] = before.shadow
+        return self._set_route(champion=champion, decision=decision, verified=verified, **beside)
+
+    def set_beside(self, decision: str, challenger: str | None, share: float, shadow: str | None) -> Route:
+        """Let a challenger answer that share of the live requests, and a shadow score them; None is nobody.
+
+        StoreError where no champion answers yet.
+        """
+        now_ = self.route()
+        if now_ is None:
+            raise StoreError(f"No model of {self.problem!r} answers yet; a challenger and a shadow stand beside one that does.")
+        return self._set_route(
+            champion=now_.champion, decision=decision, verified=now_.verified, challenger=challenger, share=share, shadow=shadow
+        )
+
+    def _set_route(self, **row: Any) -> Route:
         with self.engine.begin() as connection:
-            connection.execute(sa.insert(routes), row)
+            connection.execute(sa.insert(routes), {"problem": self.problem, "at": now()} | row)
         route = self.route()
         assert route is not None
         return route
@@ -228,42 +356,45 @@ class Store:
         if until is not None:
             query = query.where(routes.c.at <= until)
         with self.engine.connect() as connection:
-            rows = connection.execute(query).all()
-        return [Route(r.seq, r.champion, r.at, r.decision, r.verified) for r in rows]
+            return [_route(row) for row in connection.execute(query)]
 
     def route(self) -> Route | None:
         """What answers now; None before the first release."""
         query = sa.select(routes).where(routes.c.problem == self.problem).order_by(routes.c.seq.desc()).limit(1)
         with self.engine.connect() as connection:
             row = connection.execute(query).first()
-        return Route(row.seq, row.champion, row.at, row.decision, row.verified) if row else None
+        return _route(row) if row else None
 
     # ---- the log of predictions and the labels
 
-    def log(self, rows: Sequence[dict[str, Any]], *, again: bool = False) -> int:
+    def log(self, rows: Sequence[Prediction], *, again: bool = False) -> int:
         """Append predictions in one transaction, all of them or none; how many were new.
 
         A prediction id that is there already is an IntegrityError; with `again` it is passed over, so that rows
         whose fate is not known can be handed in a second time.
         """
-        with self.engine.begin() as connection:
-            if not again:
-                connection.execute(sa.insert(predictions), list(rows))
-                return len(rows)
-            dialect: Any = sqlite if self.local else postgresql
-            insert = dialect.insert(predictions).values(list(rows)).on_conflict_do_nothing(index_elements=["id"])
-            return len(connection.scalars(insert.returning(predictions.c.id)).all())
+        if not self.local:
+            with self.engine.begin() as connection:
+                done = connection.execute(_FROM_JSON[again], {"rows": msgspec.json.encode(rows).decode()})
+                return len(done.all()) if again else len(rows)
+        # A thread waits for the interpreter after every step that it takes in the database: the fewer, the better.
+        with self._line as connection:
+            if len(rows) <= _MOST:
+                return _insert(connection, rows, again)
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            new = sum(_insert(connection, rows[place : place + _MOST], again) for place in range(0, len(rows), _MOST))
+            connection.exec_driver_sql("COMMIT")
+            return new
 
-    def answered(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The logged answers of those prediction ids with their features, in order; unknown ids are left out."""
+    def answered(self, ids: Sequence[str]) -> list[Prediction]:
+        """The logged rows of those prediction ids, in order; unknown ids are left out."""
         p = predictions.c
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, Prediction] = {}
         with self.engine.connect() as connection:
             for start in range(0, len(ids), 500):
                 query = sa.select(predictions).where(p.problem == self.problem, p.id.in_(ids[start : start + 500]))
                 for row in connection.execute(query):
-                    told = {"probability": row.probability, "label": row.label, "model_version": row.version, "features": row.features}
-                    found[row.id] = {"prediction_id": row.id, **told}
+                    found[row.id] = Prediction(**{name: getattr(row, name) for name in _LOGGED})
         return [found[identity] for identity in ids if identity in found]
 
     def add_labels(self, rows: Sequence[dict[str, Any]]) -> tuple[int, list[str]]:
@@ -289,6 +420,21 @@ class Store:
             if fresh:
                 connection.execute(sa.insert(labels), fresh)
         return len(fresh), [identity for identity in ids if identity not in known]
+
+    def log_shadows(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Append what a shadow would have answered; what is there already stays."""
+        dialect: Any = sqlite if self.local else postgresql
+        with self.engine.begin() as connection:
+            connection.execute(dialect.insert(shadows).on_conflict_do_nothing(), list(rows))
+
+    def checkpoint(self) -> None:
+        """Let SQLite write its log of changes into the database, beside those who read and write; a server does so by itself.
+
+        What is left to a commit then is little: whoever waits for it would wait for the rest too.
+        """
+        if self.local:
+            with self.engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").all()
 
     def counts(self) -> dict[str, int]:
         """How many predictions are logged, by variant."""

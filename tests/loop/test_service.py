@@ -12,6 +12,7 @@ import pytest
 from ratchet.release import read
 from ratchet.simulation.sample import draw
 from ratchet.store import Store
+from serving.batching import reply_of
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +38,13 @@ PROBE = {"X-Ratchet-Variant": "probe"}
 
 def test_one_record_is_answered_and_logged_with_its_features(client, store, record):
     answer = client.post("/predict", json=record, headers=PROBE).json()
-    assert answer.keys() == {"prediction_id", "probability", "label", "model_version"}
+    assert answer.keys() == {"prediction_id", "probability", "label", "interval", "model_version", "variant"}
     assert answer["label"] == int(answer["probability"] >= 0.2)
+    low, high = answer["interval"]
+    assert 0 <= low <= answer["probability"] <= high <= 1
     (logged,) = store.answered([answer["prediction_id"]])
-    assert json.loads(logged.pop("features")) == record
-    assert logged == answer
+    assert json.loads(logged.features) == record
+    assert json.loads(reply_of([logged], many=False).body) == answer
 
 
 def test_an_array_is_answered_in_order_as_the_release_answers(client, loop):
@@ -177,7 +180,7 @@ def test_the_contract_the_health_and_the_openapi_page(client, contract):
     document = client.get("/openapi.json").json()
     assert document["openapi"].startswith("3.")
     schema = document["components"]["schemas"]["CreditRecord"]
-    assert set(schema["properties"]) == {column.name for column in contract.requested}
+    assert set(schema["properties"]) == {contract.entity} | {column.name for column in contract.requested}
     example = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["examples"]["one"]["value"]
     assert client.post("/predict", json=example, headers=PROBE).status_code == 200
 

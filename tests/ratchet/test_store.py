@@ -14,6 +14,7 @@ from ratchet import schema
 from ratchet.account import trace
 from ratchet.decision import decide
 from ratchet.errors import StoreError
+from ratchet.prediction import Prediction
 from ratchet.settings import ROOT
 from ratchet.store import Store, now
 
@@ -35,18 +36,8 @@ def store(url):
     opened.close()
 
 
-def prediction(identity, variant="champion", version="1", at=None):
-    return {
-        "id": identity,
-        "problem": "credit",
-        "at": at or now(),
-        "version": version,
-        "variant": variant,
-        "propensity": 1.0,
-        "probability": 0.3,
-        "label": 1,
-        "features": '{"income": 5.0, "channel": null}',
-    }
+def prediction(identity, variant="champion", version="1", at=None, features='{"income": 5.0, "channel": null}', keyed=False):
+    return Prediction(identity, "credit", at or now(), version, variant, 1.0, 0.3, 1, features, keyed=keyed)
 
 
 def label(identity, value):
@@ -103,7 +94,7 @@ def test_a_failed_log_keeps_nothing(store):
 
 def test_an_answer_is_found_again_in_the_order_asked_for(store):
     store.log([prediction("a"), prediction("b")])
-    assert [answer["prediction_id"] for answer in store.answered(["b", "x", "a"])] == ["b", "a"]
+    assert [row.id for row in store.answered(["b", "x", "a"])] == ["b", "a"]
 
 
 def test_a_pause_lasts_until_resume(store):

@@ -44,7 +44,7 @@ def test_what_was_spilled_comes_back_once_and_whole(store, spill):
     assert spill.replay(store) == (1197, 0)
     assert (spill.waiting(), spill.files()) == (0, [])
     assert store.counts() == {"champion": 1200}
-    assert set(store.window()["at"]) == {row["at"] for row in rows}
+    assert set(store.window()["at"]) == {row.at for row in rows}
 
 
 def test_half_a_line_was_never_acknowledged(store, spill):
@@ -98,7 +98,7 @@ def test_a_disk_that_is_nearly_full_takes_all_of_a_request_or_nothing(store, spi
 
 def test_what_cannot_be_taken_is_kept_aside_and_keeps_nothing_waiting(store, spill):
     store.log([prediction("twin")])
-    spill.append([prediction("a"), prediction("twin") | {"features": '{"income": 9.0}'}, prediction("b") | {"version": "v" * 10}])
+    spill.append([prediction("a"), prediction("twin", features='{"income": 9.0}'), prediction("b", version="v" * 10)])
     spill.rest()
     (path,) = spill.files()
     path.write_bytes(b"\0\0 no line\n" + path.read_bytes())
@@ -114,11 +114,11 @@ def test_what_cannot_be_taken_is_kept_aside_and_keeps_nothing_waiting(store, spi
 
 def test_a_keyed_answer_is_found_in_the_file_of_another_process(spill):
     other = Spill(spill.folder)
-    other.append([prediction("a")], keyed=True)
+    other.append([prediction("a", keyed=True)])
     other.append([prediction("b")])
-    assert [answer["prediction_id"] for answer in spill.answered(["a", "b"])] == ["a"]
-    other.append([prediction("c")], keyed=True)
-    assert [answer["prediction_id"] for answer in spill.answered(["c", "a"])] == ["c", "a"]
+    assert [row.id for row in spill.answered(["a", "b"])] == ["a"]
+    other.append([prediction("c", keyed=True)])
+    assert [row.id for row in spill.answered(["c", "a"])] == ["c", "a"]
     assert spill.waiting() == 3
 
 
@@ -146,10 +146,10 @@ def test_answers_go_on_while_the_store_is_away_and_come_back_by_themselves(store
         monkeypatch.setattr(store, "check", broken)
         await log.append([prediction("b")])
         assert log.away
-        await log.append([prediction("c")], keyed=True)
+        await log.append([prediction("c", keyed=True)])
         assert spill.waiting() == 2
         # A request that is repeated meanwhile gets the answer that it got.
-        assert [answer["prediction_id"] for answer in await log.answered(["c", "zz"])] == ["c"]
+        assert [row.id for row in await log.answered(["c", "zz"])] == ["c"]
         assert await log.answered(["zz"]) == []
         monkeypatch.setattr(store, "log", real)
         monkeypatch.setattr(store, "check", check)
@@ -188,7 +188,7 @@ def test_rows_that_the_store_does_not_want_are_no_reason_to_spill(store, spill):
         log = PredictionLog(store, spill)
         task = asyncio.create_task(log.write())
         with pytest.raises(Exception, match="NOT NULL"):
-            await log.append([prediction("a") | {"version": None}])
+            await log.append([prediction("a", version=None)])
         assert not log.away
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

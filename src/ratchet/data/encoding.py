@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ratchet.contract import CATEGORICAL, Contract
 from ratchet.errors import BatchError
 
 MAX_BINS = 254
+VIEWS = ("codes", "numeric", "dense", "bins")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,11 @@ class Numeric:
     edges: tuple[float, ...]
     may_miss: bool
 
+    @cached_property
+    def borders(self) -> np.ndarray:
+        """The edges, ready to search."""
+        return np.asarray(self.edges, dtype=np.float64)
+
 
 @dataclass(frozen=True)
 class Category:
@@ -32,6 +39,11 @@ class Category:
 
     name: str
     values: tuple[str | int | float, ...]
+
+    @cached_property
+    def codes(self) -> dict[Any, int]:
+        """The code of each value."""
+        return {value: code for code, value in enumerate(self.values, start=1)}
 
 
 @dataclass(frozen=True)
@@ -46,25 +58,33 @@ class Encoder:
     numeric: tuple[Numeric, ...]
     categories: tuple[Category, ...]
 
-    def encode(self, columns: Mapping[str, Sequence[Any] | np.ndarray | pd.Series]) -> dict[str, np.ndarray]:
-        """The views of n rows given column by column; None and NaN are missing."""
-        numbers = [np.asarray(columns[c.name], dtype=np.float64) for c in self.numeric]
-        gone = [np.isnan(x) for x in numbers]
-        scaled = [
-            np.where(g, 0.0, np.clip((x - c.center) / c.spread, -8.0, 8.0)) for c, x, g in zip(self.numeric, numbers, gone, strict=True)
-        ]
-        flags = [g for c, g in zip(self.numeric, gone, strict=True) if c.may_miss]
+    def encode(
+        self, columns: Mapping[str, Sequence[Any] | np.ndarray | pd.Series], views: Collection[str] = VIEWS
+    ) -> dict[str, np.ndarray]:
+        """Those views of n rows given column by column; None and NaN are missing."""
         rows = len(columns[self.numeric[0].name] if self.numeric else columns[self.categories[0].name])
-        numeric = _stack([*scaled, *flags], rows, np.float32)
+        numbers = _stack([columns[c.name] for c in self.numeric], rows, np.float64)
+        gone = np.isnan(numbers)
         codes = _stack([_codes(columns[c.name], c) for c in self.categories], rows, np.int64)
-        hot = [codes[:, [i]] == np.arange(len(c.values) + 1) for i, c in enumerate(self.categories)]
-        dense = np.concatenate([numeric, *hot], axis=1).astype(np.float32)
-        binned = [
-            np.where(g, 0, np.searchsorted(np.asarray(c.edges), x, side="left") + 1)
-            for c, x, g in zip(self.numeric, numbers, gone, strict=True)
-        ]
-        bins = np.concatenate([_stack(binned, rows, np.float32), codes.astype(np.float32)], axis=1)
-        return {"codes": codes, "numeric": numeric, "dense": dense, "bins": bins}
+        made = {"codes": codes}
+        if "numeric" in views or "dense" in views:
+            centers, spreads = (np.array([getattr(c, name) for c in self.numeric], dtype=float) for name in ("center", "spread"))
+            scaled = np.where(gone, 0.0, np.clip((numbers - centers) / spreads, -8.0, 8.0))
+            flags = gone[:, [c.may_miss for c in self.numeric]]
+            made["numeric"] = np.concatenate([scaled, flags], axis=1, dtype=np.float32, casting="unsafe")
+        if "dense" in views:
+            hot = [codes[:, [i]] == np.arange(len(c.values) + 1) for i, c in enumerate(self.categories)]
+            made["dense"] = np.concatenate([made["numeric"], *hot], axis=1, dtype=np.float32, casting="unsafe")
+        if "bins" in views:
+            bins = np.empty((rows, len(self.names)), dtype=np.float32)
+            for place, c in enumerate(self.numeric):
+                bins[:, place] = c.borders.searchsorted(numbers[:, place], side="left")
+            # 0 is missing, so the first bin is 1.
+            bins[:, : len(self.numeric)] += 1
+            bins[:, : len(self.numeric)][gone] = 0
+            bins[:, len(self.numeric) :] = codes
+            made["bins"] = bins
+        return {name: made[name] for name in views}
 
     @property
     def names(self) -> list[str]:
@@ -105,10 +125,13 @@ def fit(frame: pd.DataFrame, contract: Contract) -> Encoder:
     return Encoder(tuple(numeric), tuple(categories))
 
 
-def _stack(columns: list[np.ndarray], rows: int, dtype: type) -> np.ndarray:
-    return np.column_stack(columns).astype(dtype) if columns else np.zeros((rows, 0), dtype)
+def _stack(columns: Sequence[Any], rows: int, dtype: type) -> np.ndarray:
+    made: np.ndarray = np.empty((rows, len(columns)), dtype=dtype)
+    for place, values in enumerate(columns):
+        made[:, place] = values
+    return made
 
 
-def _codes(values: Any, category: Category) -> np.ndarray:
-    index: dict[Any, int] = {value: code for code, value in enumerate(category.values, start=1)}
-    return np.array([index.get(value, 0) for value in values], dtype=np.int64)
+def _codes(values: Any, category: Category) -> list[int]:
+    code = category.codes.get
+    return [code(value, 0) for value in values]

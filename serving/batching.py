@@ -1,0 +1,331 @@
+"""How are requests that arrive together answered together? Decoded one by one, scored at once, committed at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from ratchet.experiment.routing import challenged
+from ratchet.prediction import Prediction, fresh_ids
+from ratchet.problem import Folder
+from ratchet.release import Release
+from ratchet.request import explain, request_type
+from ratchet.store import now
+from serving import metrics
+from serving.log import PredictionLog
+from serving.routed import Routed
+
+logger = logging.getLogger("ratchet.serving")
+MAX_ROWS = 10_000
+# Rows that are scored and committed at once: enough to share the cost, few enough that the first need not wait for the last.
+GROUP_ROWS = 2048
+# A body from this size on is decoded and scored in a thread: the others would wait for it.
+LARGE_BODY = 64 * 1024
+VARIANTS = frozenset({"champion", "probe", "load"})
+_encode = msgspec.json.Encoder().encode
+
+
+class Answer(msgspec.Struct):
+    """One prediction as its client gets it; `interval` is null where the release has none."""
+
+    prediction_id: str
+    probability: float
+    label: int
+    interval: tuple[float, float] | None
+    model_version: str
+    variant: str
+
+
+class Reply(NamedTuple):
+    """What goes back: a status, a JSON body, and for the books the ids and the version that answered."""
+
+    status: int
+    body: bytes
+    ids: Sequence[str] = ()
+    version: str = ""
+
+
+class Ask:
+    """A request for predictions that waits: its body, its variant, and whom to tell."""
+
+    __slots__ = ("begun", "body", "lines", "many", "rows", "settle", "variant")
+
+    def __init__(self, body: bytes, variant: str, settle: Callable[[Ask, Reply], None]) -> None:
+        self.body, self.variant, self.settle = body, variant, settle
+        self.begun = time.perf_counter()
+        self.many = False
+        self.rows: list[Any] = []
+        self.lines: list[Prediction] = []
+
+
+class Refusal(Exception):
+    """A request that is answered with a 4xx or 503, and why."""
+
+    def __init__(self, status: int, **told: Any) -> None:
+        super().__init__(told["error"])
+        self.status, self.told = status, told
+
+    @property
+    def reply(self) -> Reply:
+        """The refusal as it goes back."""
+        return Reply(self.status, _encode(self.told))
+
+
+class Batcher:
+    """Everything that waits is answered in groups: while one group is committed the next one is scored.
+
+    Under no load a group is one request; under full load it is as many as arrived while the group before was committed.
+    `most` is how many rows may wait; what comes on top is refused at once, with 503.
+    """
+
+    def __init__(self, folder: Folder, routed: Routed, log: PredictionLog, most: int) -> None:
+        self._contract, self._problem = folder.contract, folder.problem
+        self._routed, self._log, self._most = routed, log, most
+        record = request_type(self._contract)
+        self._one = msgspec.json.Decoder(record)
+        self._array = msgspec.json.Decoder(list[record])  # type: ignore[valid-type]
+        self._fields = record.__struct_fields__
+        self._entity = self._fields.index(self._contract.entity) if self._contract.entity in self._fields else None
+        self._asks: list[Ask] = []
+        self._waiting = 0
+        self._scheduled = False
+        self._thread = ThreadPoolExecutor(1, "large")
+        self._shaded = 0
+
+    def take(self, ask: Ask) -> None:
+        """Let a request wait for the next group, or refuse it at once where too many wait already."""
+        if self._waiting + self._log.waiting >= self._most:
+            metrics.shed.inc()
+            ask.settle(ask, Refusal(503, error=f"{self._most} rows wait already; the service takes no more. Try again.").reply)
+            return
+        if len(ask.body) >= LARGE_BODY:
+            asyncio.get_running_loop().run_in_executor(self._thread, self._prepare, ask).add_done_callback(
+                lambda done: self._prepared(ask, done)
+            )
+            return
+        self._asks.append(ask)
+        self._waiting += 1
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._gather)
+
+    def _gather(self) -> None:
+        """Let the event loop look at its sockets once more: who asks now is of the same group."""
+        self._scheduled = True
+        asyncio.get_running_loop().call_soon(self.serve)
+
+    async def reply(self, body: bytes, variant: str) -> Reply:
+        """The same for one who can wait."""
+        done: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.take(Ask(body, variant, lambda _, reply: None if done.done() else done.set_result(reply)))
+        return await done
+
+    def serve(self) -> None:
+        """Score a group of what waits, unless one is scored already: then once that is being committed."""
+        self._scheduled = False
+        if not self._asks:
+            return
+        if self._log.pending:
+            self._log.then(self._gather)
+            return
+        asks, rows, taken = [], 0, 0
+        for ask in self._asks:
+            taken += 1
+            try:
+                self.decode(ask)
+            except Refusal as refusal:
+                ask.settle(ask, refusal.reply)
+                continue
+            asks.append(ask)
+            rows += len(ask.rows)
+            if rows >= GROUP_ROWS:
+                break
+        self._asks = self._asks[taken:]
+        self._waiting -= taken
+        if asks:
+            try:
+                self.score(asks)
+            except Refusal as refusal:
+                for ask in asks:
+                    ask.settle(ask, refusal.reply)
+            except Exception:
+                logger.exception("a group of requests could not be answered")
+                for ask in asks:
+                    ask.settle(ask, Reply(500, _encode({"error": "This is a fault of the service; its log has more."})))
+            else:
+                self._commit(asks)
+        if self._asks and not self._scheduled:
+            self._log.then(self._gather)
+
+    def _prepare(self, ask: Ask) -> None:
+        self.decode(ask)
+        self.score([ask])
+
+    def _prepared(self, ask: Ask, done: asyncio.Future[None]) -> None:
+        error = done.exception()
+        if error is None:
+            self._commit([ask])
+        elif isinstance(error, Refusal):
+            ask.settle(ask, error.reply)
+        else:
+            logger.error("a large request could not be answered", exc_info=error)
+            ask.settle(ask, Reply(500, _encode({"error": "This is a fault of the service; its log has more."})))
+
+    def _commit(self, asks: list[Ask]) -> None:
+        lines = asks[0].lines if len(asks) == 1 else [line for ask in asks for line in ask.lines]
+        self._log.put(lines, lambda error: self._committed(asks, error))
+
+    def _committed(self, asks: list[Ask], error: Exception | None) -> None:
+        """Answer: what is logged may leave."""
+        if error is not None:
+            reply = Refusal(503, error="The log cannot be written, so nothing was answered. Try again.").reply
+            for ask in asks:
+                ask.settle(ask, reply)
+            return
+        counts: dict[tuple[str, str], int] = {}
+        for ask in asks:
+            for line in ask.lines:
+                key = (line.version, line.variant)
+                counts[key] = counts.get(key, 0) + 1
+            ask.settle(ask, reply_of(ask.lines, ask.many))
+        for (version, variant), count in counts.items():
+            metrics.predictions.labels(version, variant).inc(count)
+        if self._routed.shadow is not None:
+            self._shadow(self._routed.shadow, [(ask, line) for ask in asks for line in ask.lines])
+
+    # ---- what a group is made of
+
+    def decode(self, ask: Ask) -> None:
+        """Read and validate the records of a request. Refusal (422) with field, row and reason."""
+        body = ask.body
+        try:
+            if body[:1] == b"{":
+                ask.rows = [self._one.decode(body)]
+            elif body.lstrip()[:1] == b"[":
+                ask.many, ask.rows = True, self._array.decode(body)
+            else:
+                ask.rows = [self._one.decode(body)]
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Refusal(422, **explain(error, self._contract)) from error
+        if not 0 < len(ask.rows) <= MAX_ROWS:
+            raise Refusal(422, error=f"The array holds {len(ask.rows)} records; send 1 to {MAX_ROWS}.")
+
+    def score(self, asks: list[Ask], ids: list[str] | None = None) -> None:
+        """Give every row of a group its probability, and the line that is logged of it. Refusal where no model answers yet."""
+        champion = self._routed.champion
+        if champion is None:
+            raise Refusal(503, error=f"No model of {self._problem.name!r} has been released yet. Run `ratchet run {self._problem.name}`.")
+        rows = asks[0].rows if len(asks) == 1 else [row for ask in asks for row in ask.rows]
+        ids = ids or fresh_ids(len(rows))
+        columns = self._columns(rows)
+        challenger, share = self._routed.challenger, self._routed.share
+        if challenger is None:
+            lines = self._lines(champion, rows, columns, ids, np.ones(len(rows)), now())
+        else:
+            lines = self._divided(champion, challenger, share, asks, rows, columns, ids)
+        place = 0
+        for ask in asks:
+            ask.lines = lines[place : place + len(ask.rows)]
+            place += len(ask.rows)
+            if ask.variant != "champion":
+                for line in ask.lines:
+                    line.variant = ask.variant
+
+    def _columns(self, rows: list[Any]) -> dict[str, list[Any]]:
+        return dict(zip(self._fields, map(list, zip(*map(msgspec.structs.astuple, rows), strict=True)), strict=True))
+
+    def _divided(
+        self,
+        champion: Release,
+        challenger: Release,
+        share: float,
+        asks: list[Ask],
+        rows: list[Any],
+        columns: dict[str, list[Any]],
+        ids: list[str],
+    ) -> list[Prediction]:
+        """The lines of a group of which the challenger answers its share. Probes and load tests are the champion's."""
+        live = [ask.variant == "champion" for ask in asks for _ in ask.rows]
+        units = columns[self._fields[self._entity]] if self._entity is not None else [msgspec.UNSET] * len(rows)
+        mine = np.array(
+            [
+                own and challenged(identity if unit is msgspec.UNSET else str(unit), challenger.version, share)
+                for own, unit, identity in zip(live, units, ids, strict=True)
+            ]
+        )
+        propensity = np.where(live, np.where(mine, share, 1 - share), 1.0)
+        lines: list[Prediction] = [None] * len(rows)  # type: ignore[list-item]
+        at = now()
+        for release, places in ((champion, np.flatnonzero(~mine)), (challenger, np.flatnonzero(mine))):
+            if places.size:
+                part = {name: [values[i] for i in places] for name, values in columns.items()}
+                made = self._lines(release, [rows[i] for i in places], part, [ids[i] for i in places], propensity[places], at)
+                for place, line in zip(places, made, strict=True):
+                    lines[place] = line
+                    if release is challenger:
+                        line.variant = "challenger"
+        return lines
+
+    def _lines(
+        self, release: Release, rows: list[Any], columns: dict[str, list[Any]], ids: list[str], propensity: np.ndarray, at: datetime
+    ) -> list[Prediction]:
+        probability = release.scorer.probability(columns)
+        bounds = release.interval.of(probability).tolist() if release.interval else [(None, None)] * len(rows)
+        name, version, threshold = self._problem.name, release.version, release.threshold
+        return [
+            Prediction(identity, name, at, version, "champion", weight, p, int(p >= threshold), _encode(row).decode(), low, high)
+            for identity, weight, p, row, (low, high) in zip(ids, propensity.tolist(), probability.tolist(), rows, bounds, strict=True)
+        ]
+
+    # ---- the shadow
+
+    def _shadow(self, shadow: Release, answered: list[tuple[Ask, Prediction]]) -> None:
+        """Score live rows that have been answered once more, in a thread and for the log alone. Nobody waits for it."""
+        live = [line for ask, line in answered if ask.variant == "champion"]
+        if self._shaded + len(live) > MAX_ROWS:
+            metrics.shadows.labels("left_out").inc(len(live))
+            return
+        self._shaded += len(live)
+        done = asyncio.get_running_loop().run_in_executor(self._thread, self._shade, shadow, live)
+        done.add_done_callback(lambda done: self._shade_done(len(live), done.exception()))
+
+    def _shade(self, shadow: Release, lines: list[Prediction]) -> None:
+        columns = self._columns([self._one.decode(line.features) for line in lines])
+        probability = shadow.scorer.probability(columns).tolist()
+        at = now()
+        self._log.shadow(
+            [
+                {"prediction_id": line.id, "version": shadow.version, "at": at, "probability": p, "label": int(p >= shadow.threshold)}
+                for line, p in zip(lines, probability, strict=True)
+            ]
+        )
+
+    def _shade_done(self, rows: int, error: BaseException | None) -> None:
+        self._shaded -= rows
+        metrics.shadows.labels("left_out" if error else "stored").inc(rows)
+        if error:
+            logger.warning("the shadow's answers were not kept", extra={"rows": rows, "why": str(error).splitlines()[0]})
+
+
+def reply_of(lines: Sequence[Prediction], many: bool) -> Reply:
+    """The logged lines of one request as its client gets them."""
+    answers = [
+        Answer(
+            line.id,
+            line.probability,
+            line.label,
+            None if line.low is None or line.high is None else (line.low, line.high),
+            line.version,
+            line.variant,
+        )
+        for line in lines
+    ]
+    return Reply(200, _encode(answers if many else answers[0]), [line.id for line in lines], lines[0].version)

@@ -1,0 +1,1 @@
+"""Which of two versions is better, and how is that found out without deceiving oneself?"""

@@ -1,0 +1,261 @@
+"""How quick is the service beside its peers, everything on? `make bench-serving` writes docs/results/serving.md."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import numpy as np
+import psutil
+import typer
+from rich.console import Console
+
+from load_tests import wrk
+from load_tests.crowd import Crowd, request
+from ratchet.errors import StackError
+from ratchet.problem import find_problem
+from ratchet.report.results import Row, measured, write
+from ratchet.settings import ROOT, Settings, settings
+from ratchet.simulation.sample import draw
+from stack import processes
+from stack.experiment import RESULTS, machine
+
+PROBLEM, ROWS, SEED = "credit", 20_000, 7
+CONNECTIONS = (32, 256)
+CROWD, RATE = 10_000, 2000
+START_WITHIN = 90.0
+OURS = "Ratchet"
+VARIANT = {"X-Ratchet-Variant": "load"}
+
+Numbers = dict[str, list[float]]
+
+
+def main(
+    runs: Annotated[int, typer.Option(help="Rounds; every server has its turn in each.")] = 3,
+    seconds: Annotated[int, typer.Option(help="How long wrk asks.")] = 5,
+    soak: Annotated[int, typer.Option(help="Seconds of the soak.")] = 600,
+) -> None:
+    """Start each server by itself, one after the other, and let the same client ask it."""
+    console = Console()
+    home = settings().home / "bench-serving"
+    bench = Bench(home, seconds, console)
+    bench.prepare()
+    for round_ in range(runs):
+        console.rule(f"round {round_ + 1} of {runs}")
+        bench.round()
+    rows = bench.rows()
+    if soak:
+        console.rule(f"soak, {soak} s")
+        rows += bench.soak(soak)
+    from flows.lifecycle import code_version
+
+    command = f"python -m stack.bench_serving --runs {runs} --seconds {seconds} --soak {soak}"
+    write(RESULTS, "serving", rows, command=command, commit=code_version(), seeds=[SEED], machine=machine())
+    console.print((RESULTS / "serving.md").read_text(encoding="utf-8"), highlight=False, markup=False)
+
+
+class Bench:
+    """The servers, what they are asked, and the numbers so far by name."""
+
+    def __init__(self, home: Path, seconds: int, console: Console) -> None:
+        self.home, self.seconds, self.console = home, seconds, console
+        self.peers = home / "peers"
+        self.folder = find_problem(PROBLEM, settings().problems)
+        self.records = [json.dumps(record) for record in draw(self.folder.contract, 500, SEED)]
+        self.numbers: Numbers = {}
+
+    def prepare(self) -> None:
+        """Train and release once; save the same rows' pipeline for the peers."""
+        from flows.standing import stand
+
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.peers.mkdir(parents=True)
+        at = Settings(RATCHET_HOME=self.home, DATABASE_URL=None)
+        self.release = stand(self.folder, at, "trees", ROWS, SEED)["trees"]
+        command = [sys.executable, str(ROOT / "peers" / "make.py"), str(self.peers), PROBLEM, str(self.release.path)]
+        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True)
+        if done.returncode != 0:
+            raise StackError(f"peers/make.py failed: {done.stderr[-400:]}")
+
+    def round(self) -> None:
+        """Every server once."""
+        record = [(self.peers / "record.json").read_text(encoding="utf-8")]
+        wrapped = [f'{{"record": {record[0]}}}']
+        mlflow = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--workers", "1", "-h", "127.0.0.1", "-m"]
+        uvicorn = [sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--no-access-log", "--log-level", "warning"]
+        pipeline, graph = str(self.peers / "pipeline.joblib"), str(self.release.path)
+        peers = {
+            "mlflow, scikit-learn": ([*mlflow, str(self.peers / "mlflow-sklearn")], "/invocations", [self._body("mlflow-sklearn")], ""),
+            "mlflow, ONNX": ([*mlflow, str(self.peers / "mlflow-onnx")], "/invocations", [self._body("mlflow-onnx")], ""),
+            "FastAPI, scikit-learn": ([*uvicorn, "peers.fastapi_sklearn:app"], "/predict", record, pipeline),
+            "FastAPI, ONNX": ([*uvicorn, "peers.fastapi_onnx:app"], "/predict", record, graph),
+            "BentoML, tutorial": ([sys.executable, "-m", "bentoml", "serve", "-q", "peers.bento_tutorial:Tutorial"], "/predict", wrapped, pipeline),
+        }  # fmt: skip
+        for name, (command, path, bodies, model) in peers.items():
+            with self._served(name, command, path, bodies[0], {"PEER_MODEL": model}) as url:
+                self._ask(name, url, path, bodies)
+        with self._ours() as url:
+            self._ask(OURS, url, "/predict", self.records, VARIANT)
+            self._crowd(url)
+        with self._ours(RATCHET_WORKERS="2") as url:
+            self._ask(f"{OURS}, two workers", url, "/predict", self.records, VARIANT)
+        with self._ours(RATCHET_FAST_ROAD="false") as url:
+            self._ask(f"{OURS}, documented settings only", url, "/predict", self.records, VARIANT)
+        # A store that is away, and the policy to answer all the same: this is what the log costs.
+        with self._ours(DATABASE_URL="postgresql+psycopg://nobody@127.0.0.1:1/nothing", RATCHET_LOG_POLICY="unlogged") as url:
+            self._ask(f"{OURS}, log off", url, "/predict", self.records, VARIANT)
+
+    def _ask(self, name: str, url: str, path: str, bodies: list[str], headers: dict[str, str] | None = None) -> None:
+        wrk.run(url, path, bodies, 8, 2, headers)
+        for connections in CONNECTIONS:
+            found = wrk.run(url, path, bodies, connections, self.seconds, headers)
+            told = {"requests a second": found.rps, "p50": found.p50, "p99": found.p99, "failed": found.failed}
+            for what, value in told.items():
+                self.numbers.setdefault(f"{name}, {connections} connections: {what}", []).append(value)
+            self.console.print(
+                f"{name}, {connections}: {found.rps:,.0f} a second, p50 {found.p50:.2f} ms, p99 {found.p99:.2f} ms, {found.failed} failed"
+            )
+
+    def _crowd(self, url: str) -> None:
+        """Ten thousand connections: idle for the most part, then all asking at once."""
+        asked = [request("/predict", record.encode(), VARIANT) for record in self.records]
+        crowd = Crowd("127.0.0.1", int(url.rsplit(":", 1)[1]), CROWD)
+        try:
+            steady = crowd.steady(asked, RATE, 2 * self.seconds)
+            burst = crowd.burst(asked)
+        finally:
+            crowd.close()
+        found = {
+            f"{CROWD:,} connections open, {RATE:,} requests a second: average": steady.milliseconds.mean(),
+            f"{CROWD:,} connections open, {RATE:,} requests a second: p99": float(np.quantile(steady.milliseconds, 0.99)),
+            f"{CROWD:,} connections open, {RATE:,} requests a second: failed": steady.failed,
+            f"{CROWD:,} requests at once: average": burst.milliseconds.mean(),
+            f"{CROWD:,} requests at once: slowest": burst.slowest,
+            f"{CROWD:,} requests at once: failed": burst.failed,
+            f"{CROWD:,} requests at once: most in flight": burst.most_in_flight,
+        }
+        for name, value in found.items():
+            self.numbers.setdefault(name, []).append(float(value))
+            self.console.print(f"{name}: {value:,.2f}")
+        closed = wrk.run(url, "/predict", self.records, CROWD, self.seconds, VARIANT)
+        for what, value in {"requests a second": closed.rps, "mean": closed.mean, "failed": closed.failed}.items():
+            self.numbers.setdefault(f"{CROWD:,} connections, each asking again at once: {what}", []).append(float(value))
+
+    def rows(self) -> list[Row]:
+        """What was measured, and the ratios of one round each."""
+        rows = [measured(name, values, _unit(name)) for name, values in self.numbers.items()]
+        for connections in CONNECTIONS:
+            ours = self.numbers[f"{OURS}, {connections} connections: requests a second"]
+            for peer in ("mlflow, scikit-learn", "mlflow, ONNX", "FastAPI, scikit-learn", "FastAPI, ONNX", "BentoML, tutorial"):
+                theirs = self.numbers[f"{peer}, {connections} connections: requests a second"]
+                rows.append(
+                    measured(f"{OURS} / {peer}, {connections} connections", [a / b for a, b in zip(ours, theirs, strict=True)], "times")
+                )
+            off = self.numbers[f"{OURS}, log off, {connections} connections: requests a second"]
+            rows.append(measured(f"log on / log off, {connections} connections", [a / b for a, b in zip(ours, off, strict=True)], "times"))
+        return rows
+
+    def soak(self, seconds: int) -> list[Row]:
+        """Ask steadily, and see whether the service's memory grows."""
+        asked = [request("/predict", record.encode(), VARIANT) for record in self.records]
+        with self._ours() as url:
+            crowd = Crowd("127.0.0.1", int(url.rsplit(":", 1)[1]), 64)
+            memory: list[float] = []
+            failed = 0
+            try:
+                for _ in range(max(4, seconds // 10)):
+                    failed += crowd.steady(asked, RATE, 10).failed
+                    memory.append(self._memory())
+            finally:
+                crowd.close()
+        # The first fifth fills caches and arenas.
+        kept = memory[len(memory) // 5 :]
+        third = max(1, len(kept) // 3)
+        growth = float(np.mean(kept[-third:]) / np.mean(kept[:third]) - 1)
+        return [
+            Row(
+                f"soak of {seconds} s at {RATE:,} a second: memory of the last third over the first",
+                growth,
+                growth,
+                growth,
+                len(kept),
+                "more",
+            ),
+            Row("soak: failed", failed, failed, failed, len(memory), "requests"),
+            Row("soak: memory at the end", memory[-1], None, None, 1, "MB"),
+        ]
+
+    # ---- servers
+
+    def _body(self, name: str) -> str:
+        return (self.peers / f"{name}.json").read_text(encoding="utf-8")
+
+    def _environment(self, **more: str) -> dict[str, str]:
+        made = processes.environment(self.home, PROBLEM, {"prefect": 1, "mlflow": 1, "service": 1})
+        for folder in ("tmp", "bentoml"):
+            (self.home / folder).mkdir(exist_ok=True)
+        return {name: value for name, value in (made | more).items() if value}
+
+    def _ours(self, **more: str) -> contextlib.AbstractContextManager[str]:
+        return self._served(OURS, processes.service_command(), "/predict", self.records[0], more)
+
+    @contextlib.contextmanager
+    def _served(self, name: str, command: list[str], path: str, body: str, more: dict[str, str]) -> Iterator[str]:
+        """A server on a free port, for as long as it is asked."""
+        port = processes.free_port()
+        url = f"http://127.0.0.1:{port}"
+        log = self.home / "server.log"
+        with log.open("wb") as out:
+            started = subprocess.Popen([*command, "--port", str(port)], env=self._environment(**more), stdout=out, stderr=out, cwd=ROOT)
+        self._pid = started.pid
+        try:
+            deadline = time.monotonic() + START_WITHIN
+            while not _answers(url + path, body):
+                if started.poll() is not None or time.monotonic() > deadline:
+                    raise StackError(f"{name} did not start: {log.read_text(encoding='utf-8', errors='replace')[-500:]}")
+                time.sleep(0.3)
+            yield url
+        finally:
+            _end(started.pid)
+            started.wait(30)
+
+    def _memory(self) -> float:
+        """Of the service's worker processes, in MB: what they alone hold, and their share of what they share."""
+        every = psutil.Process(self._pid).children(recursive=True)
+        return sum(process.memory_full_info().pss for process in every) / 2**20
+
+
+def _answers(url: str, body: str) -> bool:
+    try:
+        return httpx.post(url, content=body, headers={"Content-Type": "application/json"} | VARIANT, timeout=10).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _end(pid: int) -> None:
+    """End a server and the processes that it started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        mine = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        for process in mine:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        _, alive = psutil.wait_procs(mine, timeout=15)
+        for process in alive:
+            process.kill()
+
+
+def _unit(name: str) -> str:
+    units: list[tuple[str, str]] = [("requests a second", "a second"), ("failed", "requests"), ("in flight", "requests")]
+    return next((unit for ending, unit in units if name.endswith(ending)), "ms")
+
+
+if __name__ == "__main__":
+    typer.run(main)

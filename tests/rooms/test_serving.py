@@ -1,0 +1,450 @@
+"""The service by itself, with a release and no stack: both roads, both crowds, and what it does on a bad day."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from flows.standing import stand
+from load_tests.crowd import Crowd, request
+from ratchet.experiment.routing import challenged
+from ratchet.settings import ROOT, Settings
+from ratchet.simulation.sample import draw
+from ratchet.store import Store
+from stack import processes
+
+LOAD = {"X-Ratchet-Variant": "load"}
+# A header that the short road does not know.
+LONG = {"X-Of-No-Meaning": "1"}
+
+
+@dataclass
+class Served:
+    """A running service, its state folder and its process."""
+
+    url: str
+    port: int
+    home: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def store(self) -> Store:
+        return Store(f"sqlite:///{self.home / 'store.db'}", "credit")
+
+    def workers(self) -> list[psutil.Process]:
+        return [p for p in psutil.Process(self.process.pid).children(recursive=True) if "worker" in " ".join(p.cmdline())]
+
+    def ask(self, record, **headers) -> httpx.Response:
+        return httpx.post(f"{self.url}/predict", json=record, headers=LOAD | headers, timeout=30)
+
+
+@pytest.fixture(scope="session")
+def standing(tmp_path_factory, credit):
+    """A state folder in which the trees are released as 2 and routed to; the linear model is 1."""
+    home = tmp_path_factory.mktemp("standing")
+    stand(credit, Settings(RATCHET_HOME=home, DATABASE_URL=None), "trees", 3000, 7)
+    return home
+
+
+@pytest.fixture
+def serve(standing, tmp_path):
+    """Start a service on a copy of the state folder, with variables of its own."""
+    import shutil
+
+    started: list[Served] = []
+
+    def start(**more: str) -> Served:
+        home = tmp_path / f"home{len(started)}"
+        shutil.copytree(standing, home)
+        (home / "tmp").mkdir()
+        served = _start(home, more)
+        started.append(served)
+        return served
+
+    yield start
+    for served in started:
+        _end(served)
+
+
+@pytest.fixture(scope="module")
+def served(standing, tmp_path_factory):
+    """One service with two workers for all that leaves it unharmed."""
+    import shutil
+
+    home = tmp_path_factory.mktemp("served") / "home"
+    shutil.copytree(standing, home)
+    (home / "tmp").mkdir()
+    started = _start(home, {"RATCHET_WORKERS": "2"})
+    yield started
+    _end(started)
+
+
+def _start(home: Path, more: dict[str, str]) -> Served:
+    port = processes.free_port()
+    environment = processes.environment(home, "credit", {"prefect": 1, "mlflow": 1, "service": port}) | more
+    log = home / "service.log"
+    with log.open("wb") as out:
+        command = [*processes.service_command(), "--port", str(port)]
+        process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 60
+    wanted = int(more.get("RATCHET_WORKERS", "1"))
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(httpx.HTTPError):
+            told = re.search(r"(?m)^ratchet_workers (\S+)$", httpx.get(f"{url}/metrics", timeout=5).text)
+            if told and float(told[1]) == wanted:
+                return Served(url, port, home, process, log)
+        time.sleep(0.2)
+    raise AssertionError(log.read_text(encoding="utf-8"))
+
+
+def _end(served: Served) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(served.process.pid, signal.SIGTERM)
+    try:
+        served.process.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(served.process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def record(contract):
+    return draw(contract, 1, 1)[0]
+
+
+def raw(served: Served, data: bytes, *, more: bytes = b"", answers: int = 1, wait: float = 10.0) -> bytes:
+    """What comes back for these bytes on a connection of their own; `more` follows in a packet of its own."""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=wait) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.sendall(data)
+        if more:
+            time.sleep(0.05)
+            client.sendall(more)
+        got = b""
+        try:
+            while got.count(b"HTTP/1.1 ") < answers or not _whole(got):
+                part = client.recv(65536)
+                if not part:
+                    break
+                got += part
+        except (TimeoutError, ConnectionError):
+            pass
+    return got
+
+
+def _whole(got: bytes) -> bool:
+    head, end, body = got[got.rfind(b"HTTP/1.1 ") :].partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    return bool(end) and (length is None or len(body) >= int(length[1]))
+
+
+def post(body: bytes, *headers: str, line: str = "POST /predict HTTP/1.1") -> bytes:
+    head = [line, "Host: a", f"Content-Length: {len(body)}", "X-Ratchet-Variant: load", *headers]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+# ---- the two roads
+
+
+def test_the_short_road_answers_as_the_long_one(served, contract, record):
+    """Every kind of body, over both roads: the same status, the same kind of content, the same answer but for the id."""
+    bodies = [json.dumps(r) for r in draw(contract, 40, 5)]
+    bodies += [json.dumps(draw(contract, 7, 6)), json.dumps([record]), " " + json.dumps(record), "\n[" + json.dumps(record) + "]"]
+    bodies += [
+        json.dumps(record | change) for change in ({"amount": -1}, {"odd": 1}, {"employment": "king"}, {"amount": None}, {"amount": "1"})
+    ]
+    bodies += [
+        json.dumps([record, record | {"amount": 10**9}]),
+        "[]",
+        "{",
+        "nonsense",
+        "null",
+        "7",
+        '"text"',
+        '{"amount": NaN}',
+        "[1, 2]",
+        " ",
+    ]
+    bodies += [json.dumps(record | {"customer_id": name}) for name in ("C1", "", 7, None, "x" * 129)]
+    bodies += [json.dumps(record | {"amount": 75000, "income": 1.0})]
+
+    def plain(response: httpx.Response) -> tuple[object, ...]:
+        told = response.json()
+        for answer in told if isinstance(told, list) else [told]:
+            answer.pop("prediction_id", None)
+        return response.status_code, response.headers["content-type"], response.headers.get("retry-after"), told
+
+    for body in bodies:
+        headers = {"Content-Type": "application/json"} | LOAD
+        short = httpx.post(f"{served.url}/predict", content=body, headers=headers, timeout=30)
+        long = httpx.post(f"{served.url}/predict", content=body, headers=headers | LONG, timeout=30)
+        assert plain(short) == plain(long), body
+    for variant in ("champion", "probe", "load", "mine", ""):
+        headers = {"Content-Type": "application/json", "X-Ratchet-Variant": variant}
+        short = httpx.post(f"{served.url}/predict", json=record, headers=headers)
+        long = httpx.post(f"{served.url}/predict", json=record, headers=headers | LONG)
+        assert plain(short) == plain(long)
+
+
+def test_however_a_request_is_cut_into_packets_it_is_one_request(served, record):
+    body = json.dumps(record).encode()
+    whole = post(body)
+    for cut in (1, 5, 30, whole.index(b"\r\n\r\n") + 2, whole.index(b"\r\n\r\n") + 4, len(whole) - 1):
+        assert raw(served, whole[:cut], more=whole[cut:]).startswith(b"HTTP/1.1 200 "), cut
+
+
+def test_requests_that_come_together_are_answered_in_their_order(served, contract):
+    records = draw(contract, 4, 9)
+    alone = [served.ask(r).json()["probability"] for r in records]
+    packets = [post(json.dumps(r).encode()) for r in records]
+    for first, second in ((b"".join(packets), b""), (packets[0], b"".join(packets[1:])), (b"".join(packets[:2]), b"".join(packets[2:]))):
+        got = raw(served, first, more=second, answers=4)
+        assert [float(p) for p in re.findall(rb'"probability":([0-9.e-]+)', got)] == pytest.approx(alone)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GARBAGE\r\n\r\n", b"400"),
+        (b"POST /predict HTTP/9.9\r\n\r\n", b"400"),
+        (b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n", b"400"),
+        (b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", b"400"),
+        (b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}", b"400"),
+        (b"POST /predict HTTP/1.1\r\nHost: a\r\nB\x00d: 1\r\nContent-Length: 2\r\n\r\n{}", b"400"),
+        (b"POST /predict HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 200_000 + b"\r\nContent-Length: 2\r\n\r\n{}", b"4"),
+        (b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", b"422"),
+        (b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: text/xml\r\nContent-Length: 2\r\n\r\n{}", b"415"),
+        (b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x8b", b"422"),
+        (b"GET /predict HTTP/1.1\r\nHost: a\r\n\r\n", b"405"),
+        (b"POST /predict/../predict HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", b"40"),
+    ],
+)
+def test_an_abused_head_is_a_4xx_or_a_closed_connection(served, record, data, status):
+    got = raw(served, data)
+    assert got == b"" or got.startswith(b"HTTP/1.1 " + status), got[:200]
+    assert served.ask(record).status_code == 200
+
+
+def test_unusual_requests_are_answered_too(served, record):
+    body = json.dumps(record).encode()
+    assert raw(served, post(body, "Connection: close")).startswith(b"HTTP/1.1 200 ")
+    assert b" 200 " in raw(served, post(body, line="POST /predict HTTP/1.0"))[:20]
+    assert b" 200 OK" in raw(served, post(body, "Expect: 100-continue"), answers=2)
+    chunked = b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    assert raw(served, chunked).startswith(b"HTTP/1.1 200 ")
+
+
+# ---- clients that misbehave
+
+
+def test_clients_that_hang_up_or_dawdle_harm_nobody(served, contract):
+    """A hundred clients that leave at once, and some that send a byte a second: who behaves is answered as ever."""
+    records = draw(contract, 20, 3)
+    whole = post(json.dumps(records[0]).encode())
+    dawdlers = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(20)]
+    for place in range(100):
+        with socket.create_connection(("127.0.0.1", served.port)) as client:
+            client.sendall(whole[: len(whole) if place % 2 else len(whole) // 2])
+    closed = set()
+    begun = time.monotonic()
+    sent = 0
+    while time.monotonic() - begun < 22 and len(closed) < len(dawdlers):
+        for number, client in enumerate(dawdlers):
+            if number in closed:
+                continue
+            try:
+                client.sendall(whole[sent : sent + 1])
+                client.setblocking(False)
+                if client.recv(1000) == b"":
+                    closed.add(number)
+                client.setblocking(True)
+            except BlockingIOError:
+                client.setblocking(True)
+            except OSError:
+                closed.add(number)
+        sent += 1
+        answers = [served.ask(r) for r in records[:3]]
+        assert {answer.status_code for answer in answers} == {200}
+        time.sleep(1)
+    for client in dawdlers:
+        client.close()
+    assert len(closed) == len(dawdlers), "a client that never finishes its head keeps its connection"
+
+
+def test_two_workers_share_the_connections(served, contract):
+    before = {p.pid: p.cpu_times().user for p in served.workers()}
+    crowd = Crowd("127.0.0.1", served.port, 64)
+    asked = [request("/predict", json.dumps(r).encode(), LOAD) for r in draw(contract, 50, 2)]
+    try:
+        outcome = crowd.steady(asked, 3000, 4)
+    finally:
+        crowd.close()
+    assert outcome.failed == 0
+    spent = [p.cpu_times().user - before[p.pid] for p in served.workers()]
+    assert len(spent) == 2
+    assert min(spent) > 0.2 * max(spent), spent
+
+
+# ---- the log
+
+
+def test_every_acknowledged_prediction_is_in_the_log_once_when_the_service_is_killed_under_load(serve, contract):
+    served = serve(RATCHET_WORKERS="2")
+    records, stop = draw(contract, 50, 4), threading.Event()
+    acknowledged: list[str] = []
+
+    def ask(start: int) -> None:
+        with httpx.Client(base_url=served.url, headers=LOAD, timeout=5) as client:
+            place = start
+            while not stop.is_set():
+                place += 1
+                body = records[place % 50] if place % 5 else records[:10]
+                try:
+                    answer = client.post("/predict", json=body)
+                except httpx.TransportError:
+                    time.sleep(0.02)
+                    continue
+                if answer.status_code == 200:
+                    told = answer.json()
+                    acknowledged.extend(one["prediction_id"] for one in (told if isinstance(told, list) else [told]))
+
+    askers = [threading.Thread(target=ask, args=(start,)) for start in range(8)]
+    for asker in askers:
+        asker.start()
+    for _ in range(2):
+        time.sleep(2)
+        served.workers()[0].kill()
+    time.sleep(1)
+    stop.set()
+    for asker in askers:
+        asker.join()
+    with contextlib.closing(served.store()) as store:
+        logged = [row.id for row in store.answered(acknowledged)]
+    assert len(acknowledged) > 500
+    assert len(set(acknowledged)) == len(acknowledged)
+    assert logged == acknowledged
+
+
+def test_who_is_being_answered_when_the_service_ends_is_answered(serve, contract):
+    served = serve()
+    crowd = Crowd("127.0.0.1", served.port, 400)
+    asked = [request("/predict", json.dumps(draw(contract, 20, seed)).encode(), LOAD) for seed in range(4)]
+    killer = threading.Timer(0.05, lambda: os.kill(served.workers()[0].pid, signal.SIGTERM))
+    killer.start()
+    outcome = crowd.burst(asked, within=20)
+    crowd.close()
+    ids = [answer["prediction_id"] for body in outcome.bodies for answer in json.loads(body)]
+    with contextlib.closing(served.store()) as store:
+        assert len(store.answered(ids)) == len(ids)
+    # What was accepted before the end is answered; what came after it found a closed connection.
+    assert len(outcome.bodies) > 0
+    assert len(outcome.bodies) + outcome.failed == 400
+
+
+AWAY = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
+
+
+@pytest.mark.parametrize(
+    ("policy", "status", "place"), [("refuse", 503, "refused"), ("unlogged", 200, "unlogged"), ("spill", 200, "spilled")]
+)
+def test_a_log_that_is_away_has_a_stated_policy(serve, record, policy, status, place):
+    served = serve(DATABASE_URL=AWAY, RATCHET_LOG_POLICY=policy, RATCHET_SPILL=str(remembered(serve)))
+    answer = served.ask(record)
+    assert answer.status_code == status
+    if status == 503:
+        assert answer.headers["retry-after"] == "1"
+    told = httpx.get(f"{served.url}/metrics").text
+    assert re.search(rf'ratchet_logged_rows_total{{to="{place}"}} 1\.0', told)
+
+
+def remembered(serve) -> Path:
+    """A spill folder in which a service has noted which version it answered with."""
+    before = serve()
+    _end(before)
+    return before.home / "spill"
+
+
+# ---- the route
+
+
+def test_a_challenger_answers_its_share_of_the_entities_and_a_shadow_is_told_to_nobody(serve, contract):
+    served = serve()
+    records = [r | {"customer_id": f"C{place}"} for place, r in enumerate(draw(contract, 400, 8))]
+    with contextlib.closing(served.store()) as store:
+        store.set_beside("d", "1", 0.3, "3")
+        deadline = time.monotonic() + 10
+        while "answers" and time.monotonic() < deadline:
+            told = httpx.post(f"{served.url}/predict", json=records, timeout=30).json()
+            if {answer["variant"] for answer in told} == {"champion", "challenger"}:
+                break
+            time.sleep(0.2)
+        again = [httpx.post(f"{served.url}/predict", json=r, timeout=30).json() for r in records[:40]]
+        own = [challenged(r["customer_id"], "1", 0.3) for r in records]
+        assert [answer["variant"] == "challenger" for answer in told] == own
+        assert [answer["model_version"] for answer in told] == ["1" if mine else "2" for mine in own]
+        # The same customer, alone this time: the same version, the same probability.
+        assert [(a["model_version"], a["probability"]) for a in again] == [(a["model_version"], a["probability"]) for a in told[:40]]
+        assert 0.2 < sum(own) / 400 < 0.4
+        # Probes and load tests are the champion's.
+        assert served.ask(records[own.index(True)]).json()["model_version"] == "2"
+        rows = store.answered([answer["prediction_id"] for answer in told])
+        assert {(row.variant, row.propensity) for row in rows} == {("champion", 0.7), ("challenger", 0.3)}
+        import sqlalchemy as sa
+
+        for _ in range(50):
+            with store.engine.connect() as connection:
+                shadowed = dict(connection.execute(sa.text("SELECT prediction_id, version FROM shadows")).all())
+            if {row.id for row in rows} <= set(shadowed):
+                break
+            time.sleep(0.1)
+        assert {shadowed[row.id] for row in rows} == {"3"}
+        assert httpx.get(f"{served.url}/status").json()["challenger"] == "1"
+
+
+# ---- who may ask, and how many
+
+
+def test_a_service_with_a_token_answers_those_who_show_it(serve, record):
+    token = "a-token-of-some-length"
+    served = serve(RATCHET_TOKEN=token)
+    for headers in ({}, LONG, {"Authorization": "Bearer wrong"}, {"Authorization": f"Bearer {token} "[:-2]}):
+        refused = served.ask(record, **headers)
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert "Authorization" in refused.json()["error"]
+    for headers in ({}, LONG):
+        assert served.ask(record, Authorization=f"Bearer {token}", **headers).status_code == 200
+    for path in ("/status", "/decisions", "/predictions/x"):
+        assert httpx.get(f"{served.url}{path}").status_code == 401
+    for path in ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/contract"):
+        assert httpx.get(f"{served.url}{path}").status_code == 200
+
+
+def test_more_than_may_wait_is_refused_at_once_and_the_rest_is_answered(serve, contract):
+    served = serve(RATCHET_MAX_WAITING="40")
+    asked = [request("/predict", json.dumps(r).encode(), LOAD) for r in draw(contract, 50, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        crowds = [Crowd("127.0.0.1", served.port, 300) for _ in range(2)]
+        outcomes = list(pool.map(lambda crowd: crowd.burst(asked, within=20), crowds))
+        for crowd in crowds:
+            crowd.close()
+    answered, refused = sum(len(o.bodies) for o in outcomes), sum(o.failed for o in outcomes)
+    assert answered + refused == 600
+    assert answered >= 40
+    told = httpx.get(f"{served.url}/metrics").text
+    assert re.search(rf"ratchet_shed_requests_total {float(refused)}", told)
+    assert served.ask(draw(contract, 1, 1)[0]).status_code == 200
