@@ -179,7 +179,7 @@ class Service:
         ids = self._ids(key, len(ask.rows) + 1)
         if known := await self._repeated(key, ids, ask):
             return known
-        self._batcher.score([ask], ids[:-1])
+        self._batcher.score_one(ask, ids[:-1])
         for line in ask.lines:
             line.keyed = True
         try:

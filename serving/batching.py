@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from ratchet.data.rules import keeps, used
 from ratchet.experiment.routing import challenged
 from ratchet.prediction import Prediction, fresh_ids
 from ratchet.problem import Folder
@@ -94,6 +95,10 @@ class Batcher:
         self._array = msgspec.json.Decoder(list[record])  # type: ignore[valid-type]
         self._fields = record.__struct_fields__
         self._entity = self._fields.index(self._contract.entity) if self._contract.entity in self._fields else None
+        # Rules about the outcome, the time or an id say nothing about a request.
+        asked = {column.name for column in self._contract.requested}
+        rules = [(rule, sorted(used(rule, self._contract))) for rule in self._contract.rules]
+        self._rules = [(rule, names) for rule, names in rules if asked >= set(names)]
         self._asks: list[Ask] = []
         self._waiting = 0
         self._scheduled = False
@@ -136,7 +141,8 @@ class Batcher:
         if self._log.pending:
             self._log.then(self._gather)
             return
-        asks, rows, taken = [], 0, 0
+        asks: list[Ask] = []
+        rows = taken = 0
         for ask in self._asks:
             taken += 1
             try:
@@ -152,7 +158,7 @@ class Batcher:
         self._waiting -= taken
         if asks:
             try:
-                self.score(asks)
+                broken = self.score(asks)
             except Refusal as refusal:
                 for ask in asks:
                     ask.settle(ask, refusal.reply)
@@ -161,13 +167,16 @@ class Batcher:
                 for ask in asks:
                     ask.settle(ask, Reply(500, _encode({"error": "This is a fault of the service; its log has more."})))
             else:
-                self._commit(asks)
+                for ask, refused in broken.items():
+                    ask.settle(ask, refused.reply)
+                if kept := [ask for ask in asks if ask not in broken]:
+                    self._commit(kept)
         if self._asks and not self._scheduled:
             self._log.then(self._gather)
 
     def _prepare(self, ask: Ask) -> None:
         self.decode(ask)
-        self.score([ask])
+        self.score_one(ask)
 
     def _prepared(self, ask: Ask, done: asyncio.Future[None]) -> None:
         error = done.exception()
@@ -218,15 +227,24 @@ class Batcher:
         if not 0 < len(ask.rows) <= MAX_ROWS:
             raise Refusal(422, error=f"The array holds {len(ask.rows)} records; send 1 to {MAX_ROWS}.")
 
-    def score(self, asks: list[Ask], ids: list[str] | None = None) -> None:
-        """Give every row of a group its probability, and the line that is logged of it. Refusal where no model answers yet."""
-        champion = self._routed.champion
+    def score(self, asks: list[Ask], ids: list[str] | None = None) -> dict[Ask, Refusal]:
+        """Give every row of a group its probability, and the line that is logged of it.
+
+        Requests with a row that breaks a rule of the contract are not scored: they are returned, each with its refusal
+        (422). Refusal where no model answers yet.
+        """
+        champion, challenger, share = self._routed.champion, self._routed.challenger, self._routed.share
         if champion is None:
             raise Refusal(503, error=f"No model of {self._problem.name!r} has been released yet. Run `ratchet run {self._problem.name}`.")
+        columns = self._columns(asks)
+        broken = self._broken(asks, columns)
+        if broken:
+            asks = [ask for ask in asks if ask not in broken]
+            if not asks:
+                return broken
+            columns = self._columns(asks)
         rows = asks[0].rows if len(asks) == 1 else [row for ask in asks for row in ask.rows]
         ids = ids or fresh_ids(len(rows))
-        columns = self._columns(rows)
-        challenger, share = self._routed.challenger, self._routed.share
         if challenger is None:
             lines = self._lines(champion, rows, columns, ids, np.ones(len(rows)), now())
         else:
@@ -238,9 +256,33 @@ class Batcher:
             if ask.variant != "champion":
                 for line in ask.lines:
                     line.variant = ask.variant
+        return broken
 
-    def _columns(self, rows: list[Any]) -> dict[str, list[Any]]:
-        return dict(zip(self._fields, map(list, zip(*map(msgspec.structs.astuple, rows), strict=True)), strict=True))
+    def score_one(self, ask: Ask, ids: list[str] | None = None) -> None:
+        """The same for one request. Refusal where it breaks a rule, too."""
+        for refusal in self.score([ask], ids).values():
+            raise refusal
+
+    def _broken(self, asks: list[Ask], columns: dict[str, list[Any]]) -> dict[Ask, Refusal]:
+        """The requests with a row that breaks a rule across columns, and the first such row of each."""
+        broken: dict[Ask, Refusal] = {}
+        for rule, names in self._rules:
+            breaks = np.flatnonzero(~keeps(columns, rule, self._contract))
+            for place in breaks.tolist():
+                start = 0
+                for ask in asks:
+                    if place < start + len(ask.rows):
+                        row = {"row": place - start} if ask.many else {}
+                        sentence = f"{rule.reason} (rule {rule.name!r} of the contract: {rule.expression})."
+                        broken.setdefault(ask, Refusal(422, error=sentence, field=names[0], fields=names, rule=rule.name, **row))
+                        break
+                    start += len(ask.rows)
+        return broken
+
+    def _columns(self, asks: list[Ask]) -> dict[str, list[Any]]:
+        """The rows of a group, column by column."""
+        rows = (msgspec.structs.astuple(row) for ask in asks for row in ask.rows)
+        return dict(zip(self._fields, map(list, zip(*rows, strict=True)), strict=True))
 
     def _divided(
         self,
@@ -298,7 +340,8 @@ class Batcher:
         done.add_done_callback(lambda done: self._shade_done(len(live), done.exception()))
 
     def _shade(self, shadow: Release, lines: list[Prediction]) -> None:
-        columns = self._columns([self._one.decode(line.features) for line in lines])
+        rows = [msgspec.structs.astuple(self._one.decode(line.features)) for line in lines]
+        columns = dict(zip(self._fields, map(list, zip(*rows, strict=True)), strict=True))
         probability = shadow.scorer.probability(columns).tolist()
         at = now()
         self._log.shadow(

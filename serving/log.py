@@ -170,7 +170,7 @@ class PredictionLog:
             if done and queue.empty():
                 loop.call_soon_threadsafe(self._turn, done)
                 done = []
-            taken = []
+            taken: list[_Waiting] = []
             while not taken or not queue.empty():
                 waiting = queue.get()
                 if waiting is None:

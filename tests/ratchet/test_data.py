@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import numpy as np
 import pandas as pd
@@ -9,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ratchet.contract import Rule
 from ratchet.data.batch import conform, read_table
 from ratchet.data.encoding import Encoder, fit
+from ratchet.data.rules import keeps
 from ratchet.data.splits import SHARES, side_of, split
-from ratchet.errors import BatchError
+from ratchet.errors import BatchError, ContractError
 from ratchet.request import explain, records, request_type
 from ratchet.simulation.sample import draw
 
@@ -140,3 +144,54 @@ def test_a_wrong_record_is_told_by_field(credit, change, field, sentence):
     told = explain(error.value, credit.contract)
     assert told["field"] == field
     assert sentence in told["error"]
+
+
+RULE_FRAME = pd.DataFrame(
+    {
+        "income": [1000.0, 50.0, None, 0.0],
+        "amount": [900.0, 60000.0, 700.0, 5001.0],
+        "term_months": [12, 84, 6, 40],
+        "employment": ["retired", "gig", None, "gig"],
+        "applied_at": pd.to_datetime(["2024-01-01", "2025-06-01", "2026-01-01", "2024-05-05"]),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("expression", "holds"),
+    [
+        ("amount <= 10 * income + 5000", [True, False, True, False]),
+        ("10 < term_months <= 40", [True, False, False, True]),
+        ("employment == 'gig' and amount > 50000", [False, True, True, False]),
+        ("employment == 'gig' & amount > 50000 | term_months == 12", [True, True, True, False]),
+        ("not (employment in ['gig', 'retired'])", [False, False, True, False]),
+        ("~(term_months == 6)", [True, True, False, True]),
+        ("employment not in ['gig']", [True, False, True, False]),
+        ("applied_at >= '2025-01-01'", [False, True, True, False]),
+        ("-amount / term_months ** 2 < -4", [True, True, True, False]),
+    ],
+)
+def test_a_rule_judges_rows_as_pandas_would_and_is_silent_where_a_value_is_missing(contract, expression, holds):
+    rule = Rule(name="r", expression=expression, reason="")
+    assert keeps(RULE_FRAME, rule, contract).tolist() == holds
+    # Column by column, as a request brings them.
+    lists = {name: RULE_FRAME[name].astype(object).where(RULE_FRAME[name].notna(), None).tolist() for name in RULE_FRAME}
+    if "applied_at" not in expression:
+        assert keeps(lists, rule, contract).tolist() == holds
+    whole = RULE_FRAME.dropna()
+    assert keeps(whole, rule, contract).tolist() == whole.eval(expression).tolist()
+
+
+@pytest.mark.parametrize(
+    ("expression", "sentence"),
+    [
+        ("amount <=", "cannot be evaluated"),
+        ("wealth > 1", "there is no column 'wealth'"),
+        ("__import__('os').system('true')", "Call is not known"),
+        ("amount.max() > 1", "is not known"),
+        ("employment > 5", "cannot be evaluated"),
+    ],
+)
+def test_a_rule_that_cannot_be_evaluated_is_a_sentence(contract, expression, sentence):
+    with pytest.raises(ContractError, match=re.escape(sentence)):
+        keeps(RULE_FRAME, Rule(name="r", expression=expression, reason=""), contract)

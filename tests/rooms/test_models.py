@@ -13,6 +13,7 @@ from ratchet.errors import BatchError
 from ratchet.evaluation.loss import per_row
 from ratchet.scoring import Scorer
 from ratchet.settings import ROOT
+from ratchet.simulation.sample import draw
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
@@ -78,3 +79,18 @@ def test_an_unknown_family_is_refused_in_a_sentence(credit, rows):
 @pytest.mark.parametrize(("gap", "flips", "fit"), [(1e-7, 0, True), (1e-4, 0, False), (1e-7, 1, False)])
 def test_a_family_whose_export_differs_cannot_be_champion(gap, flips, fit):
     assert Candidate("x", b"", 1.0, 0.0, gap, flips, "").exportable is fit
+
+
+def test_an_answer_does_not_depend_on_the_rows_that_come_with_it(trained, contract):
+    """Whatever the size of its group, a row's probability is the same to the last bit: a replay finds no difference."""
+    _, encoder, candidates = trained
+    rows = draw(contract, 600, 3)
+    names = [column.name for column in contract.requested]
+    for candidate in candidates:
+        probability = Scorer(candidate.graph, encoder).probability
+        whole = probability({name: [row[name] for row in rows] for name in names})
+        for size in (1, 2, 3, 7, 16, 33, 64, 257):
+            for start in range(0, 600, max(size, 41)):
+                part = rows[start : start + size]
+                alone = probability({name: [row[name] for row in part] for name in names})
+                assert (alone == whole[start : start + size]).all(), (candidate.family, size, start)

@@ -46,7 +46,11 @@ class Served:
         return Store(f"sqlite:///{self.home / 'store.db'}", "credit")
 
     def workers(self) -> list[psutil.Process]:
-        return [p for p in psutil.Process(self.process.pid).children(recursive=True) if "worker" in " ".join(p.cmdline())]
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found += [process] if "_bentoml_impl.worker" in " ".join(process.cmdline()) else []
+        return found
 
     def ask(self, record, **headers) -> httpx.Response:
         return httpx.post(f"{self.url}/predict", json=record, headers=LOAD | headers, timeout=30)
@@ -56,7 +60,7 @@ class Served:
 def standing(tmp_path_factory, credit):
     """A state folder in which the trees are released as 2 and routed to; the linear model is 1."""
     home = tmp_path_factory.mktemp("standing")
-    stand(credit, Settings(RATCHET_HOME=home, DATABASE_URL=None), "trees", 3000, 7)
+    stand(credit, Settings(RATCHET_HOME=home, DATABASE_URL=None), "trees", 8000, 7)
     return home
 
 
@@ -119,6 +123,7 @@ def _end(served: Served) -> None:
         served.process.wait(20)
     except subprocess.TimeoutExpired:
         os.killpg(served.process.pid, signal.SIGKILL)
+        served.process.wait(20)
 
 
 @pytest.fixture
@@ -322,16 +327,18 @@ def test_every_acknowledged_prediction_is_in_the_log_once_when_the_service_is_ki
                     told = answer.json()
                     acknowledged.extend(one["prediction_id"] for one in (told if isinstance(told, list) else [told]))
 
-    askers = [threading.Thread(target=ask, args=(start,)) for start in range(8)]
+    askers = [threading.Thread(target=ask, args=(start,), daemon=True) for start in range(8)]
     for asker in askers:
         asker.start()
-    for _ in range(2):
-        time.sleep(2)
-        served.workers()[0].kill()
-    time.sleep(1)
-    stop.set()
-    for asker in askers:
-        asker.join()
+    try:
+        for _ in range(2):
+            time.sleep(2)
+            served.workers()[0].kill()
+        time.sleep(1)
+    finally:
+        stop.set()
+        for asker in askers:
+            asker.join()
     with contextlib.closing(served.store()) as store:
         logged = [row.id for row in store.answered(acknowledged)]
     assert len(acknowledged) > 500

@@ -205,7 +205,7 @@ class _Target:
         records = pd.DataFrame(columns)
         approved = self._probability(records) < self._problem.threshold
         for rule in self._contract.rules:
-            approved &= keeps(records, rule, self._contract).to_numpy()
+            approved &= keeps(records, rule, self._contract)
         near = np.flatnonzero(approved & (far <= 1 + 1e-9) & (lies <= 1))
         if near.size:
             best = records.iloc[int(near[0])]

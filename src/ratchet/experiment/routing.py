@@ -12,7 +12,7 @@ def challenged(unit: str, challenger: str, share: float) -> bool:
     who belongs to a share belongs to every larger share too.
 
     >>> [unit for unit in "abcdefgh" if challenged(unit, "7", 0.25)]
-    ['c', 'd']
+    ['f', 'g']
     """
     point = int.from_bytes(hashlib.blake2b(f"{challenger}:{unit}".encode(), digest_size=8).digest(), "big")
     return point < share * 2**64
