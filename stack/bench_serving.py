@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -202,6 +203,8 @@ class Bench:
         made = processes.environment(self.home, PROBLEM, {"prefect": 1, "mlflow": 1, "service": 1})
         for folder in ("tmp", "bentoml"):
             (self.home / folder).mkdir(exist_ok=True)
+        # MLflow starts its server by a name that it looks for.
+        made["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), made["PATH"]])
         return {name: value for name, value in (made | more).items() if value}
 
     def _ours(self, **more: str) -> contextlib.AbstractContextManager[str]:

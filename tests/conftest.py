@@ -17,7 +17,7 @@ import pytest
 
 from ratchet.contract import Contract
 from ratchet.problem import Folder, Problem, find_problem
-from ratchet.settings import ROOT
+from ratchet.settings import ROOT, Settings
 from stack import processes
 
 PROBLEMS = ROOT / "problems"
@@ -113,6 +113,16 @@ def real_rows() -> Path:
 def credit() -> Folder:
     """The loan applications."""
     return find_problem("credit", PROBLEMS)
+
+
+@pytest.fixture(scope="session")
+def standing(tmp_path_factory, credit):
+    """A state folder in which the trees are released as 2 and routed to; the linear model is 1."""
+    home = tmp_path_factory.mktemp("standing")
+    from flows.standing import stand
+
+    stand(credit, Settings(RATCHET_HOME=home, DATABASE_URL=None), "trees", 8000, 7)
+    return home
 
 
 @pytest.fixture(scope="session")

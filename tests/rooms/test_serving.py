@@ -19,10 +19,9 @@ import httpx
 import psutil
 import pytest
 
-from flows.standing import stand
 from load_tests.crowd import Crowd, request
 from ratchet.experiment.routing import challenged
-from ratchet.settings import ROOT, Settings
+from ratchet.settings import ROOT
 from ratchet.simulation.sample import draw
 from ratchet.store import Store
 from stack import processes
@@ -54,14 +53,6 @@ class Served:
 
     def ask(self, record, **headers) -> httpx.Response:
         return httpx.post(f"{self.url}/predict", json=record, headers=LOAD | headers, timeout=30)
-
-
-@pytest.fixture(scope="session")
-def standing(tmp_path_factory, credit):
-    """A state folder in which the trees are released as 2 and routed to; the linear model is 1."""
-    home = tmp_path_factory.mktemp("standing")
-    stand(credit, Settings(RATCHET_HOME=home, DATABASE_URL=None), "trees", 8000, 7)
-    return home
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from ratchet.contract import CATEGORICAL, Contract
 from ratchet.errors import BatchError
 
 MAX_BINS = 254
+# From so many values on it is quicker to look each distinct one up once.
+MANY = 256
 VIEWS = ("codes", "numeric", "dense", "bins")
 
 
@@ -132,6 +134,18 @@ def _stack(columns: Sequence[Any], rows: int, dtype: type) -> np.ndarray:
     return made
 
 
-def _codes(values: Any, category: Category) -> list[int]:
+def _codes(values: Any, category: Category) -> np.ndarray | list[int]:
     code = category.codes.get
-    return [code(value, 0) for value in values]
+    if len(values) < MANY:
+        return [code(value, 0) for value in values]
+    found, names = factorised(values)
+    known = [code(name, 0) for name in names]
+    return np.take(np.array([*known, 0], dtype=np.int64), found)
+
+
+def factorised(values: Any) -> tuple[np.ndarray, Any]:
+    """Codes of n values, shape (n,), and the values that they stand for; -1 is missing."""
+    if isinstance(values, pd.Series) and isinstance(values.dtype, pd.CategoricalDtype):
+        return values.cat.codes.to_numpy(), values.cat.categories
+    codes, found = pd.factorize(np.asarray(values, dtype=object))
+    return codes, found
