@@ -13,6 +13,7 @@ from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.runtime import flow_run
 
+from flows.parity import replay
 from flows.promotion import reconcile
 from flows.result import tell_result
 from flows.setting import Setting
@@ -20,6 +21,7 @@ from ratchet.check import Check
 from ratchet.decision import Decision, watch
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
+from ratchet.monitoring.skew import score_skew
 from ratchet.monitoring.validity import validity
 from ratchet.release import Release, read
 
@@ -68,6 +70,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     store, problem, contract = setting.store, setting.problem, setting.contract
     window = store.window(newest=problem.watch.window, version=release.version)
     checks = [validity(problem, contract, release.reference, window), *data_drift(problem, contract, release.reference, window)]
+    checks.append(score_skew(problem, window, replay(release, window) if len(window) else window["probability"].to_numpy(float)))
     onset, used = _onset(setting, release.version, _drifted([check.as_dict() for check in checks]))
     labelled = store.window(newest=problem.watch.window, version=release.version, labelled=True, after=onset - 1)
     truth = labelled["truth"].to_numpy(float)

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from ratchet.contract import Column, Contract
+from ratchet.contract import Contract
+from ratchet.data.arrow import is_text, missing_column, typed
 from ratchet.data.rows import defects
 from ratchet.decision import digest
 from ratchet.errors import BatchError, ReleaseError
@@ -128,7 +129,6 @@ def _identity(source: Path) -> dict[str, Any]:
 def _read(source: Path, contract: Contract, part_rows: int) -> Iterator[pd.DataFrame]:
     """The file in parts, with the columns that are asked for, in the types that their scales call for."""
     wanted = [column.name for column in contract.requested]
-    protected = {column.name for column in contract.protected}
     there: list[str] = []
     try:
         if source.suffix == ".parquet":
@@ -137,22 +137,19 @@ def _read(source: Path, contract: Contract, part_rows: int) -> Iterator[pd.DataF
         else:
             with pyarrow.csv.open_csv(source) as opened_csv:
                 there = opened_csv.schema.names
-        missing = [name for name in wanted if name not in there and name not in protected]
-        if missing:
-            raise BatchError(f"{source}: column {missing[0]!r} is missing. The contract asks for: {', '.join(wanted)}.")
+        if (gone := missing_column(there, contract)) is not None:
+            raise BatchError(f"{source}: column {gone!r} is missing. The contract asks for: {', '.join(wanted)}.")
         names = [name for name in (contract.id, *wanted) if name in there]
         batches = opened.iter_batches(part_rows, columns=names) if source.suffix == ".parquet" else _csv(source, contract, names, part_rows)
-        start = 0
         for batch in batches:
-            yield _typed(batch, contract, source, start)
-            start += len(batch)
+            yield typed(batch, contract, str(source))
     except pa.ArrowException as error:
         raise _unreadable(source, error, there) from error
 
 
 def _csv(source: Path, contract: Contract, names: list[str], part_rows: int) -> Iterator[pa.RecordBatch]:
     """A CSV in parts of so many rows. Its text is taken as the contract says, not as it looks."""
-    kinds = {name: pa.string() if name == contract.id or _is_text(contract.column(name)) else pa.float64() for name in names}
+    kinds = {name: pa.string() if name == contract.id or is_text(contract.column(name)) else pa.float64() for name in names}
     options = pyarrow.csv.ConvertOptions(column_types=kinds, include_columns=names, null_values=[""], strings_can_be_null=True)
     with pyarrow.csv.open_csv(source, convert_options=options, read_options=pyarrow.csv.ReadOptions(block_size=8 << 20)) as reader:
         kept = pa.table({name: pa.array([], kind) for name, kind in kinds.items()})
@@ -162,35 +159,6 @@ def _csv(source: Path, contract: Contract, names: list[str], part_rows: int) -> 
                 yield kept.slice(0, part_rows).combine_chunks().to_batches()[0]
                 kept = kept.slice(part_rows)
         yield from kept.combine_chunks().to_batches()
-
-
-def _is_text(column: Column) -> bool:
-    return column.values is not None and isinstance(column.values[0], str)
-
-
-def _typed(batch: pa.RecordBatch, contract: Contract, source: Path, start: int) -> pd.DataFrame:
-    made: dict[str, Any] = {}
-    for name, values in zip(batch.schema.names, batch.columns, strict=True):
-        if name == contract.id:
-            made[name] = values.to_pandas()
-            continue
-        column = contract.column(name)
-        if _is_text(column) != (
-            pa.types.is_string(values.type) or pa.types.is_large_string(values.type) or pa.types.is_dictionary(values.type)
-        ):
-            if values.null_count == len(values):
-                values = values.cast(pa.float64()) if not _is_text(column) else pa.nulls(len(values), pa.string())
-            else:
-                raise BatchError(f"{source}: column {name!r} holds {values.type}; the contract asks for {column.allowed}.")
-        if _is_text(column):
-            made[name] = (
-                values.to_pandas(strings_to_categorical=True) if pa.types.is_string(values.type) else values.to_pandas().astype("category")
-            )
-        else:
-            made[name] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    for column in contract.protected:
-        made.setdefault(column.name, pd.Series(np.full(len(batch), None, dtype=object)))
-    return pd.DataFrame(made)
 
 
 def _answers(release: Release, frame: pd.DataFrame, start: int) -> pd.DataFrame:

@@ -84,7 +84,7 @@ def train(root: Path) -> None:
     for candidate in candidates:
         (root / "trained" / f"{candidate.family}.onnx").write_bytes(candidate.graph)
         facts = {key: getattr(candidate, key) for key in ("slope", "intercept", "gap", "flips", "exportable", "stopped", "kept", "curves")}
-        made[candidate.family] = facts
+        made[candidate.family] = facts | {"first": None if candidate.first is None else str(rows[folder.contract.id].iloc[candidate.first])}
     _write_json(encoder.as_dict(), root / "trained/encoder.json")
     _write_json(made, root / "trained/training.json")
 
@@ -117,7 +117,8 @@ def evaluate(root: Path) -> None:
     }
     eligible = [family for family in training if training[family]["exportable"]]
     if not eligible:
-        raise BatchError("No family's export decides as its native model does; none can be a candidate.")
+        told = "; ".join(f"{family} differs first in row {made['first']}, by up to {made['gap']:.2g}" for family, made in training.items())
+        raise BatchError(f"No family's export decides as its native model does, so none can be a candidate: {told}.")
     picked = min(eligible, key=lambda family: families[family]["select"][params["select_by"]])
     candidate = answers[picked]
     named = {"row": rows[contract.id], "entity": rows[contract.entity]}

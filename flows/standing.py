@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from models.train import train
+from models.train import Native, train
 from ratchet.data.batch import conform
 from ratchet.data.splits import split
 from ratchet.decision import decide
@@ -23,8 +23,10 @@ PROBES = 32
 REFERENCE_ROWS = 2000
 
 
-def stand(folder: Folder, settings: Settings, family: str, rows: int, seed: int) -> dict[str, Release]:
-    """Train every family on a first batch of so many rows, release them as 1, 2, 3 and route to one; the releases by family.
+def stand(folder: Folder, settings: Settings, family: str, rows: int, seed: int) -> dict[str, tuple[Release, Native]]:
+    """Train every family on a first batch of so many rows, release them as 1, 2, 3 and route to one.
+
+    By family: the release, and the model before its export.
 
     BatchError where params.yaml does not name that family.
     """
@@ -41,7 +43,7 @@ def stand(folder: Folder, settings: Settings, family: str, rows: int, seed: int)
     for version, candidate in enumerate(candidates, start=1):
         probability = Scorer(candidate.graph, encoder).probability
         probe = [{"request": r, "probability": float(p)} for r, p in zip(requests, probability(test.head(PROBES)), strict=True)]
-        made[candidate.family] = write(
+        release = write(
             settings.releases,
             version=str(version),
             graph=candidate.graph,
@@ -53,8 +55,10 @@ def stand(folder: Folder, settings: Settings, family: str, rows: int, seed: int)
             facts={"family": candidate.family},
             interval=fit_interval(probability(select), select[contract.target].to_numpy(float)),
         )
+        assert candidate.native is not None
+        made[candidate.family] = (release, candidate.native)
     store = Store(settings.store_url, problem.name)
-    version = made[family].version
+    version = made[family][0].version
     decision = decide("promote", f"version {version}", ["it stands without a stack"], {"seed": seed, "rows": rows, "family": family})
     store.record(decision)
     store.set_route(version, decision.id, verified=True)

@@ -86,6 +86,22 @@ class Crowd:
             self._read(asked, answers, 0.5)
         return answers.outcome(len(self.sockets), len(asked), time.perf_counter() - begun)
 
+    def closed(self, requests: Sequence[bytes], within: float = 60.0) -> Outcome:
+        """Ask each request once: every connection asks the next one as soon as it is answered."""
+        idle = list(self.sockets)
+        asked: dict[int, float] = {}
+        answers = _Answers(idle)
+        begun = last = time.perf_counter()
+        sent = 0
+        while (sent < len(requests) or asked) and time.perf_counter() - last < within:
+            while idle and sent < len(requests):
+                number = idle.pop()
+                asked[number] = last = time.perf_counter()
+                self.sockets[number].send(requests[sent])
+                sent += 1
+            self._read(asked, answers, 0.1)
+        return answers.outcome(len(requests), len(asked) + len(requests) - sent, time.perf_counter() - begun)
+
     def steady(self, requests: Sequence[bytes], rate: float, seconds: float, within: float = 10.0) -> Outcome:
         """Ask so often a second, each time on the connection that has been idle longest.
 

@@ -19,8 +19,9 @@ from ratchet.data.encoding import fit as fit_encoder
 from ratchet.errors import BatchError
 from ratchet.scoring import Scorer
 
+Native = Callable[[pd.DataFrame], np.ndarray]
 FAMILIES = ("logistic", "trees", "network")
-TOLERANCE = 1e-5
+TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Candidate:
     """A trained family: its ONNX graph (probability out) and what is known of its making.
 
     `gap` is the largest difference between the graph's and the native model's probabilities; `flips` counts the
-    rows that they decide differently. A candidate with flips, or a gap above 1e-5, cannot be champion.
+    rows that they decide differently. A candidate with flips, or a gap above 1e-6, cannot be champion.
     """
 
     family: str
@@ -40,6 +41,10 @@ class Candidate:
     stopped: str
     kept: int | None = None
     curves: dict[str, list[float]] = field(default_factory=dict)
+    # The model before its export: a frame's probabilities of label 1, shape (n,).
+    native: Native | None = field(default=None, compare=False, repr=False)
+    # The row, from 0, that the export answers worst; None where every one is within the tolerance.
+    first: int | None = None
 
     @property
     def exportable(self) -> bool:
@@ -65,27 +70,34 @@ def train(
             )
     encoder = fit_encoder(frame.iloc[parts["train"]], contract)
     views = {side: encoder.encode(frame.iloc[rows]) for side, rows in parts.items()}
-    everything = encoder.encode(frame)
     candidates = []
     for family in params["families"]:
         fitted, slope, intercept = _fit(family, encoder, views, {side: target[rows] for side, rows in parts.items()}, params, seed)
         graph = calibration.append(fitted.export(), slope, intercept).SerializeToString(deterministic=True)
-        native = expit(slope * fitted.logit(everything) + intercept)
-        exported = Scorer(graph, encoder).probability(frame)
+        native = _native(encoder, fitted, slope, intercept)
+        before, after = native(frame), Scorer(graph, encoder).probability(frame)
+        gaps, flipped = np.abs(before - after), (before >= threshold) != (after >= threshold)
+        wrong = np.flatnonzero((gaps > TOLERANCE) | flipped)
         candidates.append(
             Candidate(
                 family=family,
                 graph=graph,
                 slope=slope,
                 intercept=intercept,
-                gap=float(np.abs(native - exported).max()),
-                flips=int(((native >= threshold) != (exported >= threshold)).sum()),
+                gap=float(gaps.max()),
+                flips=int(flipped.sum()),
                 stopped=fitted.stopped,
                 kept=fitted.kept,
                 curves=fitted.curves,
+                native=native,
+                first=int(wrong[0]) if wrong.size else None,
             )
         )
     return encoder, candidates
+
+
+def _native(encoder: Encoder, fitted: Fitted, slope: float, intercept: float) -> Native:
+    return lambda frame: np.asarray(expit(slope * fitted.logit(encoder.encode(frame)) + intercept))
 
 
 def refit(
@@ -104,7 +116,7 @@ def refit(
     encoder = fit_encoder(train, contract)
     views = {side: encoder.encode(rows) for side, rows in sides.items()}
     fitted, slope, intercept = _fit(family, encoder, views, truth, params, seed)
-    return lambda frame: np.asarray(expit(slope * fitted.logit(encoder.encode(frame)) + intercept))
+    return _native(encoder, fitted, slope, intercept)
 
 
 def _fit(

@@ -27,7 +27,7 @@ from ratchet.settings import Settings
 from ratchet.simulation.sample import draw
 from ratchet.store import Store, now
 from serving import metrics
-from serving.batching import VARIANTS, Ask, Batcher, Refusal, Reply, reply_of
+from serving.batching import TABLE, VARIANTS, Ask, Batcher, Refusal, Reply, reply_of
 from serving.books import Books
 from serving.log import AWAY, PredictionLog
 from serving.openapi import PAGE, document
@@ -37,6 +37,8 @@ from serving.spill import Spill
 
 logger = logging.getLogger("ratchet.serving")
 MAX_BODY = 4 * 1024 * 1024
+MAX_TABLE_BODY = 64 * 1024 * 1024
+JSON = "application/json"
 MAX_DECISIONS = 1000
 BODY_SECONDS = 20.0
 THREADS = 32
@@ -145,7 +147,7 @@ class Service:
                 logger.exception("a request could not be answered")
                 reply = Refusal(500, error="This is a fault of the service; its log has more.").reply
             self._books.count(route, reply, begun)
-            return Response(reply.body, reply.status, _HEADERS.get(reply.status), media_type="application/json")
+            return Response(reply.body, reply.status, _HEADERS.get(reply.status), media_type=reply.kind)
 
         return answer
 
@@ -164,11 +166,16 @@ class Service:
 
     async def predict(self, request: Request) -> Reply:
         """Decode, score, log, answer."""
-        body = await _body(request)
+        table = _kind(request) == TABLE
+        body = await _body(request, (JSON, TABLE), MAX_TABLE_BODY if table else MAX_BODY)
         variant = request.headers.get("x-ratchet-variant", "champion")
         if variant not in VARIANTS:
             raise Refusal(422, error=f"X-Ratchet-Variant {variant!r} is not known; there are {', '.join(sorted(VARIANTS))}.")
         key = request.headers.get("idempotency-key")
+        if table:
+            if key is not None:
+                raise Refusal(422, error="Idempotency-Key is for JSON; a table that is sent again is answered and logged again.")
+            return await self._batcher.table(body, variant)
         return await (self._batcher.reply(body, variant) if key is None else self._keyed(key, body, variant))
 
     async def _keyed(self, key: str, body: bytes, variant: str) -> Reply:
@@ -209,7 +216,7 @@ class Service:
 
     async def feedback(self, request: Request) -> Reply:
         """Append labels by prediction id."""
-        body = await _body(request)
+        body = await _body(request, (JSON,), MAX_BODY)
         kind: Any = list[Label] if body.lstrip()[:1] == b"[" else Label
         try:
             read = msgspec.json.decode(body, type=kind)
@@ -268,18 +275,21 @@ def _shows(request: Request, token: str) -> bool:
     return hmac.compare_digest(request.headers.get("authorization", "").encode(), f"Bearer {token}".encode())
 
 
-async def _body(request: Request) -> bytes:
-    """The body, read no further than the limit."""
-    kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
-    if kind != "application/json":
-        raise Refusal(415, error=f"Content-Type {kind!r} is not taken; send application/json.")
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", JSON).split(";")[0].strip().lower()
+
+
+async def _body(request: Request, kinds: tuple[str, ...], most: int) -> bytes:
+    """The body, of one of those kinds, read no further than the limit."""
+    if (kind := _kind(request)) not in kinds:
+        raise Refusal(415, error=f"Content-Type {kind!r} is not taken; send {' or '.join(kinds)}.")
     parts, size = [], 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for part in request.stream():
                 size += len(part)
-                if size > MAX_BODY:
-                    raise Refusal(413, error=f"The body is larger than {MAX_BODY // 1024 // 1024} MB; send fewer records at a time.")
+                if size > most:
+                    raise Refusal(413, error=f"The body is larger than {most // 1024 // 1024} MB; send fewer records at a time.")
                 parts.append(part)
     except TimeoutError:
         raise Refusal(408, error=f"The body did not come within {BODY_SECONDS:g} s.") from None

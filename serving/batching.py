@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from ratchet.data.arrow import read_stream, write_stream
+from ratchet.data.rows import defects
 from ratchet.data.rules import keeps, used
+from ratchet.errors import BatchError
 from ratchet.experiment.routing import challenged
 from ratchet.prediction import Prediction, fresh_ids
 from ratchet.problem import Folder
 from ratchet.release import Release
-from ratchet.request import explain, request_type
+from ratchet.request import explain, records, request_type
 from ratchet.store import now
 from serving import metrics
 from serving.log import PredictionLog
@@ -28,10 +31,16 @@ logger = logging.getLogger("ratchet.serving")
 MAX_ROWS = 10_000
 # Rows that are scored and committed at once: enough to share the cost, few enough that the first need not wait for the last.
 GROUP_ROWS = 2048
+# Rows of one large request that are committed at once, and most rows of a table.
+PART_ROWS = 4096
+MAX_TABLE = 100_000
+TABLE = "application/vnd.apache.arrow.stream"
 # A body from this size on is decoded and scored in a thread: the others would wait for it.
 LARGE_BODY = 64 * 1024
 VARIANTS = frozenset({"champion", "probe", "load"})
 _encode = msgspec.json.Encoder().encode
+# Rows column by column: lists, or a table's series.
+Columns = dict[str, Any]
 
 
 class Answer(msgspec.Struct):
@@ -52,6 +61,7 @@ class Reply(NamedTuple):
     body: bytes
     ids: Sequence[str] = ()
     version: str = ""
+    kind: str = "application/json"
 
 
 class Ask:
@@ -109,7 +119,7 @@ class Batcher:
         """Let a request wait for the next group, or refuse it at once where too many wait already."""
         if self._waiting + self._log.waiting >= self._most:
             metrics.shed.inc()
-            ask.settle(ask, Refusal(503, error=f"{self._most} rows wait already; the service takes no more. Try again.").reply)
+            ask.settle(ask, self._too_many().reply)
             return
         if len(ask.body) >= LARGE_BODY:
             asyncio.get_running_loop().run_in_executor(self._thread, self._prepare, ask).add_done_callback(
@@ -126,6 +136,46 @@ class Batcher:
         """Let the event loop look at its sockets once more: who asks now is of the same group."""
         self._scheduled = True
         asyncio.get_running_loop().call_soon(self.serve)
+
+    def _too_many(self) -> Refusal:
+        return Refusal(503, error=f"{self._most} rows wait already; the service takes no more. Try again.")
+
+    async def table(self, body: bytes, variant: str) -> Reply:
+        """Answer an Arrow stream with one. Refusal (422) where a column or a row breaks the contract, (503) where too many rows wait."""
+        if self._waiting + self._log.waiting >= self._most:
+            metrics.shed.inc()
+            raise self._too_many()
+        ask = Ask(b"", variant, lambda *_: None)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._read_table, ask, body)
+        done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self._keep_in_parts(ask.lines, lambda error: None if done.done() else done.set_result(error))
+        if error := await done:
+            raise error
+        lines = ask.lines
+        metrics.predictions.labels(lines[0].version, lines[0].variant).inc(len(lines))
+        names = {"prediction_id": "id", "model_version": "version"}
+        told = ("prediction_id", "probability", "label", "low", "high", "model_version", "variant")
+        columns = {name: [getattr(line, names.get(name, name)) for line in lines] for name in told}
+        return Reply(200, write_stream(columns), [line.id for line in lines], lines[0].version, TABLE)
+
+    def _read_table(self, ask: Ask, body: bytes) -> None:
+        """In a thread: read the rows of a table, judge and score them."""
+        try:
+            frame = read_stream(body, self._contract)
+        except BatchError as error:
+            raise Refusal(422, error=str(error)) from error
+        if not 0 < len(frame) <= MAX_TABLE:
+            raise Refusal(422, error=f"The table holds {len(frame)} rows; send 1 to {MAX_TABLE}.")
+        wrong = defects(frame, self._contract)
+        bad = [row for row, reason in enumerate(wrong) if reason is not None]
+        if bad:
+            raise Refusal(422, error=f"{wrong[bad[0]]} ({len(bad)} such rows).", row=bad[0])
+        ask.rows = records(frame, self._contract)
+        entity = self._contract.entity
+        if self._entity is not None and entity in frame:
+            for row, name in zip(ask.rows, frame[entity].tolist(), strict=True):
+                row |= {} if name is None else {entity: name}
+        self.score_one(ask, columns={str(column): frame[column] for column in frame})
 
     async def reply(self, body: bytes, variant: str) -> Reply:
         """The same for one who can wait."""
@@ -190,7 +240,15 @@ class Batcher:
 
     def _commit(self, asks: list[Ask]) -> None:
         lines = asks[0].lines if len(asks) == 1 else [line for ask in asks for line in ask.lines]
-        self._log.put(lines, lambda error: self._committed(asks, error))
+        self._keep_in_parts(lines, lambda error: self._committed(asks, error))
+
+    def _keep_in_parts(self, lines: list[Prediction], told: Callable[[Exception | None], None], start: int = 0) -> None:
+        """Log so many rows at a time, so that others come in between; tell once, when all are kept or one part was not."""
+        end = start + PART_ROWS
+        if end >= len(lines):
+            self._log.put(lines[start:] if start else lines, told)
+        else:
+            self._log.put(lines[start:end], lambda error: told(error) if error is not None else self._keep_in_parts(lines, told, start=end))
 
     def _committed(self, asks: list[Ask], error: Exception | None) -> None:
         """Answer: what is logged may leave."""
@@ -227,7 +285,7 @@ class Batcher:
         if not 0 < len(ask.rows) <= MAX_ROWS:
             raise Refusal(422, error=f"The array holds {len(ask.rows)} records; send 1 to {MAX_ROWS}.")
 
-    def score(self, asks: list[Ask], ids: list[str] | None = None) -> dict[Ask, Refusal]:
+    def score(self, asks: list[Ask], ids: list[str] | None = None, columns: Columns | None = None) -> dict[Ask, Refusal]:
         """Give every row of a group its probability, and the line that is logged of it.
 
         Requests with a row that breaks a rule of the contract are not scored: they are returned, each with its refusal
@@ -236,7 +294,7 @@ class Batcher:
         champion, challenger, share = self._routed.champion, self._routed.challenger, self._routed.share
         if champion is None:
             raise Refusal(503, error=f"No model of {self._problem.name!r} has been released yet. Run `ratchet run {self._problem.name}`.")
-        columns = self._columns(asks)
+        columns = columns or self._columns(asks)
         broken = self._broken(asks, columns)
         if broken:
             asks = [ask for ask in asks if ask not in broken]
@@ -258,12 +316,12 @@ class Batcher:
                     line.variant = ask.variant
         return broken
 
-    def score_one(self, ask: Ask, ids: list[str] | None = None) -> None:
-        """The same for one request. Refusal where it breaks a rule, too."""
-        for refusal in self.score([ask], ids).values():
+    def score_one(self, ask: Ask, ids: list[str] | None = None, columns: Columns | None = None) -> None:
+        """The same for one request, whose columns may be known. Refusal where it breaks a rule, too."""
+        for refusal in self.score([ask], ids, columns).values():
             raise refusal
 
-    def _broken(self, asks: list[Ask], columns: dict[str, list[Any]]) -> dict[Ask, Refusal]:
+    def _broken(self, asks: list[Ask], columns: Columns) -> dict[Ask, Refusal]:
         """The requests with a row that breaks a rule across columns, and the first such row of each."""
         broken: dict[Ask, Refusal] = {}
         for rule, names in self._rules:
@@ -279,7 +337,7 @@ class Batcher:
                     start += len(ask.rows)
         return broken
 
-    def _columns(self, asks: list[Ask]) -> dict[str, list[Any]]:
+    def _columns(self, asks: list[Ask]) -> Columns:
         """The rows of a group, column by column."""
         rows = (msgspec.structs.astuple(row) for ask in asks for row in ask.rows)
         return dict(zip(self._fields, map(list, zip(*rows, strict=True)), strict=True))
@@ -291,15 +349,17 @@ class Batcher:
         share: float,
         asks: list[Ask],
         rows: list[Any],
-        columns: dict[str, list[Any]],
+        columns: Columns,
         ids: list[str],
     ) -> list[Prediction]:
         """The lines of a group of which the challenger answers its share. Probes and load tests are the champion's."""
         live = [ask.variant == "champion" for ask in asks for _ in ask.rows]
-        units = columns[self._fields[self._entity]] if self._entity is not None else [msgspec.UNSET] * len(rows)
+        columns = {name: list(values) for name, values in columns.items()}
+        named = self._fields[self._entity] if self._entity is not None else ""
+        units = columns.get(named, [msgspec.UNSET] * len(rows))
         mine = np.array(
             [
-                own and challenged(identity if unit is msgspec.UNSET else str(unit), challenger.version, share)
+                own and challenged(identity if unit is msgspec.UNSET or unit is None else str(unit), challenger.version, share)
                 for own, unit, identity in zip(live, units, ids, strict=True)
             ]
         )
@@ -317,7 +377,7 @@ class Batcher:
         return lines
 
     def _lines(
-        self, release: Release, rows: list[Any], columns: dict[str, list[Any]], ids: list[str], propensity: np.ndarray, at: datetime
+        self, release: Release, rows: list[Any], columns: Columns, ids: list[str], propensity: np.ndarray, at: datetime
     ) -> list[Prediction]:
         probability = release.scorer.probability(columns)
         bounds = release.interval.of(probability).tolist() if release.interval else [(None, None)] * len(rows)

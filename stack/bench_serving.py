@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import numpy as np
 import psutil
 import typer
@@ -27,12 +23,12 @@ from ratchet.report.results import Row, measured, write
 from ratchet.settings import ROOT, Settings, settings
 from ratchet.simulation.sample import draw
 from stack import processes
+from stack.alone import environment, running
 from stack.experiment import RESULTS, machine
 
 PROBLEM, ROWS, SEED = "credit", 20_000, 7
 CONNECTIONS = (32, 256)
 CROWD, RATE = 10_000, 2000
-START_WITHIN = 90.0
 OURS = "Ratchet"
 VARIANT = {"X-Ratchet-Variant": "load"}
 
@@ -80,9 +76,9 @@ class Bench:
         shutil.rmtree(self.home, ignore_errors=True)
         self.peers.mkdir(parents=True)
         at = Settings(RATCHET_HOME=self.home, DATABASE_URL=None)
-        self.release = stand(self.folder, at, "trees", ROWS, SEED)["trees"]
+        self.release = stand(self.folder, at, "trees", ROWS, SEED)["trees"][0]
         command = [sys.executable, str(ROOT / "peers" / "make.py"), str(self.peers), PROBLEM, str(self.release.path)]
-        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True)
+        done = subprocess.run(command, env=environment(self.home), capture_output=True, text=True)
         if done.returncode != 0:
             raise StackError(f"peers/make.py failed: {done.stderr[-400:]}")
 
@@ -101,17 +97,19 @@ class Bench:
             "BentoML, tutorial": ([sys.executable, "-m", "bentoml", "serve", "-q", "peers.bento_tutorial:Tutorial"], "/predict", wrapped, pipeline),
         }  # fmt: skip
         for name, (command, path, bodies, model) in peers.items():
-            with self._served(name, command, path, bodies[0], {"PEER_MODEL": model}) as url:
+            # One thread each is what they are quickest with, on rows that come one by one.
+            more = {"PEER_MODEL": model, "OMP_NUM_THREADS": "1", "RATCHET_PROBLEM": PROBLEM}
+            with running(self.home, name, command, path, json.loads(bodies[0]), **more) as (url, _):
                 self._ask(name, url, path, bodies)
-        with self._ours() as url:
+        with self._ours() as (url, _):
             self._ask(OURS, url, "/predict", self.records, VARIANT)
             self._crowd(url)
-        with self._ours(RATCHET_WORKERS="2") as url:
+        with self._ours(RATCHET_WORKERS="2") as (url, _):
             self._ask(f"{OURS}, two workers", url, "/predict", self.records, VARIANT)
-        with self._ours(RATCHET_FAST_ROAD="false") as url:
+        with self._ours(RATCHET_FAST_ROAD="false") as (url, _):
             self._ask(f"{OURS}, documented settings only", url, "/predict", self.records, VARIANT)
         # A store that is away, and the policy to answer all the same: this is what the log costs.
-        with self._ours(DATABASE_URL="postgresql+psycopg://nobody@127.0.0.1:1/nothing", RATCHET_LOG_POLICY="unlogged") as url:
+        with self._ours(DATABASE_URL="postgresql+psycopg://nobody@127.0.0.1:1/nothing", RATCHET_LOG_POLICY="unlogged") as (url, _):
             self._ask(f"{OURS}, log off", url, "/predict", self.records, VARIANT)
 
     def _ask(self, name: str, url: str, path: str, bodies: list[str], headers: dict[str, str] | None = None) -> None:
@@ -167,14 +165,14 @@ class Bench:
     def soak(self, seconds: int) -> list[Row]:
         """Ask steadily, and see whether the service's memory grows."""
         asked = [request("/predict", record.encode(), VARIANT) for record in self.records]
-        with self._ours() as url:
+        with self._ours() as (url, pid):
             crowd = Crowd("127.0.0.1", int(url.rsplit(":", 1)[1]), 64)
             memory: list[float] = []
             failed = 0
             try:
                 for _ in range(max(4, seconds // 10)):
                     failed += crowd.steady(asked, RATE, 10).failed
-                    memory.append(self._memory())
+                    memory.append(self._memory(pid))
             finally:
                 crowd.close()
         # The first fifth fills caches and arenas.
@@ -199,60 +197,16 @@ class Bench:
     def _body(self, name: str) -> str:
         return (self.peers / f"{name}.json").read_text(encoding="utf-8")
 
-    def _environment(self, **more: str) -> dict[str, str]:
-        made = processes.environment(self.home, PROBLEM, {"prefect": 1, "mlflow": 1, "service": 1})
-        for folder in ("tmp", "bentoml"):
-            (self.home / folder).mkdir(exist_ok=True)
-        # MLflow starts its server by a name that it looks for.
-        made["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), made["PATH"]])
-        return {name: value for name, value in (made | more).items() if value}
+    def _ours(self, **more: str) -> contextlib.AbstractContextManager[tuple[str, int]]:
+        return running(
+            self.home, OURS, processes.service_command(), "/predict", json.loads(self.records[0]), RATCHET_PROBLEM=PROBLEM, **more
+        )
 
-    def _ours(self, **more: str) -> contextlib.AbstractContextManager[str]:
-        return self._served(OURS, processes.service_command(), "/predict", self.records[0], more)
-
-    @contextlib.contextmanager
-    def _served(self, name: str, command: list[str], path: str, body: str, more: dict[str, str]) -> Iterator[str]:
-        """A server on a free port, for as long as it is asked."""
-        port = processes.free_port()
-        url = f"http://127.0.0.1:{port}"
-        log = self.home / "server.log"
-        with log.open("wb") as out:
-            started = subprocess.Popen([*command, "--port", str(port)], env=self._environment(**more), stdout=out, stderr=out, cwd=ROOT)
-        self._pid = started.pid
-        try:
-            deadline = time.monotonic() + START_WITHIN
-            while not _answers(url + path, body):
-                if started.poll() is not None or time.monotonic() > deadline:
-                    raise StackError(f"{name} did not start: {log.read_text(encoding='utf-8', errors='replace')[-500:]}")
-                time.sleep(0.3)
-            yield url
-        finally:
-            _end(started.pid)
-            started.wait(30)
-
-    def _memory(self) -> float:
+    @staticmethod
+    def _memory(pid: int) -> float:
         """Of the service's worker processes, in MB: what they alone hold, and their share of what they share."""
-        every = psutil.Process(self._pid).children(recursive=True)
+        every = psutil.Process(pid).children(recursive=True)
         return sum(process.memory_full_info().pss for process in every) / 2**20
-
-
-def _answers(url: str, body: str) -> bool:
-    try:
-        return httpx.post(url, content=body, headers={"Content-Type": "application/json"} | VARIANT, timeout=10).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def _end(pid: int) -> None:
-    """End a server and the processes that it started."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        mine = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        for process in mine:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
-        _, alive = psutil.wait_procs(mine, timeout=15)
-        for process in alive:
-            process.kill()
 
 
 def _unit(name: str) -> str:

@@ -380,6 +380,26 @@ def score(
 
 
 @app.command()
+def parity(
+    offline: Annotated[
+        Path | None, typer.Option("--offline", help="A file of the features as the training has them, with the column prediction_id.")
+    ] = None,
+    problem: ProblemOption = None,
+) -> None:
+    """Replay the champion's logged requests through the training path: is every score the same, every feature?"""
+    with _sentences():
+        setting = _running(problem)
+        from flows.parity import parity as compare
+
+        with console.status("replaying") as status:
+            checks = compare(setting, offline, lambda done: status.update(f"{done:,} requests replayed"))
+        for check in checks:
+            console.print(f"{check.verdict:9}  {check.name}: {check.reason}", highlight=False, soft_wrap=True, markup=False)
+        if any(check.verdict == "fail" for check in checks):
+            raise typer.Exit(1)
+
+
+@app.command()
 def history(
     at: Annotated[
         datetime | None,
@@ -531,6 +551,18 @@ def experiment_tuning(
         from stack import experiment as run
 
         _measured(run.tuning(runs, trials, workers, console))
+
+
+@experiment.command("parity")
+def experiment_parity(
+    requests: Annotated[int, typer.Option(help="Requests of each family.")] = 1_000_000,
+    runs: Annotated[int, typer.Option(help="Upstreams with each skew.")] = 100,
+) -> None:
+    """Ask a million times, replay every request through the training path, and plant ten skews (half an hour)."""
+    with _sentences():
+        from stack import experiment as run
+
+        _measured(run.parity(requests, runs, console))
 
 
 def _measured(rows: list[Any]) -> None:

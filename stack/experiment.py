@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -57,6 +58,42 @@ def tuning(runs: int, trials: int, workers: int, console: Console, out: Path = R
     )
     rows = experiment.measure(judged)
     _write(out, "tuning", rows, f"ratchet experiment tuning --runs {runs} --trials {trials}", sorted({case.seed for case in todo}))
+    return rows
+
+
+def parity(requests: int, runs: int, console: Console, out: Path = RESULTS) -> list[Row]:
+    """Ask a service of its own so often of each family, replay, plant every skew; write parity.json and parity.md."""
+    from flows import experiment_parity as experiment
+    from flows.setting import Setting
+    from flows.standing import stand
+    from ratchet.problem import find_problem
+    from ratchet.settings import Settings
+    from ratchet.simulation.skews import skews
+    from stack.alone import served
+
+    if requests < 1 or runs < 2:
+        raise BatchError("An experiment needs a request and two runs or more.")
+    home = settings().home / "experiment-parity"
+    shutil.rmtree(home, ignore_errors=True)
+    at = Settings(RATCHET_HOME=home, DATABASE_URL=None)
+    setting = Setting(find_problem("credit", settings().problems), at)
+    made = stand(setting.folder, at, "trees", 20_000, 7)
+    found, drilled = {}, []
+    for seed, (family, (release, native)) in enumerate(made.items(), start=100):
+        setting.store.set_route(release.version, "experiment", verified=True)
+        with served(home, "credit") as url:
+            console.rule(family)
+            say = console.print
+            found[family] = experiment.million(setting, release, native, url, requests, seed, say)
+    with served(home, "credit") as url:
+        for skew in skews(setting.contract):
+            told = [experiment.caught(setting, url, skew, 1000 + run) for run in range(runs)]
+            hits = [place for place, _ in told if place is not None and place <= experiment.SOON]
+            by = "contract" if all(how == "contract" for _, how in told) else "comparison"
+            console.print(f"{skew.name}: {len(hits)} of {runs} caught, the latest at request {max(hits, default=0)}, by the {by}")
+            drilled.append((f"{skew.name}, by the {by}", len(hits), runs))
+    rows = experiment.measure(found, drilled)
+    _write(out, "parity", rows, f"ratchet experiment parity --requests {requests} --runs {runs}", [7, 100, 101, 102, 1000])
     return rows
 
 

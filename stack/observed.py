@@ -16,7 +16,7 @@ import yaml
 
 from ratchet.errors import StackError
 from ratchet.problem import find_problem
-from ratchet.report.results import Row
+from ratchet.report.results import Row, count
 from ratchet.settings import ROOT, settings
 from ratchet.simulation.sample import draw
 from stack import deploy
@@ -58,11 +58,6 @@ def series(expression: str) -> set[str]:
 
     walk(promql_parser.parse(expression))
     return found
-
-
-def count(name: str, value: float, n: int, unit: str) -> Row:
-    """What was counted once, exactly."""
-    return Row(name, float(value), float(value), float(value), n, unit)
 
 
 def prometheus() -> list[Row]:

@@ -123,11 +123,12 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], *, paus
     """
     by_kind = {check.name.split(":")[0]: check for check in checks}
     drift = [c for c in checks if c.name.startswith("data_drift") and c.verdict == "fail"]
-    quality = by_kind.get("validity")
+    faults = [c for c in checks if c.name.split(":")[0] in ("validity", "skew") and c.verdict == "fail"]
     decay = by_kind.get("decay")
     reasons = [f"{c.name}: {c.reason}" for c in drift[:5]]
-    if quality is not None and quality.verdict == "fail":
-        return decide("block", subject, [f"validity: {quality.reason}"], inputs, checks)
+    if faults:
+        # What is logged is not what is there: retraining would learn the fault.
+        return decide("block", subject, [f"{c.name}: {c.reason}" for c in faults], inputs, checks)
     if decay is not None and decay.verdict == "fail":
         reasons = [f"decay: {decay.reason}", *reasons]
         if labels_short > 0:

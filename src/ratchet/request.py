@@ -88,14 +88,20 @@ def _allowed(contract: Contract, field: str) -> str:
 
 def records(frame: pd.DataFrame, contract: Contract) -> list[dict[str, Any]]:
     """The rows of a frame as JSON records of the contract: whole numbers as integers, missing values as None."""
-    columns = []
-    for column in contract.requested:
-        whole = column.scale in ("discrete", "binary") or (
-            column.values is not None and all(isinstance(value, int) for value in column.values)
-        )
-        columns.append([_plain(value, whole) for value in frame[column.name]])
     names = [column.name for column in contract.requested]
+    columns = [_values(frame[column.name], _is_whole(column)) for column in contract.requested]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _is_whole(column: Column) -> bool:
+    return column.scale in ("discrete", "binary") or (column.values is not None and all(isinstance(value, int) for value in column.values))
+
+
+def _values(values: pd.Series, whole: bool) -> list[Any]:
+    if values.dtype.kind == "f":
+        kind = int if whole else float
+        return [None if value != value else kind(value) for value in values.tolist()]
+    return [_plain(value, whole) for value in values.tolist()]
 
 
 def _plain(value: Any, whole: bool) -> Any:

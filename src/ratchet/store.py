@@ -487,6 +487,16 @@ class Store:
         features = pd.DataFrame([msgspec.json.decode(text) for text in plain.pop("features")], index=plain.index)
         return pd.concat([plain, features], axis=1)
 
+    def requests(self, after: int, limit: int, version: str) -> pd.DataFrame:
+        """The next logged requests of a version after a seq, oldest first, of every variant: seq, id, probability, the request's columns."""
+        p = predictions.c
+        query = sa.select(p.seq, p.id, p.probability, p.features).where(p.problem == self.problem, p.seq > after, p.version == version)
+        with self.engine.connect() as connection:
+            rows = connection.execute(query.order_by(p.seq).limit(limit)).all()
+        plain = pd.DataFrame(rows, columns=["seq", "id", "probability", "features"])
+        features = pd.DataFrame([msgspec.json.decode(text) for text in plain.pop("features")], index=plain.index)
+        return pd.concat([plain, features], axis=1)
+
     def freshness(self) -> dict[str, datetime | None]:
         """When the newest live prediction and the newest label came."""
         live = (predictions.c.problem == self.problem, predictions.c.variant.not_in(("probe", "load")))

@@ -36,6 +36,7 @@ from ratchet.evaluation.slices import slices
 from ratchet.evaluation.training import training
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
+from ratchet.monitoring.skew import score_skew, skew
 from ratchet.monitoring.validity import validity
 from ratchet.problem import Folder
 from ratchet.registry import CHECKS
@@ -227,6 +228,17 @@ def _validity(w: World, bad: bool) -> list[Check]:
     return [validity(w.folder.problem, w.folder.contract, world(w.folder, ENOUGH, seed=12).rows, window)]
 
 
+def _skew(w: World, bad: bool) -> list[Check]:
+    problem, contract = w.folder.problem, w.folder.contract
+    online = w.rows.assign(id=[f"p{place}" for place in range(len(w.rows))], probability=w.perfect)
+    replayed = w.perfect.copy()
+    if bad:
+        # A single row, in the last bit.
+        online.loc[len(online) // 2, "amount"] = np.nextafter(online.loc[len(online) // 2, "amount"], np.inf)
+        replayed[-1] = np.nextafter(replayed[-1], 0.0)
+    return [skew(problem, contract, w.rows, online), score_skew(problem, online, replayed)]
+
+
 def _load(w: World, bad: bool) -> list[Check]:
     n = len(w.rows)
     result = LoadResult(n, n // 10 if bad else 0, 5.0, 900.0 if bad else 20.0, 400.0, n, Path("load.html"))
@@ -258,6 +270,7 @@ PLANS: dict[str, Callable[[World, bool], list[Check]]] = {
     "data_drift": _data_drift,
     "decay": _decay,
     "validity": _validity,
+    "skew": _skew,
     "load": _load,
 }
 

@@ -16,13 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
+import pandas as pd
 import psutil
+import pyarrow as pa
 import pytest
 
+from flows.experiment_parity import caught, million
+from flows.parity import parity
+from flows.setting import Setting
 from load_tests.crowd import Crowd, request
+from ratchet.data.arrow import write_stream
+from ratchet.errors import BatchError
 from ratchet.experiment.routing import challenged
-from ratchet.settings import ROOT
+from ratchet.release import read
+from ratchet.settings import ROOT, Settings
 from ratchet.simulation.sample import draw
+from ratchet.simulation.skews import skews
 from ratchet.store import Store
 from stack import processes
 
@@ -446,3 +456,87 @@ def test_more_than_may_wait_is_refused_at_once_and_the_rest_is_answered(serve, c
     told = httpx.get(f"{served.url}/metrics").text
     assert re.search(rf"ratchet_shed_requests_total {float(refused)}", told)
     assert served.ask(draw(contract, 1, 1)[0]).status_code == 200
+
+
+# ---- tables
+
+
+ARROW = {"Content-Type": "application/vnd.apache.arrow.stream"} | LOAD
+
+
+def table(records, **change) -> bytes:
+    columns = {name: [r.get(name) for r in records] for name in records[0]} | change
+    return write_stream(columns)
+
+
+def test_a_table_is_answered_with_a_table_as_its_records_are(served, contract):
+    records = [r | {"customer_id": f"C{place}"} for place, r in enumerate(draw(contract, 6000, 21))]
+    back = httpx.post(f"{served.url}/predict", content=table(records), headers=ARROW, timeout=60)
+    assert (back.status_code, back.headers["content-type"]) == (200, ARROW["Content-Type"])
+    with pa.ipc.open_stream(back.content) as reader:
+        told = reader.read_all().to_pylist()
+    alone = httpx.post(f"{served.url}/predict", json=records, headers=LOAD, timeout=60).json()
+    assert [t["probability"] for t in told] == [a["probability"] for a in alone]
+    assert [(t["label"], [t["low"], t["high"]], t["variant"]) for t in told] == [(a["label"], a["interval"], a["variant"]) for a in alone]
+    with contextlib.closing(served.store()) as store:
+        logged = [store.answered([answer["prediction_id"] for answer in answers]) for answers in (told, alone)]
+    assert [json.loads(row.features) for row in logged[0]] == [json.loads(row.features) for row in logged[1]] == records
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda r: b"no arrow", "no Arrow stream"),
+        (lambda r: table(r)[:-200], "no Arrow stream"),
+        (lambda r: table(r, amount=["much"] * len(r)), "'amount' holds"),
+        (lambda r: table(r, employment=[1] * len(r)), "'employment' holds"),
+        (lambda r: table([{k: v for k, v in one.items() if k != "amount"} for one in r]), "'amount' is missing"),
+        (lambda r: table(r, amount=[-1.0] + [600.0] * (len(r) - 1)), "'amount' must be"),
+        (lambda r: table(r, amount=[75000.0] * len(r), income=[1.0] * len(r)), "affordable"),
+        (lambda r: write_stream({name: [] for name in r[0]}), "0 rows"),
+    ],
+)
+def test_a_table_that_breaks_the_contract_is_a_422_with_a_sentence(served, contract, change, sentence):
+    back = httpx.post(f"{served.url}/predict", content=change(draw(contract, 20, 3)), headers=ARROW, timeout=30)
+    assert back.status_code == 422
+    assert sentence in back.json()["error"]
+
+
+# ---- exactness
+
+
+def test_what_was_served_is_what_the_training_path_makes_of_it_and_every_skew_is_caught(serve, credit):
+    served = serve()
+    setting = Setting(credit, Settings(RATCHET_HOME=served.home, DATABASE_URL=None))
+    release = read(served.home / "releases" / "credit" / "2")
+    said: list[str] = []
+    found = million(setting, release, release.scorer.probability, served.url, 600, 3, said.append)
+    assert (found.n, found.features, found.scores, found.unanswered) == (600, 0, 0, 0)
+    for skew in skews(credit.contract):
+        place, by = caught(setting, served.url, skew, 4)
+        assert place is not None, skew.name
+        assert by in ("contract", "comparison")
+    (check,) = parity(setting, None)
+    assert (check.name, check.verdict) == ("skew:scores", "pass")
+
+
+def test_a_difference_from_the_training_path_is_told_with_its_first_row(serve, credit, contract, tmp_path):
+    served = serve()
+    setting = Setting(credit, Settings(RATCHET_HOME=served.home, DATABASE_URL=None))
+    records = draw(contract, 400, 2)
+    ids = [answer["prediction_id"] for answer in httpx.post(f"{served.url}/predict", json=records, timeout=30).json()]
+    offline = pd.DataFrame(records).assign(prediction_id=ids)
+    offline.to_parquet(tmp_path / "same.parquet")
+    assert [check.verdict for check in parity(setting, tmp_path / "same.parquet")] == ["pass", "pass"]
+    offline.loc[7, "amount"] = np.nextafter(offline.loc[7, "amount"], np.inf)
+    offline.to_parquet(tmp_path / "other.parquet")
+    _, features = parity(setting, tmp_path / "other.parquet")
+    assert features.verdict == "fail"
+    assert ids[7] in features.reason
+    assert "amount" in features.reason
+    offline.drop(columns="amount").to_parquet(tmp_path / "less.parquet")
+    with pytest.raises(BatchError, match="column 'amount' is missing"):
+        parity(setting, tmp_path / "less.parquet")
+    offline.assign(prediction_id=[f"x{i}" for i in range(400)]).to_parquet(tmp_path / "unknown.parquet")
+    with pytest.raises(BatchError, match="none of its 400 prediction ids"):
+        parity(setting, tmp_path / "unknown.parquet")

@@ -52,6 +52,11 @@ def share(name: str, hits: int, n: int) -> Row:
     return Row(name, hits / n, float(found.low), float(found.high), n, "of runs")
 
 
+def count(name: str, value: float, n: int, unit: str) -> Row:
+    """What was counted once, exactly, among n."""
+    return Row(name, float(value), float(value), float(value), n, unit)
+
+
 def against(row: Row, bars: dict[str, dict[str, float]]) -> Row:
     """The row with its bar from bars.yaml (`at_most` or `at_least`), decided by the interval alone."""
     bar = bars.get(row.name)
