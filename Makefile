@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-long compose-test check down bench experiments lock clean
+.PHONY: help setup demo test test-long compose-test check down bench bench-serving experiments lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -41,9 +41,13 @@ down: setup ## End what `make demo` or `ratchet up` started
 bench: setup ## Measure the loop against the bare training, the release tests on real rows, one prediction; writes docs/results/bench.md
 	@$(BIN)/python -m stack.bench
 
-experiments: setup ## What the gate catches, and what a warm start saves; writes docs/results/gate.md and tuning.md (two hours)
+bench-serving: setup ## Measure the service beside its peers (needs wrk); writes docs/results/serving.md (half an hour)
+	@$(BIN)/python -m stack.bench_serving
+
+experiments: setup ## What the gate catches, what a warm start saves, whether served equals trained; writes docs/results (two and a half hours)
 	@$(BIN)/ratchet experiment gate
 	@$(BIN)/ratchet experiment tuning
+	@$(BIN)/ratchet experiment parity
 
 lock: setup ## Write requirements.lock anew from requirements.in
 	@scripts/lock

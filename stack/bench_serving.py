@@ -7,19 +7,24 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
+import httpx
 import numpy as np
+import pandas as pd
 import psutil
 import typer
 from rich.console import Console
 
 from load_tests import wrk
 from load_tests.crowd import Crowd, request
+from ratchet.data.arrow import write_stream
+from ratchet.data.batch import conform
 from ratchet.errors import StackError
 from ratchet.problem import find_problem
-from ratchet.report.results import Row, measured, write
+from ratchet.report.results import Row, count, measured, write
 from ratchet.settings import ROOT, Settings, settings
 from ratchet.simulation.sample import draw
 from stack import processes
@@ -29,6 +34,8 @@ from stack.experiment import RESULTS, machine
 PROBLEM, ROWS, SEED = "credit", 20_000, 7
 CONNECTIONS = (32, 256)
 CROWD, RATE = 10_000, 2000
+BURSTS = 5
+TABLE_ROWS, MILLION = 100_000, 1_000_000
 OURS = "Ratchet"
 VARIANT = {"X-Ratchet-Variant": "load"}
 
@@ -76,7 +83,12 @@ class Bench:
         shutil.rmtree(self.home, ignore_errors=True)
         self.peers.mkdir(parents=True)
         at = Settings(RATCHET_HOME=self.home, DATABASE_URL=None)
-        self.release = stand(self.folder, at, "trees", ROWS, SEED)["trees"][0]
+        self.released = stand(self.folder, at, "trees", ROWS, SEED)
+        self.release = self.released["trees"][0]
+        rows = conform(self.folder.open_source(None, SEED).traffic(MILLION // 10, drifted=False), self.folder.contract, "the world")
+        many = pd.concat([rows] * 10, ignore_index=True)
+        many.to_parquet(self.home / "million.parquet", index=False)
+        many.to_csv(self.home / "million.csv", index=False)
         command = [sys.executable, str(ROOT / "peers" / "make.py"), str(self.peers), PROBLEM, str(self.release.path)]
         done = subprocess.run(command, env=environment(self.home), capture_output=True, text=True)
         if done.returncode != 0:
@@ -103,9 +115,12 @@ class Bench:
                 self._ask(name, url, path, bodies)
         with self._ours() as (url, _):
             self._ask(OURS, url, "/predict", self.records, VARIANT)
-            self._crowd(url)
+            self._crowd(OURS, url)
+            self._tables(url)
         with self._ours(RATCHET_WORKERS="2") as (url, _):
             self._ask(f"{OURS}, two workers", url, "/predict", self.records, VARIANT)
+            self._crowd(f"{OURS}, two workers", url)
+        self._files()
         with self._ours(RATCHET_FAST_ROAD="false") as (url, _):
             self._ask(f"{OURS}, documented settings only", url, "/predict", self.records, VARIANT)
         # A store that is away, and the policy to answer all the same: this is what the log costs.
@@ -123,30 +138,56 @@ class Bench:
                 f"{name}, {connections}: {found.rps:,.0f} a second, p50 {found.p50:.2f} ms, p99 {found.p99:.2f} ms, {found.failed} failed"
             )
 
-    def _crowd(self, url: str) -> None:
+    def _crowd(self, name: str, url: str) -> None:
         """Ten thousand connections: idle for the most part, then all asking at once."""
         asked = [request("/predict", record.encode(), VARIANT) for record in self.records]
         crowd = Crowd("127.0.0.1", int(url.rsplit(":", 1)[1]), CROWD)
         try:
             steady = crowd.steady(asked, RATE, 2 * self.seconds)
-            burst = crowd.burst(asked)
+            bursts = []
+            for _ in range(BURSTS):
+                bursts.append(crowd.burst(asked))
+                time.sleep(1)
         finally:
             crowd.close()
         found = {
-            f"{CROWD:,} connections open, {RATE:,} requests a second: average": steady.milliseconds.mean(),
-            f"{CROWD:,} connections open, {RATE:,} requests a second: p99": float(np.quantile(steady.milliseconds, 0.99)),
-            f"{CROWD:,} connections open, {RATE:,} requests a second: failed": steady.failed,
-            f"{CROWD:,} requests at once: average": burst.milliseconds.mean(),
-            f"{CROWD:,} requests at once: slowest": burst.slowest,
-            f"{CROWD:,} requests at once: failed": burst.failed,
-            f"{CROWD:,} requests at once: most in flight": burst.most_in_flight,
+            f"{name}, {CROWD:,} connections open, {RATE:,} requests a second: average": steady.milliseconds.mean(),
+            f"{name}, {CROWD:,} connections open, {RATE:,} requests a second: p99": float(np.quantile(steady.milliseconds, 0.99)),
+            f"{name}, {CROWD:,} connections open, {RATE:,} requests a second: failed": steady.failed,
+            f"{name}, {CROWD:,} requests at once: average": np.mean([burst.milliseconds.mean() for burst in bursts]),
+            f"{name}, {CROWD:,} requests at once: slowest": max(burst.slowest for burst in bursts),
+            f"{name}, {CROWD:,} requests at once: failed": sum(burst.failed for burst in bursts),
+            f"{name}, {CROWD:,} requests at once: most in flight": np.mean([burst.most_in_flight for burst in bursts]),
         }
+        closed = wrk.run(url, "/predict", self.records, CROWD, self.seconds, VARIANT)
+        again = f"{name}, {CROWD:,} connections that ask again at once"
+        found |= {f"{again}: requests a second": closed.rps, f"{again}: average": closed.mean, f"{again}: failed": closed.failed}
+        self._note(found)
+
+    def _note(self, found: dict[str, float]) -> None:
         for name, value in found.items():
             self.numbers.setdefault(name, []).append(float(value))
-            self.console.print(f"{name}: {value:,.2f}")
-        closed = wrk.run(url, "/predict", self.records, CROWD, self.seconds, VARIANT)
-        for what, value in {"requests a second": closed.rps, "mean": closed.mean, "failed": closed.failed}.items():
-            self.numbers.setdefault(f"{CROWD:,} connections, each asking again at once: {what}", []).append(float(value))
+            self.console.print(f"{name}: {value:,.2f}", highlight=False)
+
+    def _tables(self, url: str) -> None:
+        """A large table over HTTP, logged as every other request is."""
+        records = draw(self.folder.contract, TABLE_ROWS, SEED)
+        body = write_stream({name: [record[name] for record in records] for name in records[0]})
+        headers = {"Content-Type": "application/vnd.apache.arrow.stream"} | VARIANT
+        begun = time.perf_counter()
+        httpx.post(f"{url}/predict", content=body, headers=headers, timeout=120).raise_for_status()
+        self._note({"a table over HTTP, logged: rows a second": TABLE_ROWS / (time.perf_counter() - begun)})
+
+    def _files(self) -> None:
+        """Files of a million rows, from disk to disk."""
+        from flows.score import score_file
+
+        for kind in ("parquet", "csv"):
+            for family in ("logistic", "trees", "network"):
+                target = self.home / f"scored.{kind}"
+                begun = time.perf_counter()
+                made = score_file(self.released[family][0], self.home / f"million.{kind}", target)
+                self._note({f"a {kind} file, {family}: rows a second": made.rows / (time.perf_counter() - begun)})
 
     def rows(self) -> list[Row]:
         """What was measured, and the ratios of one round each."""
@@ -188,7 +229,7 @@ class Bench:
                 len(kept),
                 "more",
             ),
-            Row("soak: failed", failed, failed, failed, len(memory), "requests"),
+            count("soak: failed", failed, len(memory), "requests"),
             Row("soak: memory at the end", memory[-1], None, None, 1, "MB"),
         ]
 
@@ -210,7 +251,7 @@ class Bench:
 
 
 def _unit(name: str) -> str:
-    units: list[tuple[str, str]] = [("requests a second", "a second"), ("failed", "requests"), ("in flight", "requests")]
+    units: list[tuple[str, str]] = [("a second", "a second"), ("failed", "requests"), ("in flight", "requests")]
     return next((unit for ending, unit in units if name.endswith(ending)), "ms")
 
 

@@ -104,7 +104,7 @@ class Column(Strict):
 
 
 class Rule(Strict):
-    """A rule across columns: a pandas expression that is true of every valid row."""
+    """A rule across columns: an expression that is true of every valid row (see data/rules.py for what it may be made of)."""
 
     name: str
     expression: str

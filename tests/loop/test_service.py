@@ -239,3 +239,45 @@ def test_a_release_that_was_damaged_never_answers(loop, store, client, record):
     finally:
         loop.ratchet("promote", "2", "--reason", "the drill is over")
         shutil.rmtree(releases / "9")
+
+
+def test_the_log_replays_to_the_last_bit(loop):
+    """Every request of the whole demonstration, through the training path."""
+    said = loop.ratchet("parity")
+    assert "pass" in said.stdout
+    assert "skew:scores" in said.stdout
+    assert "rows are answered as they were" in said.stdout
+
+
+def test_a_file_is_scored_from_the_command_line(loop, contract, tmp_path):
+    import pandas as pd
+
+    records = draw(contract, 500, 6)
+    pd.DataFrame(records).to_csv(tmp_path / "rows.csv", index=False)
+    said = loop.ratchet("score", str(tmp_path / "rows.csv"))
+    assert "500 rows by version 2, 0 refused" in said.stdout
+    out = pd.read_csv(tmp_path / "rows.scored.csv", float_precision="round_trip")
+    answers = httpx.post(f"{loop.urls['service']}/predict", json=records, headers=PROBE, timeout=30).json()
+    assert out["probability"].tolist() == [answer["probability"] for answer in answers]
+    assert out["row"].tolist() == list(range(1, 501))
+
+
+def test_a_person_sets_a_challenger_and_a_shadow_and_ends_them(loop, client, store):
+    wrong = loop.ratchet("challenge", "2", "--reason", "a drill", check=False)
+    assert wrong.returncode == 1
+    assert "Version 2 is the champion" in wrong.stderr
+    try:
+        assert (
+            "Version 1 answers 25.0% of the live requests"
+            in loop.ratchet("challenge", "1", "--share", "0.25", "--reason", "a drill").stdout
+        )
+        assert "nobody is told" in loop.ratchet("shadow", "1", "--reason", "a drill").stdout
+        told = client.get("/status").json()
+        assert (told["champion"], told["challenger"], told["share"], told["shadow"]) == ("2", "1", 0.25, "1")
+        status = loop.ratchet("status").stdout
+        assert "challenger version 1 answers 25.0%" in status
+    finally:
+        loop.ratchet("challenge", "--reason", "the drill is over")
+        loop.ratchet("shadow", "--reason", "the drill is over")
+    assert (store.route().challenger, store.route().shadow, store.route().champion) == (None, None, "2")
+    assert [entry.action for entry in store.decisions(newest=2)] == ["challenge", "shadow"]
