@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -18,12 +17,12 @@ from prefect.runtime import flow_run
 from flows import ingest
 from flows.card import page_of
 from flows.compare import Comparison, compare_with, release_checks
-from flows.promotion import cut_short, promote, reconcile
+from flows.promotion import cut_short, promote, reconcile, set_back
 from flows.result import tell_result
 from flows.setting import Setting
 from flows.stages import COHORT, STAGES, labelled, scorer
+from flows.stress import stress
 from flows.track import track
-from load_tests import run as load_test
 from ratchet.check import Check, from_dict
 from ratchet.data.encoding import Encoder
 from ratchet.decision import Decision, decide, digest, gate
@@ -144,7 +143,9 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
     # A promotion that was carried out once is not repeated: what a person decided since then stands.
     if decision.action == "promote" and (new or cut_short(setting, version)):
         go_live.with_options(name="route and verify")(setting, release, decision)
-        load = put_under_load.with_options(name="load test")(setting, version, run_id)
+        load, broken = put_under_load.with_options(name="load test")(setting, version, run_id)
+        if broken:
+            decision = _not_held(setting, version, decision, broken)
     setting.tracker.tag(run_id, {"decision": decision.action, "decision_id": decision.id})
     setting.tracker.finish(run_id)
     return {
@@ -157,6 +158,17 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
         "load": load,
         "rows": json.loads((setting.root / "metrics/validation.json").read_text(encoding="utf-8")),
     }
+
+
+def _not_held(setting: Setting, version: str, decision: Decision, broken: list[str]) -> Decision:
+    """A version that does not hold its SLO does not go on answering, where another one can; what was decided last of it."""
+    undone = set_back(setting, version, broken, {"failed": version, "decision": decision.id, "load": broken})
+    if undone is None:
+        get_run_logger().warning("version %s does not hold its SLO, and there is none to go back to: %s", version, "; ".join(broken))
+        return decision
+    get_run_logger().warning("version %s does not hold its SLO and was set back: %s", version, "; ".join(broken))
+    setting.tracker.annotate(version, {"decision": undone.action, "decision_id": undone.id, "reasons": "; ".join(broken)[:4000]})
+    return undone
 
 
 def what_it_cost(setting: Setting, generation: Generation, comparison: Comparison) -> Check:
@@ -263,25 +275,19 @@ def go_live(setting: Setting, release: Release, decision: Decision) -> None:
 
 
 @task(cache_policy=NO_CACHE)
-def put_under_load(setting: Setting, version: str, run_id: str) -> dict[str, Any] | None:
-    """Let Locust ask the live service, and put its numbers beside the version."""
+def put_under_load(setting: Setting, version: str, run_id: str) -> tuple[dict[str, Any] | None, list[str]]:
+    """Let Locust ask the live service; its numbers, and what of the SLO was not held."""
     if setting.problem.load.seconds == 0:
-        return None
-    rows = pd.read_parquet(setting.root / "data/accepted.parquet").head(LOAD_RECORDS)
-    folder = setting.settings.home / "load" / setting.problem.name / version
-    result = load_test.run(setting.settings.service_url, records(rows, setting.contract), setting.problem.load, folder)
-    checks = load_test.verdict(result, setting.problem.load)
-    setting.tracker.metrics(run_id, {f"load_{name}": value for name, value in result.as_dict().items()})
-    setting.tracker.file(run_id, result.report, "load")
-    tags = {f"load_{name}": f"{value:g}" for name, value in result.as_dict().items()}
-    setting.tracker.annotate(version, tags | {check.name.replace(":", "_"): check.verdict for check in checks})
+        return None, []
+    result, checks = stress(setting, version, run_id, setting.problem.load)
     create_table_artifact(
         key=_key(setting, "load"),
         table=[{"check": c.name, "verdict": c.verdict, "reason": c.reason} for c in checks]
         + [{"check": k, "reason": str(v)} for k, v in result.as_dict().items()],
         description=f"Load test of version {version}",
     )
-    return {**result.as_dict(), "answered": result.answered, "version": version}
+    broken = [f"{check.name}: {check.reason}" for check in checks if check.blocking and check.verdict == "fail"]
+    return {**result.as_dict(), "answered": result.answered, "version": version}, broken
 
 
 def _explain(

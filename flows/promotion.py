@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 import httpx
 
@@ -30,19 +31,26 @@ def promote(setting: Setting, release: Release, decision: Decision | Entry) -> N
     try:
         verify(setting, release)
     except ReleaseError as error:
-        back_to = _previous(setting, release.version)
-        if back_to is not None:
-            inputs = {"failed": release.version, "decision": decision.id, "back_to": back_to}
-            undone = decide("roll_back", f"version {release.version}", [str(error)], inputs)
-            store.record(undone)
-            store.set_route(back_to, undone.id)
-            verify(setting, read(release.path.parent / back_to))
-            store.set_route(back_to, undone.id, verified=True)
+        set_back(setting, release.version, [str(error)], {"failed": release.version, "decision": decision.id})
         raise
     route = store.route()
     if route is None or not route.verified:
         store.set_route(release.version, decision.id, verified=True)
     setting.tracker.set_champion(release.version)
+
+
+def set_back(setting: Setting, version: str, reasons: list[str], inputs: dict[str, Any]) -> Decision | None:
+    """Let the version answer again that answered before, and verify it; None where there was none."""
+    back_to = _previous(setting, version)
+    if back_to is None:
+        return None
+    undone = decide("roll_back", f"version {version}", reasons, inputs | {"back_to": back_to})
+    setting.store.record(undone)
+    setting.store.set_route(back_to, undone.id)
+    verify(setting, read(setting.settings.releases / setting.problem.name / back_to))
+    setting.store.set_route(back_to, undone.id, verified=True)
+    setting.tracker.set_champion(back_to)
+    return undone
 
 
 def verify(setting: Setting, release: Release) -> None:

@@ -399,6 +399,34 @@ def parity(
             raise typer.Exit(1)
 
 
+@app.command("load")
+def load_command(
+    users: Annotated[int | None, typer.Option("--users", min=1, help="How many; problem.yaml's where left out.")] = None,
+    seconds: Annotated[int | None, typer.Option("--seconds", min=1, help="For how long; problem.yaml's where left out.")] = None,
+    shape: Annotated[str | None, typer.Option("--shape", help="constant, ramp or spike; a soak is a long constant.")] = None,
+    processes: Annotated[int | None, typer.Option("--processes", min=1, help="Processes that the users are shared among.")] = None,
+    problem: ProblemOption = None,
+) -> None:
+    """Put the live service under load, and say whether it holds slo.yaml. The reports go to MLflow, beside the version."""
+    with _sentences():
+        setting = _running(problem)
+        from flows.stress import champion
+        from ratchet.problem import changed
+
+        asked = changed(setting.problem.load, users=users, seconds=seconds, shape=shape, processes=processes)
+        with console.status(f"{asked.users} users for {asked.seconds} s"):
+            version, result, checks, report = champion(setting, asked)
+        console.print(
+            f"version {version}: {result.requests:,} requests of {asked.users} users, {asked.shape}; {report}",
+            soft_wrap=True,
+            highlight=False,
+        )
+        for check in checks:
+            console.print(f"{check.verdict:9}  {check.name}: {check.reason}", highlight=False, soft_wrap=True, markup=False)
+        if any(check.verdict == "fail" for check in checks):
+            raise typer.Exit(1)
+
+
 @app.command()
 def history(
     at: Annotated[

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ratchet.contract import NAME, Contract, Strict, load_contract, read_yaml
 from ratchet.decision import digest
@@ -23,6 +23,8 @@ YEAR = 365.25 * 24 * 3600
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Milliseconds = Annotated[float, Field(gt=0)]
 
 
 class Costs(Strict):
@@ -119,12 +121,37 @@ class Watch(Strict):
 
 
 class Load(Strict):
-    """The load test: users, seconds, and what the service must hold."""
+    """The load test of a release: how many users, for how long, in which shape, from how many processes."""
 
-    users: int = 16
-    seconds: int = 8
-    p99_ms: float = 500.0
-    max_failure_share: float = 0.0
+    users: Count = 16
+    seconds: Annotated[int, Field(ge=0)] = 8
+    shape: Literal["constant", "ramp", "spike"] = "constant"
+    processes: Count = 1
+
+
+def changed(load: Load, **changes: Any) -> Load:
+    """The load test with those of the changes that are not None. ContractError where one cannot be."""
+    try:
+        return Load.model_validate(load.model_dump() | {name: value for name, value in changes.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ContractError(f"--{first['loc'][0]}: {first['msg']}.") from error
+
+
+class Slo(Strict):
+    """slo.yaml: what the service must hold under the problem's load.
+
+    A version that does not is set back, unless `gates` is false: then it is only told.
+
+    The mean and the slowest hundredth are the server's own, in milliseconds from request to answer; the share of failed
+    requests and the requests a second are the clients'.
+    """
+
+    average_ms: Milliseconds = 250.0
+    p99_ms: Milliseconds = 500.0
+    max_failure_share: Share = 0.0
+    min_rps: Annotated[float, Field(ge=0)] = 1.0
+    gates: bool = True
 
 
 class Replay(Strict):
@@ -200,6 +227,12 @@ class Folder:
     def contract(self) -> Contract:
         """The contract, from contract.yaml."""
         return load_contract(self.path / "contract.yaml")
+
+    @cached_property
+    def slo(self) -> Slo:
+        """What the service must hold under load, from slo.yaml; the defaults where there is none."""
+        path = self.path / "slo.yaml"
+        return read_yaml(path, Slo) if path.is_file() else Slo()
 
     def rule(self, frame: pd.DataFrame) -> np.ndarray:
         """The hand-written rule's probabilities for a frame of n rows, shape (n,), from baseline.py."""

@@ -281,3 +281,45 @@ def test_a_person_sets_a_challenger_and_a_shadow_and_ends_them(loop, client, sto
         loop.ratchet("shadow", "--reason", "the drill is over")
     assert (store.route().challenger, store.route().shadow, store.route().champion) == (None, None, "2")
     assert [entry.action for entry in store.decisions(newest=2)] == ["challenge", "shadow"]
+
+
+def test_a_person_puts_the_service_under_load_in_a_shape(loop):
+    """Two processes of users, a spike: the server's numbers decide, the clients' stand beside them, the reports are in MLflow."""
+    said = loop.ratchet("load", "--users", "8", "--seconds", "6", "--shape", "spike", "--processes", "2")
+    lines = [line.split()[:2] for line in said.stdout.splitlines()[1:] if "load:" in line]
+    assert lines == [["pass", f"load:{name}:"] for name in ("failures", "average", "p99", "rps")]
+    assert "at the server" in said.stdout
+    assert "as the clients saw it" in said.stdout
+    folder = loop.home / "load" / "credit" / "2"
+    names = {line.split(",")[1] for line in (folder / "load_stats.csv").read_text(encoding="utf-8").splitlines()}
+    assert {"one record", "ten records", "a label", "refused"} <= names
+    wrong = loop.ratchet("load", "--shape", "square", check=False)
+    assert wrong.returncode == 2
+    assert "--shape" in wrong.stderr
+
+
+def test_a_version_that_does_not_hold_its_slo_is_set_back(loop, store, client, record, monkeypatch):
+    """What the lifecycle does with a broken SLO: the version before answers, verified, and the ledger says why."""
+    from flows.promotion import set_back
+    from flows.setting import Setting
+    from ratchet.settings import settings
+
+    for name, value in {
+        "RATCHET_HOME": str(loop.home),
+        "MLFLOW_TRACKING_URI": loop.urls["mlflow"],
+        "PREFECT_API_URL": f"{loop.urls['prefect']}/api",
+        "RATCHET_SERVICE_URL": loop.urls["service"],
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    try:
+        setting = Setting.of("credit")
+        undone = set_back(setting, "2", ["load:p99: p99 900 ms at the server, limit 500 ms"], {"failed": "2", "decision": "d"})
+        assert undone.action == "roll_back"
+        assert store.decisions(newest=1)[0].reasons == ("load:p99: p99 900 ms at the server, limit 500 ms",)
+        assert (store.route().champion, store.route().verified) == ("1", True)
+        assert setting.tracker.champion() == "1"
+        assert client.post("/predict", json=record, headers=PROBE).json()["model_version"] == "1"
+    finally:
+        settings.cache_clear()
+        loop.ratchet("promote", "2", "--reason", "the drill is over")

@@ -241,8 +241,9 @@ def _skew(w: World, bad: bool) -> list[Check]:
 
 def _load(w: World, bad: bool) -> list[Check]:
     n = len(w.rows)
-    result = LoadResult(n, n // 10 if bad else 0, 5.0, 900.0 if bad else 20.0, 400.0, n, Path("load.html"))
-    return verdict(result, w.folder.problem.load)
+    slow, rate = (900.0, 3.0) if bad else (20.0, 400.0)
+    result = LoadResult(n, n // 10 if bad else 0, 5.0, 5.0, slow, rate, slow / 2, slow, n, n, Path("load.html"))
+    return verdict(result, w.folder.slo)
 
 
 PLANS: dict[str, Callable[[World, bool], list[Check]]] = {

@@ -1,0 +1,82 @@
+"""The load test: shapes, the server's own histogram, and what slo.yaml asks for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from load_tests.run import LoadResult, verdict
+from load_tests.server import Histogram
+from ratchet.errors import ContractError
+from ratchet.problem import Folder, Load, Slo, changed, find_problem
+
+GOOD = LoadResult(1000, 0, 6.0, 5.0, 20.0, 400.0, 3.0, 15.0, 900, 900, Path("load.html"))
+SLO = Slo(average_ms=10, p99_ms=50, max_failure_share=0.01, min_rps=100)
+
+
+@pytest.mark.parametrize(
+    ("change", "fails"),
+    [
+        ({}, None),
+        ({"failures": 11}, "load:failures"),
+        ({"server_average_ms": 10.1}, "load:average"),
+        ({"server_p99_ms": 51.0}, "load:p99"),
+        ({"rps": 99.0}, "load:rps"),
+        ({"server_p99_ms": float("nan")}, "load:p99"),
+        # What Locust's own event loop adds is shown, and does not count.
+        ({"average_ms": 500.0, "p99_ms": 900.0}, None),
+    ],
+)
+def test_each_line_of_the_slo_is_asked_of_the_server(change, fails):
+    checks = verdict(replace(GOOD, **change), SLO)
+    assert [check.name for check in checks if check.verdict == "fail"] == ([fails] if fails else [])
+    assert all(check.blocking for check in checks)
+    assert not any(check.blocking for check in verdict(GOOD, SLO.model_copy(update={"gates": False})))
+
+
+def test_below_a_hundred_requests_nothing_is_said():
+    assert {check.verdict for check in verdict(replace(GOOD, requests=99), SLO)} == {"undecided"}
+
+
+def test_the_servers_histogram_is_read_as_prometheus_reads_it():
+    inf = float("inf")
+    before = Histogram(((0.001, 10.0), (0.005, 10.0), (inf, 10.0)), 10.0, 0.005)
+    after = Histogram(((0.001, 60.0), (0.005, 108.0), (inf, 110.0)), 110.0, 0.255)
+    told = after.since(before)
+    assert told.count == 100
+    assert told.average_ms == pytest.approx(2.5)
+    assert told.quantile_ms(0.25) == pytest.approx(0.5)
+    assert told.quantile_ms(0.74) == pytest.approx(3.0)
+    # Beyond the last bound it is not known how far.
+    assert told.quantile_ms(0.99) == pytest.approx(5.0)
+
+
+def test_users_come_and_go_as_the_shape_says():
+    # Locust patches this process' sockets when it is imported: in a process of its own, then.
+    code = (
+        "from load_tests.shapes import users_at\n"
+        "print([users_at('ramp', 100, 10, m) for m in (0, 5, 9.9, 10)], [users_at('spike', 100, 9, m) for m in (1, 4, 8, 9)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[1, 50, 99, None] [10, 100, 10, None]"
+
+
+def test_a_load_test_that_cannot_be_is_a_sentence():
+    assert changed(Load(), users=5, seconds=None) == Load(users=5)
+    with pytest.raises(ContractError, match="--shape: Input should be 'constant', 'ramp' or 'spike'"):
+        changed(Load(), shape="square")
+
+
+def test_every_problem_has_its_slo(credit, tmp_path):
+    for name in ("credit", "credit_card"):
+        assert find_problem(name, credit.path.parent).slo.p99_ms == 500
+    for part in ("problem.yaml", "contract.yaml"):
+        (tmp_path / part).write_text((credit.path / part).read_text(encoding="utf-8"), encoding="utf-8")
+    assert Folder(tmp_path).slo == Slo()
+    (tmp_path / "slo.yaml").write_text("p99: 5\n", encoding="utf-8")
+    with pytest.raises(ContractError, match=r"slo.yaml: p99: Extra inputs are not permitted"):
+        _ = Folder(tmp_path).slo
