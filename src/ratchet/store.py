@@ -179,6 +179,7 @@ class Store:
         asked of the database yet: `check` does it later. `alone` where no other process writes the log of predictions.
         """
         self.problem = problem
+        self._tidier: sa.Connection | None = None
         try:
             address = sa.make_url(url)
             self.url = address.render_as_string(hide_password=True)
@@ -230,6 +231,9 @@ class Store:
 
     def close(self) -> None:
         """Give the connections back."""
+        if self._tidier is not None:
+            self._tidier.close()
+            self._tidier = None
         if self.local:
             self._line.close()
         self.engine.dispose()
@@ -430,11 +434,18 @@ class Store:
     def checkpoint(self) -> None:
         """Let SQLite write its log of changes into the database, beside those who read and write; a server does so by itself.
 
-        What is left to a commit then is little: whoever waits for it would wait for the rest too.
+        What is left to a commit then is little: whoever waits for it would wait for the rest too. For one thread at a time.
         """
-        if self.local:
-            with self.engine.connect() as connection:
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").all()
+        if not self.local:
+            return
+        if self._tidier is None:
+            self._tidier = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            self._tidier.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").all()
+        except sa.exc.SQLAlchemyError:
+            self._tidier.close()
+            self._tidier = None
+            raise
 
     def counts(self) -> dict[str, int]:
         """How many predictions are logged, by variant."""
