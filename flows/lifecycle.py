@@ -143,6 +143,7 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
     # A promotion that was carried out once is not repeated: what a person decided since then stands.
     if decision.action == "promote" and (new or cut_short(setting, version)):
         go_live.with_options(name="route and verify")(setting, release, decision)
+    if decision.action == "promote" and _not_tested(setting, version):
         load, broken = put_under_load.with_options(name="load test")(setting, version, run_id)
         if broken:
             decision = _not_held(setting, version, decision, broken)
@@ -158,6 +159,13 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
         "load": load,
         "rows": json.loads((setting.root / "metrics/validation.json").read_text(encoding="utf-8")),
     }
+
+
+def _not_tested(setting: Setting, version: str) -> bool:
+    """Whether a version answers that has not been under load: just now, or since a run that was cut short before it came to that."""
+    route = setting.store.route()
+    tags = next((item.tags for item in setting.tracker.versions() if item.version == version), {})
+    return route is not None and route.champion == version and "load_requests" not in tags
 
 
 def _not_held(setting: Setting, version: str, decision: Decision, broken: list[str]) -> Decision:

@@ -25,13 +25,26 @@ def rollback(setting: Setting, reason: str) -> str:
     routes = [route for route in setting.store.routes() if route.verified]
     if not routes:
         raise ReleaseError("No version has been released yet, so there is nothing to go back to.")
-    earlier = [route.champion for route in routes if route.champion != routes[-1].champion]
+    failed = _failed(setting)
+    earlier = [route.champion for route in routes if route.champion not in {routes[-1].champion, *failed}]
     if not earlier:
         raise ReleaseError(f"Version {routes[-1].champion} is the only one that ever answered; there is nothing to go back to.")
     release = _release(setting, earlier[-1])
     decision = _record(setting, "roll_back", f"version {routes[-1].champion}", reason)
     go_live(setting, release, decision)
     return f"Version {earlier[-1]} answers again (decision {decision.id})."
+
+
+def _failed(setting: Setting) -> set[str]:
+    """The versions that were set back because they did not verify or did not hold their SLO, and not promoted since."""
+    failed: set[str] = set()
+    for entry in setting.store.decisions("promote", "roll_back"):
+        version = entry.subject.removeprefix("version ")
+        if entry.action == "promote":
+            failed.discard(version)
+        elif "failed" in entry.evidence["inputs"]:
+            failed.add(version)
+    return failed
 
 
 def challenge(setting: Setting, version: str | None, share: float, reason: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import re
 import shutil
@@ -56,7 +56,8 @@ def score_file(release: Release, source: Path, target: Path, progress: Progress 
     if target.resolve() == source.resolve():
         raise BatchError(f"{target}: the answers must not replace the rows. Name another file with --out.")
     parts = target.with_name(f".{target.name}.parts")
-    _prepare(parts, {"release": str(release.path), "threshold": release.threshold, "rows": part_rows} | _identity(source))
+    made_of = hashlib.sha256((release.path / "manifest.json").read_bytes()).hexdigest()
+    _prepare(parts, {"release": made_of, "rows": part_rows} | _identity(source))
     done = rows = resumed = refused = 0
     total = _count(source)
     for number, frame in enumerate(_read(source, release.contract, part_rows)):
@@ -96,12 +97,12 @@ def released(folder: Folder, settings: Settings, version: str | None) -> Release
 def _prepare(parts: Path, belongs: dict[str, Any]) -> None:
     """A folder for parts; those of another file, version or size of parts are thrown away."""
     told = digest(belongs)
-    note = parts / "belongs.json"
-    if not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != told:
+    note = parts / "belongs.txt"
+    if not note.is_file() or note.read_text(encoding="utf-8", errors="replace") != told:
         shutil.rmtree(parts, ignore_errors=True)
         try:
             parts.mkdir(parents=True)
-            note.write_text(json.dumps(told), encoding="utf-8")
+            note.write_text(told, encoding="utf-8")
         except OSError as error:
             raise BatchError(f"{parts.parent}: cannot be written: {error.strerror}.") from error
 

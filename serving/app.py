@@ -27,7 +27,7 @@ from ratchet.settings import Settings
 from ratchet.simulation.sample import draw
 from ratchet.store import Store, now
 from serving import metrics
-from serving.batching import TABLE, VARIANTS, Ask, Batcher, Refusal, Reply, reply_of
+from serving.batching import MAX_TABLE_BODY, TABLE, VARIANTS, Ask, Batcher, Refusal, Reply, reply_of
 from serving.books import Books
 from serving.log import AWAY, PredictionLog
 from serving.openapi import PAGE, document
@@ -37,7 +37,6 @@ from serving.spill import Spill
 
 logger = logging.getLogger("ratchet.serving")
 MAX_BODY = 4 * 1024 * 1024
-MAX_TABLE_BODY = 64 * 1024 * 1024
 JSON = "application/json"
 MAX_DECISIONS = 1000
 BODY_SECONDS = 20.0
@@ -159,7 +158,9 @@ class Service:
 
     async def _openapi_page(self, _: Request) -> Response:
         release = self._routed.champion
-        examples = [item["request"] for item in release.probe[:3]] if release else draw(self._contract, 3, seed=0)
+        # The page is for everybody; rows of the data are for those who may ask.
+        shown = release is not None and self._token is None
+        examples = [item["request"] for item in release.probe[:3]] if release and shown else draw(self._contract, 3, seed=0)
         return self._json(document(self._problem, self._contract, examples))
 
     # ---- predictions
@@ -181,12 +182,20 @@ class Service:
     async def _keyed(self, key: str, body: bytes, variant: str) -> Reply:
         """Answer once under a key, however often it is asked."""
         ask = Ask(body, variant, lambda *_: None)
-        self._batcher.decode(ask)
+        self._batcher.admit(ask, len(body))
+        try:
+            return await self._once(key, ask)
+        finally:
+            self._batcher.settle(ask, Reply(200, b""))
+
+    async def _once(self, key: str, ask: Ask) -> Reply:
+        size = len(ask.body)
+        await self._batcher.quietly(size, self._batcher.decode, ask)
         # One more id than there are records tells whether there were more of them before.
         ids = self._ids(key, len(ask.rows) + 1)
         if known := await self._repeated(key, ids, ask):
             return known
-        self._batcher.score_one(ask, ids[:-1])
+        await self._batcher.quietly(size, self._batcher.score_one, ask, ids[:-1])
         for line in ask.lines:
             line.keyed = True
         try:
@@ -196,7 +205,7 @@ class Service:
             if not (known := await self._repeated(key, ids, ask)):
                 raise
             return known
-        metrics.predictions.labels(ask.lines[0].version, ask.lines[0].variant).inc(len(ask.lines))
+        self._batcher.logged([ask])
         return reply_of(ask.lines, ask.many)
 
     async def _repeated(self, key: str, ids: list[str], ask: Ask) -> Reply | None:

@@ -31,9 +31,11 @@ logger = logging.getLogger("ratchet.serving")
 MAX_ROWS = 10_000
 # Rows that are scored and committed at once: enough to share the cost, few enough that the first need not wait for the last.
 GROUP_ROWS = 2048
-# Rows of one large request that are committed at once, and most rows of a table.
-PART_ROWS = 4096
-MAX_TABLE = 100_000
+# A table is one transaction, for which the others wait: a tenth of a second at the most.
+MAX_TABLE = 20_000
+MAX_TABLE_BODY = 64 * 1024 * 1024
+# Rows that may wait for the shadow; what comes on top is left out.
+MOST_SHADED = 2 * MAX_TABLE
 TABLE = "application/vnd.apache.arrow.stream"
 # A body from this size on is decoded and scored in a thread: the others would wait for it.
 LARGE_BODY = 64 * 1024
@@ -67,12 +69,13 @@ class Reply(NamedTuple):
 class Ask:
     """A request for predictions that waits: its body, its variant, and whom to tell."""
 
-    __slots__ = ("begun", "body", "lines", "many", "rows", "settle", "variant")
+    __slots__ = ("begun", "body", "lines", "many", "rows", "settle", "variant", "weight")
 
     def __init__(self, body: bytes, variant: str, settle: Callable[[Ask, Reply], None]) -> None:
         self.body, self.variant, self.settle = body, variant, settle
         self.begun = time.perf_counter()
         self.many = False
+        self.weight = 0
         self.rows: list[Any] = []
         self.lines: list[Prediction] = []
 
@@ -94,7 +97,8 @@ class Batcher:
     """Everything that waits is answered in groups: while one group is committed the next one is scored.
 
     Under no load a group is one request; under full load it is as many as arrived while the group before was committed.
-    `most` is how many rows may wait; what comes on top is refused at once, with 503.
+    `most` is how much may wait: a request counts as one, a large one as its kilobytes. What comes on top is refused at once, with
+    503, unless nothing else waits.
     """
 
     def __init__(self, folder: Folder, routed: Routed, log: PredictionLog, most: int) -> None:
@@ -110,24 +114,42 @@ class Batcher:
         rules = [(rule, sorted(used(rule, self._contract))) for rule in self._contract.rules]
         self._rules = [(rule, names) for rule, names in rules if asked >= set(names)]
         self._asks: list[Ask] = []
-        self._waiting = 0
+        self.waiting = 0
         self._scheduled = False
-        self._thread = ThreadPoolExecutor(1, "large")
+        # A store that hangs keeps the shadow waiting, and nobody else.
+        self._large, self._dark = ThreadPoolExecutor(1, "large"), ThreadPoolExecutor(1, "shadow")
         self._shaded = 0
 
-    def take(self, ask: Ask) -> None:
-        """Let a request wait for the next group, or refuse it at once where too many wait already."""
-        if self._waiting + self._log.waiting >= self._most:
+    def admit(self, ask: Ask, size: int) -> None:
+        """Count a request until it is settled. Refusal (503) where too much waits already."""
+        weight = max(1, size // 1024)
+        if self.waiting and self.waiting + weight > self._most:
             metrics.shed.inc()
-            ask.settle(ask, self._too_many().reply)
+            raise Refusal(503, error="Too much waits already; the service takes no more. Try again.")
+        ask.weight = weight
+        self.waiting += weight
+
+    def settle(self, ask: Ask, reply: Reply) -> None:
+        """Tell a request, and count it no longer; what goes wrong there is its own affair."""
+        self.waiting -= ask.weight
+        ask.weight = 0
+        try:
+            ask.settle(ask, reply)
+        except Exception:
+            logger.exception("a request could not be told")
+
+    def take(self, ask: Ask) -> None:
+        """Let a request wait for the next group, or refuse it at once where too much waits already."""
+        try:
+            self.admit(ask, len(ask.body))
+        except Refusal as refusal:
+            ask.settle(ask, refusal.reply)
             return
         if len(ask.body) >= LARGE_BODY:
-            asyncio.get_running_loop().run_in_executor(self._thread, self._prepare, ask).add_done_callback(
-                lambda done: self._prepared(ask, done)
-            )
+            done = asyncio.get_running_loop().run_in_executor(self._large, self._prepare, ask)
+            done.add_done_callback(lambda done: self._prepared(ask, done))
             return
         self._asks.append(ask)
-        self._waiting += 1
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._gather)
@@ -137,22 +159,24 @@ class Batcher:
         self._scheduled = True
         asyncio.get_running_loop().call_soon(self.serve)
 
-    def _too_many(self) -> Refusal:
-        return Refusal(503, error=f"{self._most} rows wait already; the service takes no more. Try again.")
+    async def quietly(self, size: int, do: Callable[..., None], *arguments: Any) -> None:
+        """Do that here, or in a thread where it is about a large body: the others would wait for it."""
+        if size < LARGE_BODY:
+            do(*arguments)
+        else:
+            await asyncio.get_running_loop().run_in_executor(self._large, do, *arguments)
 
     async def table(self, body: bytes, variant: str) -> Reply:
-        """Answer an Arrow stream with one. Refusal (422) where a column or a row breaks the contract, (503) where too many rows wait."""
-        if self._waiting + self._log.waiting >= self._most:
-            metrics.shed.inc()
-            raise self._too_many()
+        """Answer an Arrow stream with one. Refusal (422) where a column or a row breaks the contract, (503) where too much waits."""
         ask = Ask(b"", variant, lambda *_: None)
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._read_table, ask, body)
-        done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-        self._keep_in_parts(ask.lines, lambda error: None if done.done() else done.set_result(error))
-        if error := await done:
-            raise error
+        self.admit(ask, len(body))
+        try:
+            await self.quietly(MAX_TABLE_BODY, self._read_table, ask, body)
+            await self._log.append(ask.lines)
+        finally:
+            self.settle(ask, Reply(200, b""))
         lines = ask.lines
-        metrics.predictions.labels(lines[0].version, lines[0].variant).inc(len(lines))
+        self.logged([ask])
         names = {"prediction_id": "id", "model_version": "version"}
         told = ("prediction_id", "probability", "label", "low", "high", "model_version", "variant")
         columns = {name: [getattr(line, names.get(name, name)) for line in lines] for name in told}
@@ -161,11 +185,9 @@ class Batcher:
     def _read_table(self, ask: Ask, body: bytes) -> None:
         """In a thread: read the rows of a table, judge and score them."""
         try:
-            frame = read_stream(body, self._contract)
+            frame = read_stream(body, self._contract, MAX_TABLE)
         except BatchError as error:
             raise Refusal(422, error=str(error)) from error
-        if not 0 < len(frame) <= MAX_TABLE:
-            raise Refusal(422, error=f"The table holds {len(frame)} rows; send 1 to {MAX_TABLE}.")
         wrong = defects(frame, self._contract)
         bad = [row for row, reason in enumerate(wrong) if reason is not None]
         if bad:
@@ -198,27 +220,26 @@ class Batcher:
             try:
                 self.decode(ask)
             except Refusal as refusal:
-                ask.settle(ask, refusal.reply)
+                self.settle(ask, refusal.reply)
                 continue
             asks.append(ask)
             rows += len(ask.rows)
             if rows >= GROUP_ROWS:
                 break
         self._asks = self._asks[taken:]
-        self._waiting -= taken
         if asks:
             try:
                 broken = self.score(asks)
             except Refusal as refusal:
                 for ask in asks:
-                    ask.settle(ask, refusal.reply)
+                    self.settle(ask, refusal.reply)
             except Exception:
                 logger.exception("a group of requests could not be answered")
                 for ask in asks:
-                    ask.settle(ask, Reply(500, _encode({"error": "This is a fault of the service; its log has more."})))
+                    self.settle(ask, Reply(500, _encode({"error": "This is a fault of the service; its log has more."})))
             else:
                 for ask, refused in broken.items():
-                    ask.settle(ask, refused.reply)
+                    self.settle(ask, refused.reply)
                 if kept := [ask for ask in asks if ask not in broken]:
                     self._commit(kept)
         if self._asks and not self._scheduled:
@@ -233,40 +254,37 @@ class Batcher:
         if error is None:
             self._commit([ask])
         elif isinstance(error, Refusal):
-            ask.settle(ask, error.reply)
+            self.settle(ask, error.reply)
         else:
             logger.error("a large request could not be answered", exc_info=error)
-            ask.settle(ask, Reply(500, _encode({"error": "This is a fault of the service; its log has more."})))
+            self.settle(ask, Reply(500, _encode({"error": "This is a fault of the service; its log has more."})))
 
     def _commit(self, asks: list[Ask]) -> None:
         lines = asks[0].lines if len(asks) == 1 else [line for ask in asks for line in ask.lines]
-        self._keep_in_parts(lines, lambda error: self._committed(asks, error))
-
-    def _keep_in_parts(self, lines: list[Prediction], told: Callable[[Exception | None], None], start: int = 0) -> None:
-        """Log so many rows at a time, so that others come in between; tell once, when all are kept or one part was not."""
-        end = start + PART_ROWS
-        if end >= len(lines):
-            self._log.put(lines[start:] if start else lines, told)
-        else:
-            self._log.put(lines[start:end], lambda error: told(error) if error is not None else self._keep_in_parts(lines, told, start=end))
+        self._log.put(lines, lambda error: self._committed(asks, error))
 
     def _committed(self, asks: list[Ask], error: Exception | None) -> None:
         """Answer: what is logged may leave."""
         if error is not None:
             reply = Refusal(503, error="The log cannot be written, so nothing was answered. Try again.").reply
             for ask in asks:
-                ask.settle(ask, reply)
+                self.settle(ask, reply)
             return
+        for ask in asks:
+            self.settle(ask, reply_of(ask.lines, ask.many))
+        self.logged(asks)
+
+    def logged(self, asks: list[Ask]) -> None:
+        """Count predictions that are logged, and hand the live ones to the shadow."""
         counts: dict[tuple[str, str], int] = {}
         for ask in asks:
             for line in ask.lines:
                 key = (line.version, line.variant)
                 counts[key] = counts.get(key, 0) + 1
-            ask.settle(ask, reply_of(ask.lines, ask.many))
         for (version, variant), count in counts.items():
             metrics.predictions.labels(version, variant).inc(count)
         if self._routed.shadow is not None:
-            self._shadow(self._routed.shadow, [(ask, line) for ask in asks for line in ask.lines])
+            self._shadow(self._routed.shadow, [line for ask in asks if ask.variant == "champion" for line in ask.lines])
 
     # ---- what a group is made of
 
@@ -389,14 +407,15 @@ class Batcher:
 
     # ---- the shadow
 
-    def _shadow(self, shadow: Release, answered: list[tuple[Ask, Prediction]]) -> None:
+    def _shadow(self, shadow: Release, live: list[Prediction]) -> None:
         """Score live rows that have been answered once more, in a thread and for the log alone. Nobody waits for it."""
-        live = [line for ask, line in answered if ask.variant == "champion"]
-        if self._shaded + len(live) > MAX_ROWS:
+        if not live:
+            return
+        if self._shaded + len(live) > MOST_SHADED:
             metrics.shadows.labels("left_out").inc(len(live))
             return
         self._shaded += len(live)
-        done = asyncio.get_running_loop().run_in_executor(self._thread, self._shade, shadow, live)
+        done = asyncio.get_running_loop().run_in_executor(self._dark, self._shade, shadow, live)
         done.add_done_callback(lambda done: self._shade_done(len(live), done.exception()))
 
     def _shade(self, shadow: Release, lines: list[Prediction]) -> None:

@@ -16,7 +16,7 @@ TOLD = ("/predict", "/feedback")
 
 
 class Books:
-    """Requests are counted together, twenty times a second: one by one would cost as much as they do.
+    """Requests are counted together, a hundred times a second: one by one would cost as much as they do.
 
     With `told`, the log names the ids of every prediction and label, so that one can be searched for.
     """

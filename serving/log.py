@@ -55,8 +55,11 @@ class PredictionLog:
         self._store, self._spill, self._policy = store, spill, policy
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._then: list[Callable[[], None]] = []
-        # What the thread has taken, and since when.
-        self._taken: tuple[list[_Waiting], float] | None = None
+        # What the thread has taken, and since when it has been asking the store. Whoever changes it, or the queue, holds the lock:
+        # a commit that ends and a thread that is given up must not both tell.
+        self._taken: list[_Waiting] | None = None
+        self._asking: float | None = None
+        self._swap = threading.Lock()
         # A store that hangs may keep every other thread: the disk has one of its own.
         self._disk = ThreadPoolExecutor(1, "spill")
         self.waiting = 0
@@ -130,31 +133,37 @@ class PredictionLog:
         try:
             while True:
                 await asyncio.sleep(PATIENCE_SECONDS / 10)
-                taken = self._taken
-                if taken is not None and not self.away and time.monotonic() - taken[1] > PATIENCE_SECONDS:
-                    self._lose(TimeoutError("it does not answer"))
-                    thread = self._replace(loop, taken[0])
+                asking = self._asking
+                if asking is not None and time.monotonic() - asking > PATIENCE_SECONDS:
+                    thread = self._replace(loop) or thread
         except asyncio.CancelledError:
             self._queue.put(None)
             await asyncio.to_thread(thread.join, PATIENCE_SECONDS)
-            if thread.is_alive() and (taken := self._taken) is not None:
-                self._lose(TimeoutError("it does not answer"))
-                thread = self._replace(loop, taken[0])
+            if thread.is_alive() and (other := self._replace(loop)):
                 self._queue.put(None)
-                await asyncio.to_thread(thread.join, PATIENCE_SECONDS)
+                await asyncio.to_thread(other.join, PATIENCE_SECONDS)
             # What the thread told last is done in the loop's next turn.
             await asyncio.sleep(0)
             self._spill.rest()
             raise
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> threading.Thread:
-        thread = threading.Thread(target=self._work, args=(loop, self._queue), name="log", daemon=True)
-        thread.start()
-        return thread
+        self._writer = threading.Thread(target=self._work, args=(loop, self._queue), name="log", daemon=True)
+        self._writer.start()
+        return self._writer
 
-    def _replace(self, loop: asyncio.AbstractEventLoop, taken: list[_Waiting]) -> threading.Thread:
-        """Another thread takes over what one has that hangs. Should that one come back, it finds its queue gone."""
-        before, self._queue = self._queue, SimpleQueue()
+    def _replace(self, loop: asyncio.AbstractEventLoop) -> threading.Thread | None:
+        """Another thread takes over what one has that hangs in the store; None where it came back in that moment.
+
+        Should it come back later, it finds its queue gone, and tells nobody.
+        """
+        with self._swap:
+            taken = self._taken
+            if self._asking is None or taken is None:
+                return None
+            before, self._queue = self._queue, SimpleQueue()
+            self._taken = self._asking = None
+        self._lose(TimeoutError("it does not answer"))
         for waiting in taken:
             self._queue.put(waiting)
         while not before.empty():
@@ -177,17 +186,21 @@ class PredictionLog:
                     ended = True
                     break
                 taken.append(waiting)
-            if queue is not self._queue:
-                return
-            self._taken = (taken, time.monotonic()) if taken else None
+            with self._swap:
+                # It is given up in the midst of a commit only, so it holds nothing here.
+                if queue is not self._queue:
+                    return
+                self._taken = taken
             if done or self._then:
                 loop.call_soon_threadsafe(self._turn, done)
             done = []
             if taken:
                 self._commit(taken)
-                if queue is not self._queue:
-                    return
-                self._taken, done = None, taken
+                with self._swap:
+                    if queue is not self._queue:
+                        return
+                    self._taken = None
+                done = taken
         if done:
             loop.call_soon_threadsafe(self._turn, done)
 
@@ -260,22 +273,29 @@ class PredictionLog:
     def _keep(self, taken: list[_Waiting]) -> None:
         rows = taken[0].rows if len(taken) == 1 else [row for waiting in taken for row in waiting.rows]
         if not self.away:
+            self._asking = time.monotonic()
             try:
                 self._store.log(rows)
             except IntegrityError as error:
                 if len(taken) == 1:
                     taken[0].error = error
                     return
+                self._asking = None
                 # One request repeats what is logged already; the others must not pay for it.
                 for waiting in taken:
                     self._keep([waiting])
                 return
             except AWAY as error:
+                if threading.current_thread() is not self._writer:
+                    return
                 self._lose(error)
             else:
                 metrics.stored.inc(len(rows))
                 self._stored += len(rows)
                 return
+            finally:
+                if threading.current_thread() is self._writer:
+                    self._asking = None
         self._put_aside(taken, rows)
 
     def _put_aside(self, taken: list[_Waiting], rows: Rows) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,13 +24,17 @@ from serving.batching import Ask, Batcher, Reply
 # A client gets this long to send its headers.
 HEAD_SECONDS = 15.0
 SWEEP_SECONDS = 1.0
-KNOWN_HEADS = 4096
+KNOWN_HEADS = 1024
 LONGEST_HEAD = 4096
 HOLD_BYTES = 64 * 1024
 # Headers that change nothing about the answer. One that is not here takes the long road.
 HARMLESS = frozenset(
     b"host user-agent accept accept-encoding accept-language origin referer cache-control pragma x-request-id traceparent tracestate".split()
 )
+
+
+# No head may hold these, not even within a line.
+CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Head(NamedTuple):
@@ -51,13 +56,13 @@ def read_head(head: bytes, token: str | None) -> Head:
     True
     """
     first, *lines = head.split(b"\r\n")
-    if first != b"POST /predict HTTP/1.1":
+    if first != b"POST /predict HTTP/1.1" or CONTROLS.search(b"".join(lines)):
         return LONG_ROAD
     length, variant, authorized, seen = -1, "champion", token is None, set[bytes]()
     for line in lines:
         name, colon, value = line.partition(b":")
         name, value = name.lower(), value.strip(b" \t")
-        if not colon or name in seen or not value.isascii() or b"\n" in line:
+        if not colon or name in seen or not value.isascii():
             return LONG_ROAD
         seen.add(name)
         if name == b"content-length" and value.isdigit() and len(value) < 9:
@@ -106,12 +111,15 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client: the shortcut where they are one plain request, else the long road."""
-        if self._asked is not None:
+        if self._asked is not None or self._held:
+            # What came before goes first.
             self._held += data
             if len(self._held) > HOLD_BYTES:
                 self.flow.pause_reading()
             return
-        self._idle = None
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
         if self._within or (self.cycle is not None and not self.cycle.response_complete) or not self._shortcut(data):
             super().data_received(data)
 
@@ -123,21 +131,23 @@ class Protocol(HttpToolsProtocol):
         known = self.heads.get(head)
         if known is None:
             known = read_head(head, self.token)
-            if len(self.heads) >= KNOWN_HEADS:
-                self.heads.clear()
-            self.heads[head] = known
+            if known is not LONG_ROAD:
+                if len(self.heads) >= KNOWN_HEADS:
+                    self.heads.clear()
+                self.heads[head] = known
         # A client that does not read what it is answered is not asked for more.
         if len(data) != end + 4 + known.length or self.flow.write_paused or self._ending:
             return False
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
+        self._idle = None
         self._asked = Ask(data[end + 4 :], known.variant, self._settle)
         self.batcher.take(self._asked)
         return True
 
     def on_message_begin(self) -> None:
         """The long road: a message begins."""
-        self._within, self._reading = True, self.loop.time()
+        self._within, self._reading, self._idle = True, self.loop.time(), None
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -153,6 +163,8 @@ class Protocol(HttpToolsProtocol):
     # ---- what goes back
 
     def _settle(self, ask: Ask, reply: Reply) -> None:
+        if ask is not self._asked:
+            return
         self._asked = None
         self.server_state.total_requests += 1
         if not self.transport.is_closing():
@@ -163,13 +175,14 @@ class Protocol(HttpToolsProtocol):
             return
         self._idle = self.loop.time()
         if self._held:
-            data, self._held = self._held, b""
-            self.flow.resume_reading()
-            self.loop.call_soon(self._go_on, data)
+            self.loop.call_soon(self._go_on)
 
-    def _go_on(self, data: bytes) -> None:
+    def _go_on(self) -> None:
+        """Take what was held, whatever arrived until now among it."""
+        data, self._held = self._held, b""
         if self.parser is not None and not self.transport.is_closing():
-            self.data_received(data)
+            self.flow.resume_reading()
+            self._take(data)
 
     def shutdown(self) -> None:
         """The service ends: a request that is with the batcher is answered first."""

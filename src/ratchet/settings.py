@@ -51,6 +51,13 @@ class Settings(BaseSettings):
         # Processes of the stack are started in another folder than the command that asks them.
         return path.expanduser().resolve()
 
+    @field_validator("token")
+    @classmethod
+    def _plain(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not (token.get_secret_value().isascii() and token.get_secret_value().isprintable()):
+            raise ValueError("a token is made of printable ASCII characters: it travels in a header")
+        return token
+
     @property
     def store_url(self) -> str:
         """SQLAlchemy's address of the ledger and log."""

@@ -136,11 +136,13 @@ class _Line:
         self._leave(failed=kind is not None)
 
     def _leave(self, failed: bool) -> None:
-        if failed:
-            self._let_go()
-        if self._file >= 0:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-        self._mutex.release()
+        try:
+            if failed:
+                self._let_go()
+            if self._file >= 0:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+        finally:
+            self._mutex.release()
 
     def _let_go(self) -> None:
         if self._connection is not None:
@@ -327,25 +329,34 @@ class Store:
 
     def set_route(self, champion: str, decision: str, verified: bool = False) -> Route:
         """Let that version answer from now on; challenger and shadow stay, unless they are that version."""
-        before = self.route()
-        beside: dict[str, Any] = {}
-        if before and before.challenger != champion:
-            beside = {"challenger": before.challenger, "share": before.share}
-        if before and before.shadow != champion:
-            beside["shadow"] = before.shadow
-        return self._set_route(champion=champion, decision=decision, verified=verified, **beside)
+        with self._routing():
+            before = self.route()
+            beside: dict[str, Any] = {}
+            if before and before.challenger != champion:
+                beside = {"challenger": before.challenger, "share": before.share}
+            if before and before.shadow != champion:
+                beside["shadow"] = before.shadow
+            return self._set_route(champion=champion, decision=decision, verified=verified, **beside)
 
     def set_beside(self, decision: str, challenger: str | None, share: float, shadow: str | None) -> Route:
         """Let a challenger answer that share of the live requests, and a shadow score them; None is nobody.
 
         StoreError where no champion answers yet.
         """
-        now_ = self.route()
-        if now_ is None:
-            raise StoreError(f"No model of {self.problem!r} answers yet; a challenger and a shadow stand beside one that does.")
-        return self._set_route(
-            champion=now_.champion, decision=decision, verified=now_.verified, challenger=challenger, share=share, shadow=shadow
-        )
+        with self._routing():
+            present = self.route()
+            if present is None:
+                raise StoreError(f"No model of {self.problem!r} answers yet; a challenger and a shadow stand beside one that does.")
+            beside = {"challenger": challenger, "share": share, "shadow": shadow}
+            return self._set_route(champion=present.champion, decision=decision, verified=present.verified, **beside)
+
+    @contextmanager
+    def _routing(self) -> Iterator[None]:
+        """Whoever sets a route by the one before must be alone with it. StoreError where another does not come to its end."""
+        with self.exclusive(f"route-{self.problem}", wait=30) as free:
+            if not free:
+                raise StoreError(f"Another process has been setting the route of {self.problem!r} for 30 s. Try again.")
+            yield
 
     def _set_route(self, **row: Any) -> Route:
         with self.engine.begin() as connection:

@@ -190,6 +190,10 @@ def test_a_rule_judges_rows_as_pandas_would_and_is_silent_where_a_value_is_missi
         ("__import__('os').system('true')", "Call is not known"),
         ("amount.max() > 1", "is not known"),
         ("employment > 5", "cannot be evaluated"),
+        ("amount > 1 / 0", "cannot be evaluated"),
+        ("amount > 10 ** 400", "cannot be evaluated"),
+        ("1 < 2", "it is about no column"),
+        ("np > 1", "there is no column 'np'"),
     ],
 )
 def test_a_rule_that_cannot_be_evaluated_is_a_sentence(contract, expression, sentence):

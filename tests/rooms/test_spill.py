@@ -235,3 +235,57 @@ def test_a_fault_in_the_writer_leaves_nobody_waiting(store, spill, monkeypatch):
 
     asyncio.run(scene())
     assert store.counts() == {"champion": 1}
+
+
+def test_a_commit_that_hangs_is_given_up_though_the_store_is_known_to_be_away(store, spill, monkeypatch):
+    """A question found the store away while the commit was under way: the rows go to the spill all the same."""
+    hangs = threading.Event()
+    monkeypatch.setattr("serving.log.PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(store, "log", lambda *_, **__: hangs.wait(30))
+
+    async def scene() -> None:
+        log = PredictionLog(store, spill)
+        task = asyncio.create_task(log.write())
+        told = asyncio.create_task(log.append([prediction("a")]))
+        await asyncio.sleep(0.05)
+        log.away = True
+        await asyncio.wait_for(told, 3)
+        hangs.set()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(scene())
+    assert spill.waiting() == 1
+
+
+def test_a_commit_that_ends_as_it_is_given_up_is_told_once(store, spill, monkeypatch):
+    """Whichever of the two comes first: told once, and in the log once."""
+    monkeypatch.setattr("serving.log.PATIENCE_SECONDS", 0.2)
+    real = store.log
+
+    def slow(rows, **more):
+        # About as long as one is waited for.
+        time.sleep(0.2)
+        return real(rows, **more)
+
+    monkeypatch.setattr(store, "log", slow)
+    told: list[str] = []
+
+    async def scene() -> None:
+        log = PredictionLog(store, spill)
+        task = asyncio.create_task(log.write())
+        for place in range(12):
+            name = f"r{place}"
+            log.put([prediction(name)], lambda error, name=name: told.append(name))
+            await asyncio.sleep(0.21 + place / 300)
+            log.away = False
+        await asyncio.sleep(0.5)
+        assert log.waiting == 0
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(scene())
+    spill.rest()
+    spill.replay(store)
+    assert sorted(told) == sorted(f"r{place}" for place in range(12))
+    assert store.counts() == {"champion": 12}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from flatbuffers.table import Table
 
 from ratchet.contract import Column, Contract
 from ratchet.errors import BatchError
@@ -16,6 +18,13 @@ def missing_column(names: list[str], contract: Contract) -> str | None:
     """The first column that is asked for and is not there; protected groups may be left out."""
     there = set(names)
     return next((column.name for column in contract.features if column.name not in there), None)
+
+
+def _names(values: pa.Array, name: str, origin: str) -> pd.Series:
+    try:
+        return pd.Series(values.cast(pa.string()).to_pandas())
+    except pa.ArrowException as error:
+        raise BatchError(f"{origin}: column {name!r} holds {values.type}; a name is text or a whole number.") from error
 
 
 def is_text(column: Column) -> bool:
@@ -34,7 +43,7 @@ def typed(batch: pa.RecordBatch, contract: Contract, origin: str) -> pd.DataFram
     made: dict[str, Any] = {}
     for name in (contract.id, contract.entity):
         if name in names:
-            made[name] = batch.column(names.index(name)).cast(pa.string()).to_pandas()
+            made[name] = _names(batch.column(names.index(name)), name, origin)
     for column in contract.requested:
         if column.name not in names:
             made[column.name] = pd.Categorical([None] * len(batch))
@@ -44,16 +53,45 @@ def typed(batch: pa.RecordBatch, contract: Contract, origin: str) -> pd.DataFram
     return pd.DataFrame(made)
 
 
-def read_stream(body: bytes, contract: Contract) -> pd.DataFrame:
-    """The rows of an Arrow stream, typed. BatchError where the bytes are none, or a column is missing or of another kind."""
+def read_stream(body: bytes, contract: Contract, most: int) -> pd.DataFrame:
+    """The rows of an Arrow stream, typed.
+
+    BatchError where the bytes are no sound stream, hold no row or more than `most`, are compressed, or where a column is
+    missing or of another kind.
+    """
     try:
+        # What a message claims is read before it is believed: a few bytes can stand for any number of rows.
+        rows = sum(_claimed(message) for message in pa.ipc.MessageReader.open_stream(body) if message.type != "schema")
+        if not 0 < rows <= most:
+            raise BatchError(f"The table holds {rows} rows; send 1 to {most}.")
         with pa.ipc.open_stream(body) as reader:
             table = reader.read_all()
-    except (pa.ArrowException, OSError) as error:
+        # Offsets that point outside of their column would be followed.
+        table.validate(full=True)
+        return typed(table.combine_chunks().to_batches()[0], contract, "The table")
+    except (pa.ArrowException, OSError, struct.error) as error:
         # A stream that was cut off is an OSError.
         raise BatchError(f"The body is no Arrow stream: {str(error).splitlines()[0].rstrip('.')}.") from error
-    batches = table.combine_chunks().to_batches()
-    return typed(batches[0], contract, "The table") if batches else pd.DataFrame(columns=[column.name for column in contract.requested])
+
+
+def _claimed(message: pa.ipc.Message) -> int:
+    """The rows of a record batch's message; 0 for a dictionary's. BatchError where it is compressed.
+
+    A message is a flatbuffer: Message(version, header_type, header, ...), RecordBatch(length, nodes, buffers, compression),
+    DictionaryBatch(id, data, ...); field i of a table stands at 4 + 2 i of its virtual table.
+    """
+    metadata = message.metadata.to_pybytes()
+    root = Table(metadata, struct.unpack_from("<I", metadata)[0])
+    batch = Table(metadata, 0)
+    root.Union(batch, root.Offset(8))
+    dictionary = message.type == "dictionary"
+    if dictionary:
+        batch = Table(metadata, batch.Indirect(batch.Offset(6) + batch.Pos))
+    if batch.Offset(10):
+        raise BatchError("The table is compressed; send it as it is.")
+    place = batch.Offset(4)
+    length = struct.unpack_from("<q", metadata, place + batch.Pos)[0] if place else 0
+    return 0 if dictionary else int(length)
 
 
 def write_stream(columns: dict[str, Any]) -> bytes:

@@ -36,15 +36,15 @@ def keeps(columns: Mapping[str, Any] | pd.DataFrame, rule: Rule, contract: Contr
     if unknown := names - {column.name for column in contract.columns}:
         raise _wrong(contract.name, rule.name, f"there is no column {min(unknown)!r}")
     values = {name: _array(columns[name], contract.column(name)) for name in names}
-    rows = len(next(iter(values.values()))) if values else 0
+    rows = len(next(iter(values.values())))
     there = np.ones(rows, dtype=bool)
     for array in values.values():
         there &= ~(np.isnan(array) if array.dtype.kind == "f" else pd.isna(array))
     holds = np.ones(rows, dtype=bool)
     try:
         # Only rows in which nothing is missing are judged.
-        holds[there] = eval(code, {"__builtins__": {}, "np": np, "compare": _compare}, {name: a[there] for name, a in values.items()})
-    except (TypeError, ValueError) as error:
+        holds[there] = eval(code, {"__builtins__": {}, "<np>": np, "<compare>": _compare}, {name: a[there] for name, a in values.items()})
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise _wrong(contract.name, rule.name, str(error)) from error
     return holds
 
@@ -65,6 +65,8 @@ def _compiled(expression: str, rule: str, contract: str) -> tuple[Any, frozenset
         if not isinstance(node, KNOWN):
             raise _wrong(contract, rule, f"{type(node).__name__} is not known; use comparisons, arithmetic, and, or, not, in")
     names = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+    if not names:
+        raise _wrong(contract, rule, "it is about no column")
     made = ast.fix_missing_locations(_ForArrays().visit(tree))
     return compile(made, f"rule {rule}", "eval"), names
 
@@ -100,14 +102,14 @@ class _ForArrays(ast.NodeTransformer):
                 one: ast.expr = _call(_numpy("isin"), left, right)
                 one = _call(_numpy("logical_not"), one) if isinstance(operator, ast.NotIn) else one
             else:
-                one = _call(ast.Name("compare", ast.Load()), ast.Constant(OPERATORS[type(operator)]), left, right)
+                one = _call(ast.Name("<compare>", ast.Load()), ast.Constant(OPERATORS[type(operator)]), left, right)
             made = one if made is None else _call(_numpy("logical_and"), made, one)
         assert made is not None
         return made
 
 
 def _numpy(name: str) -> ast.expr:
-    return ast.Attribute(ast.Name("np", ast.Load()), name, ast.Load())
+    return ast.Attribute(ast.Name("<np>", ast.Load()), name, ast.Load())
 
 
 def _call(function: ast.expr, *arguments: ast.expr) -> ast.expr:
