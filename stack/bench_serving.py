@@ -221,14 +221,7 @@ class Bench:
         third = max(1, len(kept) // 3)
         growth = float(np.mean(kept[-third:]) / np.mean(kept[:third]) - 1)
         return [
-            Row(
-                f"soak of {seconds} s at {RATE:,} a second: memory of the last third over the first",
-                growth,
-                growth,
-                growth,
-                len(kept),
-                "more",
-            ),
+            count("soak: memory of the last third over the first", growth, len(kept), f"more, {seconds} s at {RATE:,} a second"),
             count("soak: failed", failed, len(memory), "requests"),
             Row("soak: memory at the end", memory[-1], None, None, 1, "MB"),
         ]
