@@ -380,6 +380,31 @@ def score(
 
 
 @app.command()
+def compress(
+    problem: ProblemName,
+    out: Annotated[Path | None, typer.Option("--out", help="A folder; compressed/PROBLEM in the state folder where left out.")] = None,
+) -> None:
+    """Make smaller networks of the newest generation's: quantised, distilled, each also as one file for a device."""
+    with _sentences():
+        from flows.compress import as_rows
+        from flows.compress import compress as make
+        from flows.setting import Setting
+        from ratchet.settings import settings
+        from stack import processes
+
+        processes.look_at_running(settings().home)
+        setting = Setting(_folder(problem), settings())
+        target = (out or settings().home / "compressed" / setting.problem.name).resolve()
+        with console.status("quantising and distilling"):
+            made = make(setting, target)
+        table = Table("network", "kB", "µs a row", "accuracy", "flips", "negative flips", "worst slice", "written")
+        for row in as_rows(made):
+            table.add_row(*row)
+        console.print(table)
+        console.print(f"{made[0].n:,} rows that no network learnt from; {target}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def parity(
     offline: Annotated[
         Path | None, typer.Option("--offline", help="A file of the features as the training has them, with the column prediction_id.")
@@ -591,6 +616,15 @@ def experiment_parity(
         from stack import experiment as run
 
         _measured(run.parity(requests, runs, console))
+
+
+@experiment.command("compress")
+def experiment_compress(runs: Annotated[int, typer.Option(help="Networks.")] = 20) -> None:
+    """Quantise and distil networks: what does each variant decide otherwise, how small is it, how quick? (five minutes)"""
+    with _sentences():
+        from stack import experiment as run
+
+        _measured(run.compress(runs, console))
 
 
 def _measured(rows: list[Any]) -> None:

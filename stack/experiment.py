@@ -97,6 +97,18 @@ def parity(requests: int, runs: int, console: Console, out: Path = RESULTS) -> l
     return rows
 
 
+def compress(runs: int, console: Console, out: Path = RESULTS) -> list[Row]:
+    """Quantise and distil the networks of so many worlds; write compress.json and compress.md."""
+    from flows import experiment_compress as experiment
+
+    if runs < 2:
+        raise BatchError("An experiment needs two runs or more.")
+    with console.status("compressing") as status:
+        rows = experiment.measure(runs, lambda done: status.update(f"{done} of {runs} networks compressed"))
+    _write(out, "compress", rows, f"ratchet experiment compress --runs {runs}", list(range(runs)))
+    return rows
+
+
 def _all(
     name: str, todo: Sequence[dict[str, Any]], ask: Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]], console: Console
 ) -> list[dict[str, Any]]:
