@@ -19,6 +19,7 @@ from models import calibration
 from models.compress import quantised, student
 from models.edge import single_file
 from ratchet.data.encoding import Encoder
+from ratchet.data.golden import golden
 from ratchet.data.values import as_text
 from ratchet.errors import BatchError
 from ratchet.problem import Folder
@@ -36,7 +37,8 @@ class Variant:
     """One network beside the one that it comes from, on n rows that neither learnt from.
 
     Shares of rows: decided rightly, decided otherwise, and decided wrongly where the other was right, the last also in the
-    worst slice. `refused` says why it is not exported, with the first row that differs; empty where it is.
+    worst slice. `golden` counts the rows of the golden set that are decided otherwise, None where there is none. `refused`
+    says why it is not exported, with the first row that differs; empty where it is.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Variant:
     worst_slice: str
     worst_negative_flips: float
     n: int
+    golden: int | None = None
     refused: str = ""
 
 
@@ -116,10 +119,14 @@ def judge(folder: Folder, name: str, graph: bytes, encoder: Encoder, test: pd.Da
     rates = {label: float(negative[mask].mean()) for label, mask in slices.items()}
     worst = max(rates, key=lambda label: rates[label], default="") if negative.any() else ""
     rate = rates.get(worst, float(negative.mean()))
+    frozen = golden(folder)
+    turned = frozen[(scorer.probability(frozen) >= threshold) != (base.probability(frozen) >= threshold)] if frozen is not None else None
     refused = ""
     if name.startswith("quantised") and flipped.mean() > MOST_FLIPS:
         first = test[contract.id].iloc[int(np.flatnonzero(flipped)[0])]
         refused = f"decides {flipped.sum()} of {len(test):,} rows otherwise, {MOST_FLIPS:.1%} is borne; the first is {first}"
+    elif name.startswith("quantised") and turned is not None and len(turned):
+        refused = f"decides {len(turned)} rows of the golden set otherwise, none is borne; the first is {turned[contract.id].iloc[0]}"
     return Variant(
         name=name,
         bytes=len(graph),
@@ -130,6 +137,7 @@ def judge(folder: Folder, name: str, graph: bytes, encoder: Encoder, test: pd.Da
         worst_slice=worst,
         worst_negative_flips=rate,
         n=len(test),
+        golden=None if turned is None else len(turned),
         refused=refused,
     )
 
@@ -158,6 +166,6 @@ def as_rows(made: list[Variant]) -> list[tuple[Any, ...]]:
     """The variants as a table's rows."""
     return [
         (v.name, f"{v.bytes / 1024:.0f}", f"{v.microseconds:.2f}", f"{v.accuracy:.2%}", f"{v.flips:.2%}", f"{v.negative_flips:.2%}",
-         f"{v.worst_negative_flips:.2%} {v.worst_slice}", v.refused or "yes")
+         f"{v.worst_negative_flips:.2%} {v.worst_slice}", "none" if v.golden is None else f"{v.golden}", v.refused or "yes")
         for v in made
     ]  # fmt: skip

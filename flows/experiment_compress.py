@@ -44,6 +44,7 @@ def measure(runs: int, say: Callable[[int], None]) -> list[Row]:
             measured(f"{name}: decisions taken otherwise", [100 * v.flips for v in many], "%"),
             measured(f"{name}: negative flips", [100 * v.negative_flips for v in many], "%"),
             measured(f"{name}: negative flips in the worst slice", [100 * v.worst_negative_flips for v in many], "%"),
+            count(f"{name}: golden rows decided otherwise", sum(v.golden or 0 for v in many), len(many), f"rows in {len(many)} networks"),
             count(f"{name}: refused", sum(bool(v.refused) for v in many), len(many), f"of {len(many)}"),
         ]
     return rows

@@ -397,11 +397,42 @@ def compress(
         target = (out or settings().home / "compressed" / setting.problem.name).resolve()
         with console.status("quantising and distilling"):
             made = make(setting, target)
-        table = Table("network", "kB", "µs a row", "accuracy", "flips", "negative flips", "worst slice", "written")
+        table = Table("network", "kB", "µs a row", "accuracy", "flips", "negative flips", "worst slice", "golden flips", "written")
         for row in as_rows(made):
             table.add_row(*row)
         console.print(table)
         console.print(f"{made[0].n:,} rows that no network learnt from; {target}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def golden(
+    problem: ProblemName,
+    add: Annotated[Path | None, typer.Option("--add", help="A CSV or Parquet file with the contract's columns, labels included.")] = None,
+    name: Annotated[str, typer.Option("--name", help="What the new cohort is called.")] = "",
+    why: Annotated[str, typer.Option("--why", help="How its rows were chosen, and who says that their labels are right.")] = "",
+) -> None:
+    """List the golden set's cohorts, or add one: rows that must be decided rightly, frozen from then on."""
+    with _sentences():
+        from ratchet.data.golden import cohorts, freeze
+        from ratchet.data.golden import golden as rows_of
+        from ratchet.errors import BatchError
+
+        folder = _folder(problem)
+        if add is not None:
+            if not name or not why:
+                raise BatchError("A cohort needs a name and a reason: give --name and --why.")
+            made = freeze(folder, name, add, why)
+            console.print(f"{made.rows:,} rows are frozen as {made.name!r}. Commit {folder.path / 'golden'}.", highlight=False, soft_wrap=True)
+        known = cohorts(folder)
+        # A cohort that was changed since is told of before any is listed.
+        rows_of(folder)
+        if not known:
+            console.print(f"{folder.problem.name} has no golden set yet; --add makes its first cohort.", highlight=False)
+            return
+        table = Table("cohort", "rows", "why")
+        for cohort in known:
+            table.add_row(cohort.name, f"{cohort.rows:,}", escape(cohort.why))
+        console.print(table)
 
 
 @app.command()

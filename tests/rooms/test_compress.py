@@ -58,7 +58,7 @@ def test_the_quantised_network_is_half_the_size_and_decides_as_the_whole_one(mad
         assert variant.negative_flips <= variant.worst_negative_flips
 
 
-def test_a_quantised_network_that_decides_otherwise_is_refused_with_the_first_row(made, credit, monkeypatch):
+def test_a_quantised_network_that_decides_otherwise_is_refused_with_the_first_row(made, credit):
     encoder, test, graphs, _ = made
     # The student decides some rows otherwise than the network: passed off as its quantised form, it must not get through.
     variant = judge(credit, "quantised", graphs["student"], encoder, test, Scorer(graphs["network"], encoder))
@@ -68,6 +68,21 @@ def test_a_quantised_network_that_decides_otherwise_is_refused_with_the_first_ro
     row = test[test[credit.contract.id] == first]
     whole, student = (Scorer(graphs[name], encoder).probability(row)[0] >= credit.problem.threshold for name in ("network", "student"))
     assert whole != student
+
+
+def test_a_quantised_network_that_turns_a_golden_row_is_refused_with_it(made, credit, monkeypatch):
+    encoder, test, graphs, told = made
+    assert {variant.golden for variant in told.values() if variant.name.startswith("quantised")} == {0}
+    network, student = (Scorer(graphs[name], encoder) for name in ("network", "student"))
+    turned = test[(network.probability(test) >= credit.problem.threshold) != (student.probability(test) >= credit.problem.threshold)]
+    monkeypatch.setattr(compress, "MOST_FLIPS", 1.0)
+    monkeypatch.setattr(compress, "golden", lambda folder: turned.tail(2))
+    variant = judge(credit, "quantised", graphs["student"], encoder, test, network)
+    assert variant.golden == 2
+    assert variant.refused == f"decides 2 rows of the golden set otherwise, none is borne; the first is {turned[credit.contract.id].iloc[-2]}"
+    monkeypatch.setattr(compress, "golden", lambda folder: None)
+    variant = judge(credit, "quantised", graphs["student"], encoder, test, network)
+    assert (variant.golden, variant.refused) == (None, "")
 
 
 @pytest.mark.parametrize("name", ["network", "quantised", "student", "quantised student"])
