@@ -1,0 +1,80 @@
+"""What may a person decide, against the gate or beside it?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stack.commands.common import ProblemOption, Reason, console, running, sentences
+
+app = typer.Typer()
+
+
+@app.command()
+def promote(version: Annotated[str, typer.Argument(help="A registered version.")], reason: Reason, problem: ProblemOption = None) -> None:
+    """Let a version answer on a person's word, whatever the gate said."""
+    with sentences():
+        setting = running(problem)
+        from flows.person import promote as override
+
+        console.print(override(setting, version, reason))
+
+
+@app.command()
+def challenge(
+    reason: Reason,
+    version: Annotated[str | None, typer.Argument(help="A registered version; nobody where left out.")] = None,
+    share: Annotated[float, typer.Option("--share", min=0.0, max=1.0, help="Its share of the live requests.")] = 0.1,
+    problem: ProblemOption = None,
+) -> None:
+    """Let a version answer a share of the live requests beside the champion: the same entities every time."""
+    with sentences():
+        setting = running(problem)
+        from flows.person import challenge as stand
+
+        console.print(stand(setting, version, share, reason))
+
+
+@app.command()
+def shadow(
+    reason: Reason,
+    version: Annotated[str | None, typer.Argument(help="A registered version; nobody where left out.")] = None,
+    problem: ProblemOption = None,
+) -> None:
+    """Let a version score every live request for the log alone."""
+    with sentences():
+        setting = running(problem)
+        from flows.person import shadow as follow
+
+        console.print(follow(setting, version, reason))
+
+
+@app.command()
+def rollback(reason: Reason, problem: ProblemOption = None) -> None:
+    """Let the version answer that answered before."""
+    with sentences():
+        setting = running(problem)
+        from flows.person import rollback as back
+
+        console.print(back(setting, reason))
+
+
+@app.command()
+def pause(reason: Reason, problem: ProblemOption = None) -> None:
+    """Keep the monitor from starting any retraining."""
+    with sentences():
+        setting = running(problem)
+        from flows.person import pause as stop
+
+        console.print(stop(setting, reason))
+
+
+@app.command()
+def resume(reason: Reason, problem: ProblemOption = None) -> None:
+    """Let the monitor start retraining again."""
+    with sentences():
+        setting = running(problem)
+        from flows.person import resume as go
+
+        console.print(go(setting, reason))

@@ -1,0 +1,250 @@
+"""What does a person ask of a problem's life: run it, watch it, look back?"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from stack.commands.common import (
+    AsJson,
+    ProblemName,
+    ProblemOption,
+    console,
+    not_in_containers,
+    problem_folder,
+    running,
+    sentences,
+    site_of,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def run(
+    problem: ProblemName,
+    source: Annotated[
+        Path | None, typer.Option("--source", help="A CSV or Parquet batch; the problem's own source where left out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For a simulated source.")] = 7,
+) -> None:
+    """Take a batch, make a generation of it, and let the gate decide."""
+    with sentences():
+        from ratchet.data.batch import conform, read_table
+
+        folder = problem_folder(problem)
+        if source is None:
+            opened = folder.open_source(None, seed)
+            batch, origin = opened.first_batch(folder.problem.demo.first), opened.description
+        else:
+            batch, origin = read_table(source), str(source)
+        batch = conform(batch, folder.contract, origin)
+        site = site_of(problem)
+        name = re.sub(r"[^\w. -]+", "_", Path(origin).name)
+        with console.status("validate, version, train, decide, release"):
+            made = site.generation(batch, name, "a person")
+        console.print(f"[bold]{made['action']}[/bold] version {made['version']} (decision {made['decision']})")
+        for reason in made.get("reasons", []):
+            console.print(f"  {reason}", highlight=False, markup=False)
+
+
+@app.command()
+def monitor(problem: ProblemName) -> None:
+    """Check the newest window of the log, and ask for retraining where the policy says so."""
+    with sentences():
+        made = site_of(problem).monitor()
+        table = Table("check", "verdict", "rows", "why")
+        for check in made["checks"]:
+            table.add_row(check["name"], check["verdict"], str(check["n"]), escape(check["reason"]))
+        console.print(table)
+        console.print(f"[bold]{made['action'] or 'nothing to watch'}[/bold] {escape('; '.join(made['reasons']))}")
+
+
+@app.command()
+def drill(problem: ProblemName) -> None:
+    """Plant known faults into a copy of the newest window, and look whether the watch sees them."""
+    with sentences():
+        made = site_of(problem).drill()
+        table = Table("planted", "column", "seen", "by")
+        for item in made["planted"]:
+            table.add_row(item["fault"], item["column"], "yes" if item["seen"] else "[red]no[/red]", item["by"])
+        console.print(table)
+        console.print(f"{escape(made['said'])} (decision {made['decision']})")
+        if made["missed"]:
+            raise typer.Exit(1)
+
+
+@app.command()
+def history(
+    at: Annotated[
+        datetime | None,
+        typer.Option(
+            "--at",
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M"],
+            help="A time in UTC.",
+        ),
+    ] = None,
+    problem: ProblemOption = None,
+) -> None:
+    """Which version answered when, and who let it."""
+    with sentences():
+        from ratchet.settings import settings
+        from stack import processes
+        from stack.status import open_store
+
+        processes.look_at_running(settings().home)
+        not_in_containers()
+        store = open_store(problem)
+        by_id = {entry.id: entry for entry in store.decisions()}
+        routes = store.routes(until=at)
+        if not routes:
+            console.print("No version had been released by then.")
+            return
+        table = Table("since (UTC)", "version", "verified", "let by", "decision", "reasons")
+        answering = [route for route in routes if route.verified] or routes
+        for route in answering[-1:] if at else routes:
+            entry = by_id.get(route.decision)
+            who, what, why = (
+                (entry.by, f"{entry.action} {entry.id}", escape("; ".join(entry.reasons)[:400]))
+                if entry
+                else ("unknown", route.decision, "not in the ledger")
+            )
+            table.add_row(f"{route.at:%Y-%m-%d %H:%M:%S}", route.champion, "yes" if route.verified else "not yet", who, what, why)
+        console.print(table)
+
+
+@app.command()
+def generations(as_json: AsJson = False, problem: ProblemOption = None) -> None:
+    """Every model version: parent, snapshot, family, metric, decision."""
+    with sentences():
+        from ratchet.settings import settings
+        from stack import processes
+
+        processes.look_at_running(settings().home)
+        setting = site_of(problem or processes.served(settings().home) or settings().problem).setting
+        from flows.story import generations as known
+
+        told = known(setting)
+        if as_json:
+            print(json.dumps(told))
+            return
+        table = Table("version", "parent", "family", "metric", "value", "rule", "decision", "alias", "snapshot")
+        for item in told:
+            table.add_row(
+                item["version"],
+                item["parent"] or "none",
+                item["family"],
+                item["metric"],
+                f"{item['value']:.4f}",
+                f"{item['baseline_value']:.4f}",
+                item["decision"] or "",
+                item["alias"] or "",
+                item["snapshot"],
+            )
+        console.print(table)
+
+
+@app.command()
+def card(
+    version: Annotated[str, typer.Argument(help="A registered version.")],
+    problem: ProblemOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where it goes; reports/card-PROBLEM-VERSION.html where left out.")] = None,
+) -> None:
+    """Bring a version's model card, one self-contained HTML page for a person who must decide."""
+    with sentences():
+        from ratchet.settings import ROOT, settings
+        from stack import processes
+
+        processes.look_at_running(settings().home)
+        setting = site_of(problem or processes.served(settings().home) or settings().problem).setting
+        from flows.card import fetch
+
+        target = out or ROOT / "reports" / f"card-{setting.problem.name}-{version}.html"
+        console.print(str(fetch(setting, version, target.resolve())), soft_wrap=True, highlight=False)
+
+
+@app.command()
+def trace(prediction_id: str, as_json: AsJson = False, problem: ProblemOption = None) -> None:
+    """Follow one prediction: its request, its row in the log, its labels, the windows that held it, what was decided."""
+    with sentences():
+        from stack.trace import find, lines
+
+        told = find(prediction_id, problem)
+        if as_json:
+            print(json.dumps(told, default=str))
+        else:
+            for line in lines(told):
+                console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def tune(
+    problem: ProblemName,
+    family: Annotated[
+        str | None, typer.Option("--family", help="logistic, trees or network; the newest candidate's where left out.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option("--trials", min=1, help="How many in all; params.yaml's where left out.")] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option("--objective", help="log_loss, cost, negative_flips, calibration, latency; may be repeated.")
+    ] = None,
+) -> None:
+    """Search a family's parameters for the next generation, starting from the champion's and the search before."""
+    with sentences():
+        setting = running(problem)
+        from rich.progress import Progress
+
+        from flows.tune import tune as look_for
+
+        with Progress(console=console) as progress:
+            bar = progress.add_task("trials", total=None)
+            made = look_for(
+                setting, family, trials, objective or [], lambda trial, count: progress.update(bar, total=count, completed=trial.number + 1)
+            )
+        best = ", ".join(f"{name} {value:.5g}" for name, value in made["best"].items())
+        console.print(f"{made['family']}, {made['trials']} trials: {best}", highlight=False)
+        for name, value in made["params"].items():
+            console.print(f"  {name}: {value:.5g}" if isinstance(value, float) else f"  {name}: {value}", highlight=False)
+        console.print(
+            f"The next generation of {setting.problem.name} is made with them. {setting.tracker.run_url(made['run_id'], setting.settings.mlflow_ui)}",
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def golden(
+    problem: ProblemName,
+    add: Annotated[Path | None, typer.Option("--add", help="A CSV or Parquet file with the contract's columns, labels included.")] = None,
+    name: Annotated[str, typer.Option("--name", help="What the new cohort is called.")] = "",
+    why: Annotated[str, typer.Option("--why", help="How its rows were chosen, and who says that their labels are right.")] = "",
+) -> None:
+    """List the golden set's cohorts, or add one: rows that must be decided rightly, frozen from then on."""
+    with sentences():
+        from ratchet.data.golden import cohorts, freeze
+        from ratchet.data.golden import golden as rows_of
+        from ratchet.errors import BatchError
+
+        folder = problem_folder(problem)
+        if add is not None:
+            if not name or not why:
+                raise BatchError("A cohort needs a name and a reason: give --name and --why.")
+            made = freeze(folder, name, add, why)
+            console.print(
+                f"{made.rows:,} rows are frozen as {made.name!r}. Commit {folder.path / 'golden'}.", highlight=False, soft_wrap=True
+            )
+        known = cohorts(folder)
+        # A cohort that was changed since is told of before any is listed.
+        rows_of(folder)
+        if not known:
+            console.print(f"{folder.problem.name} has no golden set yet; --add makes its first cohort.", highlight=False)
+            return
+        table = Table("cohort", "rows", "why")
+        for cohort in known:
+            table.add_row(cohort.name, f"{cohort.rows:,}", escape(cohort.why))
+        console.print(table)

@@ -1,0 +1,72 @@
+"""Which promises are measured against their bars?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from stack.commands.common import console, sentences
+
+app = typer.Typer(no_args_is_help=True, help="Measure a promise of Ratchet's against its bar; writes docs/results/.")
+Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+
+
+@app.command("gate")
+def experiment_gate(
+    runs: Annotated[int, typer.Option(help="Candidates behind each bar.")] = 250,
+    curve_runs: Annotated[int, typer.Option(help="Candidates behind each point of the curves.")] = 40,
+    workers: Workers = 2,
+    source: Annotated[
+        Path | None, typer.Option("--source", help="A file of credit_card's real rows, in place of the simulated world.")
+    ] = None,
+) -> None:
+    """Plant slices that got worse while the mean improved: how often is it caught, how often held for nothing? (an hour)"""
+    with sentences():
+        from stack import experiment as run
+
+        _measured(run.gate(runs, curve_runs, workers, console, source))
+
+
+@app.command("tuning")
+def experiment_tuning(
+    runs: Annotated[int, typer.Option(help="Worlds tuned for.")] = 20,
+    trials: Annotated[int, typer.Option(help="Trials of each search.")] = 40,
+    workers: Workers = 2,
+) -> None:
+    """Tune for a drifted world from nothing and from the trials of the search before: how many trials does that save? (an hour)"""
+    with sentences():
+        from stack import experiment as run
+
+        _measured(run.tuning(runs, trials, workers, console))
+
+
+@app.command("parity")
+def experiment_parity(
+    requests: Annotated[int, typer.Option(help="Requests of each family.")] = 1_000_000,
+    runs: Annotated[int, typer.Option(help="Upstreams with each skew.")] = 100,
+) -> None:
+    """Ask a million times, replay every request through the training path, and plant ten skews (half an hour)."""
+    with sentences():
+        from stack import experiment as run
+
+        _measured(run.parity(requests, runs, console))
+
+
+@app.command("compress")
+def experiment_compress(runs: Annotated[int, typer.Option(help="Networks.")] = 20) -> None:
+    """Quantise and distil networks: what does each variant decide otherwise, how small is it, how quick? (five minutes)"""
+    with sentences():
+        from stack import experiment as run
+
+        _measured(run.compress(runs, console))
+
+
+def _measured(rows: list[Any]) -> None:
+    table = Table("what", "value", "95% interval", "runs")
+    for row in rows:
+        interval = f"{row.low:.3g} to {row.high:.3g}" if row.low is not None else ""
+        table.add_row(row.name, f"{row.value:.4g} {row.unit}", interval, str(row.n))
+    console.print(table)
