@@ -21,7 +21,7 @@ SEED, MARGIN = 1207, 0.1
 def clear_cases(folder, rows=400):
     """Applications whose true probability is well off the threshold, with the decision that is right for a label."""
     source = folder.open_source(None, SEED)
-    world = sys.modules[type(source).__module__.rpartition('.')[0] + '.world']
+    world = sys.modules[type(source).__module__.rpartition(".")[0] + ".world"]
     drawn = world.draw(800, world.Knobs(), SEED, 90_000_000, (0.0, 20.0))
     threshold = folder.problem.threshold
     drawn = drawn[(drawn["p_default"] - threshold).abs() >= MARGIN].head(rows)

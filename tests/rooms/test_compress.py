@@ -79,7 +79,9 @@ def test_a_quantised_network_that_turns_a_golden_row_is_refused_with_it(made, cr
     monkeypatch.setattr(compress, "golden", lambda folder: turned.tail(2))
     variant = judge(credit, "quantised", graphs["student"], encoder, test, network)
     assert variant.golden == 2
-    assert variant.refused == f"decides 2 rows of the golden set otherwise, none is borne; the first is {turned[credit.contract.id].iloc[-2]}"
+    assert (
+        variant.refused == f"decides 2 rows of the golden set otherwise, none is borne; the first is {turned[credit.contract.id].iloc[-2]}"
+    )
     monkeypatch.setattr(compress, "golden", lambda folder: None)
     variant = judge(credit, "quantised", graphs["student"], encoder, test, network)
     assert (variant.golden, variant.refused) == (None, "")
