@@ -63,6 +63,7 @@ def run(url: str, records: list[dict[str, Any]], load: Load, folder: Path) -> Lo
         "RATCHET_LOAD_USERS": str(load.users),
         "RATCHET_LOAD_SECONDS": str(load.seconds),
         "RATCHET_LOAD_SHAPE": load.shape,
+        "RATCHET_LOAD_THROUGHPUT": str(load.throughput),
         # Locust has its own event loop: nothing of this process may reach it.
         "LOCUST_SKIP_UPDATE_CHECK": "1",
     }

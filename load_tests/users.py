@@ -21,7 +21,7 @@ answered = 0
 class Applicant(FastHttpUser):
     """A client of the service; every record is a valid one of the problem."""
 
-    wait_time = constant_throughput(float(os.environ.get("RATCHET_LOAD_THROUGHPUT", "25")))
+    wait_time = constant_throughput(float(os.environ["RATCHET_LOAD_THROUGHPUT"]))
 
     def on_start(self) -> None:
         """Nothing is known yet that a label could be told of."""

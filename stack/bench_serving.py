@@ -18,12 +18,13 @@ import psutil
 import typer
 from rich.console import Console
 
+from load_tests import run as load_test
 from load_tests import wrk
 from load_tests.crowd import Crowd, request
 from ratchet.data.arrow import write_stream
 from ratchet.data.batch import conform
 from ratchet.errors import StackError
-from ratchet.problem import find_problem
+from ratchet.problem import Load, find_problem
 from ratchet.report.results import Row, count, measured, write
 from ratchet.settings import ROOT, Settings, settings
 from ratchet.simulation.sample import draw
@@ -35,6 +36,8 @@ PROBLEM, ROWS, SEED = "credit", 20_000, 7
 CONNECTIONS = (32, 256)
 CROWD, RATE = 10_000, 2000
 BURSTS = 5
+# What Locust can offer from the cores that it shares with the service.
+LOCUST_RATE = 1000
 TABLE_ROWS, MILLION = 20_000, 1_000_000
 OURS = "Ratchet"
 VARIANT = {"X-Ratchet-Variant": "load"}
@@ -56,6 +59,8 @@ def main(
         console.rule(f"round {round_ + 1} of {runs}")
         bench.round()
     rows = bench.rows()
+    console.rule("Locust")
+    rows += bench.locust()
     if soak:
         console.rule(f"soak, {soak} s")
         rows += bench.soak(soak)
@@ -224,6 +229,21 @@ class Bench:
             count("soak: memory of the last third over the first", growth, len(kept), f"more, {seconds} s at {RATE:,} a second"),
             count("soak: failed", failed, len(memory), "requests"),
             Row("soak: memory at the end", memory[-1], None, None, 1, "MB"),
+        ]
+
+    def locust(self) -> list[Row]:
+        """Ten thousand of Locust's users, from two processes: what they measure, and what the service does."""
+        load = Load(users=CROWD, seconds=60, processes=2, throughput=LOCUST_RATE / CROWD)
+        with self._ours() as (url, _):
+            found = load_test.run(url, draw(self.folder.contract, 500, SEED), load, self.home / "locust")
+        name = f"Locust, {CROWD:,} users, two processes"
+        self.console.print(f"{name}: {found.as_dict()}")
+        return [
+            count(f"{name}: failed", found.failures, found.requests, "requests"),
+            Row(f"{name}: requests a second", found.rps, None, None, 1, "a second"),
+            Row(f"{name}: average as they measure it", found.average_ms, None, None, 1, "ms"),
+            Row(f"{name}: average as the service measures it", found.server_average_ms, None, None, 1, "ms"),
+            Row(f"{name}: p99 as the service measures it", found.server_p99_ms, None, None, 1, "ms"),
         ]
 
     # ---- servers

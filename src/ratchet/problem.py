@@ -121,12 +121,16 @@ class Watch(Strict):
 
 
 class Load(Strict):
-    """The load test of a release: how many users, for how long, in which shape, from how many processes."""
+    """The load test of a release: how many users, for how long, in which shape, from how many processes.
+
+    A user asks `throughput` times a second, or as often as it is answered where that is less.
+    """
 
     users: Count = 16
     seconds: Annotated[int, Field(ge=0)] = 8
     shape: Literal["constant", "ramp", "spike"] = "constant"
     processes: Count = 1
+    throughput: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 25.0
 
 
 def changed(load: Load, **changes: Any) -> Load:

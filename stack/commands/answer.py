@@ -68,6 +68,9 @@ def load_command(
     seconds: Annotated[int | None, typer.Option("--seconds", min=1, help="For how long; problem.yaml's where left out.")] = None,
     shape: Annotated[str | None, typer.Option("--shape", help="constant, ramp or spike; a soak is a long constant.")] = None,
     processes: Annotated[int | None, typer.Option("--processes", min=1, help="Processes that the users are shared among.")] = None,
+    throughput: Annotated[
+        float | None, typer.Option("--throughput", help="Requests a second of each user; problem.yaml's where left out.")
+    ] = None,
     problem: ProblemOption = None,
 ) -> None:
     """Put the live service under load, and say whether it holds slo.yaml. The reports go to MLflow, beside the version."""
@@ -76,7 +79,7 @@ def load_command(
         from flows.stress import champion
         from ratchet.problem import changed
 
-        asked = changed(setting.problem.load, users=users, seconds=seconds, shape=shape, processes=processes)
+        asked = changed(setting.problem.load, users=users, seconds=seconds, shape=shape, processes=processes, throughput=throughput)
         with console.status(f"{asked.users} users for {asked.seconds} s"):
             version, result, checks, report = champion(setting, asked)
         console.print(

@@ -69,6 +69,8 @@ def test_a_load_test_that_cannot_be_is_a_sentence():
     assert changed(Load(), users=5, seconds=None) == Load(users=5)
     with pytest.raises(ContractError, match="--shape: Input should be 'constant', 'ramp' or 'spike'"):
         changed(Load(), shape="square")
+    with pytest.raises(ContractError, match="--throughput: Input should be greater than 0"):
+        changed(Load(), throughput=0)
 
 
 def test_every_problem_has_its_slo(credit, tmp_path):
