@@ -6,9 +6,10 @@ import re
 import subprocess
 
 import pytest
+from typer.testing import CliRunner
 
 from ratchet.settings import ROOT
-from tests.conftest import RATCHET
+from stack.cli import app
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
@@ -27,8 +28,8 @@ def test_the_commands_exist_with_their_options():
     for command, rest in used:
         # `experiment` has commands of its own.
         words = [command, rest.split()[0]] if command == "experiment" else [command]
-        told = subprocess.run([str(RATCHET), *words, "--help"], capture_output=True, text=True, env={"COLUMNS": "200", "PATH": ""})
-        assert told.returncode == 0, command
+        told = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"})
+        assert told.exit_code == 0, command
         for option in re.findall(r"(--[a-z-]+)", rest):
             assert option in told.stdout, (command, option)
 

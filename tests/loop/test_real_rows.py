@@ -23,6 +23,7 @@ def cards():
     return find_problem("credit_card", ROOT / "problems")
 
 
+@pytest.mark.long
 def test_the_loop_closes_on_real_rows(real_rows, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
