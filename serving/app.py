@@ -29,7 +29,8 @@ from ratchet.store import Store, now
 from serving import metrics
 from serving.batching import MAX_TABLE_BODY, TABLE, VARIANTS, Ask, Batcher, Refusal, Reply, reply_of
 from serving.books import Books
-from serving.log import AWAY, PredictionLog
+from serving.labels import Labels
+from serving.log import AWAY, QUESTIONS, PredictionLog
 from serving.openapi import PAGE, document
 from serving.protocol import Protocol
 from serving.routed import Routed
@@ -40,7 +41,6 @@ MAX_BODY = 4 * 1024 * 1024
 JSON = "application/json"
 MAX_DECISIONS = 1000
 BODY_SECONDS = 20.0
-THREADS = 32
 
 
 class Label(msgspec.Struct, forbid_unknown_fields=True):
@@ -64,6 +64,8 @@ class Service:
         self._token = settings.token.get_secret_value() if settings.token else None
         self._encode = msgspec.json.Encoder().encode
         self._tasks: list[asyncio.Task[None]] = []
+        # Requests that go the long way and are not answered yet.
+        self._inside = 0
 
     @property
     def ready(self) -> bool:
@@ -91,9 +93,10 @@ class Service:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         # A store that hangs keeps a thread for each question it was asked before that was known.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * QUESTIONS))
         self._log = PredictionLog(self._store, self._spill, self._settings.log_policy)
         self._batcher = Batcher(self._folder, self._routed, self._log, self._settings.max_waiting)
+        self._labels = Labels(self._store, self._log, self._settings.max_waiting)
         if self._settings.fast_road:
             Protocol.batcher, Protocol.count, Protocol.token = self._batcher, self._books.count, self._token
         await asyncio.to_thread(self._begin)
@@ -128,7 +131,11 @@ class Service:
     def _guard(self, route: str, handler: Any) -> Any:
         async def answer(request: Request) -> Response:
             begun = time.perf_counter()
+            self._inside += 1
             try:
+                if self._inside > self._settings.max_waiting:
+                    metrics.shed.inc()
+                    raise Refusal(503, error="Too much waits already; the service takes no more. Try again.")
                 if self._token is not None and not _shows(request, self._token):
                     raise Refusal(401, error="This service asks for a token: send the header `Authorization: Bearer TOKEN`.")
                 given = await handler(request)
@@ -145,6 +152,8 @@ class Service:
             except Exception:
                 logger.exception("a request could not be answered")
                 reply = Refusal(500, error="This is a fault of the service; its log has more.").reply
+            finally:
+                self._inside -= 1
             self._books.count(route, reply, begun)
             return Response(reply.body, reply.status, _HEADERS.get(reply.status), media_type=reply.kind)
 
@@ -237,14 +246,15 @@ class Service:
                 raise Refusal(422, error=f"Label {label.label} of record {row} is not 0 or 1.", row=row)
         at = now()
         entries = [{"prediction_id": x.prediction_id, "at": at, "value": x.label, "provenance": "outcome"} for x in labels]
-        accepted, unknown = await self._log.ask(self._store.add_labels, entries)
+        told = await self._labels.add(entries)
+        unknown = [label.prediction_id for label, new in zip(labels, told, strict=True) if new is None]
         if unknown and self._spill.files():
             raise Refusal(503, error="Predictions are still on their way from the spill into the log. Send these labels again.")
         if unknown:
             more = f" ({len(unknown)} such ids; the other {len(labels) - len(unknown)} labels were taken)" if len(labels) > 1 else ""
             raise Refusal(404, error=f"No prediction has the id {unknown[0][:64]!r}{more}.")
-        told = self._encode({"accepted": accepted, "known": len(labels) - accepted})
-        return Reply(200, told, [label.prediction_id for label in labels])
+        body = self._encode({"accepted": told.count(True), "known": told.count(False)})
+        return Reply(200, body, [label.prediction_id for label in labels])
 
     # ---- what was decided, and what became of a prediction
 

@@ -26,6 +26,8 @@ AWAY = (OperationalError, InterfaceError, PoolTimeout, TimeoutError, StoreError)
 PATIENCE_SECONDS = 3.0
 LOOK_AGAIN_SECONDS = 1.0
 TIDY_SECONDS = 0.02
+# So many questions are asked of the store at once; the others wait, and their waiting says nothing about the store.
+QUESTIONS = 16
 
 Policy = Literal["spill", "refuse", "unlogged"]
 Rows = Sequence[Prediction]
@@ -62,6 +64,7 @@ class PredictionLog:
         self._swap = threading.Lock()
         # A store that hangs may keep every other thread: the disk has one of its own.
         self._disk = ThreadPoolExecutor(1, "spill")
+        self._questions = asyncio.Semaphore(QUESTIONS)
         self.waiting = 0
         self._stored = 0
         self.away = False
@@ -101,13 +104,14 @@ class PredictionLog:
 
     async def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Ask the store in a thread. One of AWAY where it does not answer in time; at once where that is known."""
-        if self.away:
-            raise StoreError("The store is away.")
-        try:
-            return await asyncio.wait_for(asyncio.to_thread(function, *arguments), PATIENCE_SECONDS)
-        except AWAY as error:
-            self._lose(error)
-            raise
+        async with self._questions:
+            if self.away:
+                raise StoreError("The store is away.")
+            try:
+                return await asyncio.wait_for(asyncio.to_thread(function, *arguments), PATIENCE_SECONDS)
+            except AWAY as error:
+                self._lose(error)
+                raise
 
     async def answered(self, ids: Sequence[str]) -> list[Prediction]:
         """The rows of a keyed request that the spill or the log holds under those ids, in order."""

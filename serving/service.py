@@ -28,7 +28,7 @@ _app = _service.app()
 @bentoml.service(
     name="prediction",
     workers=settings().workers,
-    traffic={"timeout": 30, "max_concurrency": 1024},
+    traffic={"timeout": 30},
     logging={"access": {"enabled": False}},
     # /metrics is our own: BentoML's middleware would time every request a second time.
     metrics={"enabled": False},

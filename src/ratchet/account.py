@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from ratchet.store import Entry, Store
+from ratchet.store import LIVE, Entry, Store
 
 WATCH = ("skip", "wait", "retrain", "block")
 ASKED = ("id", "at", "version", "variant", "propensity", "probability", "label", "seq")
@@ -51,7 +51,7 @@ def trace(store: Store, identity: str) -> dict[str, Any] | None:
 
 def _windows(store: Store, row: dict[str, Any]) -> list[dict[str, Any]]:
     """The monitor's decisions whose window held that row; it never looks at probes and load tests."""
-    if row["variant"] in ("probe", "load"):
+    if row["variant"] not in LIVE:
         return []
     decided: list[dict[str, Any]] = []
     for seen in store.decisions(*WATCH):

@@ -6,10 +6,7 @@ append-only: what is current is the newest row.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ratchet import schema
 from ratchet.decision import Decision
 from ratchet.errors import StoreError
+from ratchet.line import Line
 from ratchet.prediction import Prediction
 from ratchet.schema import decisions, labels, looks, predictions, routes, shadows
 
@@ -39,6 +37,8 @@ assert tuple(_LOGGED) == Prediction.__struct_fields__[: len(_LOGGED)]
 _AT = _LOGGED.index("at")
 _INTO = f"INSERT INTO predictions ({', '.join(_LOGGED)})"
 _NEW = " ON CONFLICT (id) DO NOTHING RETURNING id"
+# Who is asked in earnest; probes and load tests are not.
+LIVE = ("champion", "challenger")
 # So many rows in one statement of SQLite's: a group of them is a transaction of its own, and few statements are prepared.
 _MOST = 64
 
@@ -106,60 +106,6 @@ def _insert(connection: sa.Connection, rows: Sequence[Prediction], again: bool) 
     return len(done.all()) if again else len(rows)
 
 
-class _Line:
-    """Those who write SQLite's log stand in line, of all processes; who is next is woken at once, where SQLite would sleep and look.
-
-    Gives the connection on which the log is written, kept open from one time to the next; what fails on it is rolled back.
-    """
-
-    def __init__(self, engine: sa.Engine, path: Path, alone: bool) -> None:
-        self._engine, self._path, self._alone = engine, path, alone
-        self._mutex = threading.Lock()
-        self._file = -1
-        self._connection: sa.Connection | None = None
-
-    def __enter__(self) -> sa.Connection:
-        self._mutex.acquire()
-        try:
-            if not self._alone:
-                if self._file < 0:
-                    self._file = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o666)
-                fcntl.flock(self._file, fcntl.LOCK_EX)
-            if self._connection is None:
-                self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        except BaseException:
-            self._leave(failed=True)
-            raise
-        return self._connection
-
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        self._leave(failed=kind is not None)
-
-    def _leave(self, failed: bool) -> None:
-        try:
-            if failed:
-                self._let_go()
-            if self._file >= 0:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
-        finally:
-            self._mutex.release()
-
-    def _let_go(self) -> None:
-        if self._connection is not None:
-            # Closed for good, it takes a transaction that was begun with it.
-            self._connection.invalidate()
-            self._connection.close()
-            self._connection = None
-
-    def close(self) -> None:
-        """Give connection and file back."""
-        with self._mutex:
-            self._let_go()
-            if self._file >= 0:
-                os.close(self._file)
-                self._file = -1
-
-
 def now() -> datetime:
     """The present, in UTC, without a zone, as the store keeps it."""
     return datetime.now(UTC).replace(tzinfo=None)
@@ -191,7 +137,7 @@ class Store:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self.engine = sa.create_engine(address)
                 sa.event.listen(self.engine, "connect", _tune_sqlite)
-                self._line = _Line(self.engine, self._folder / ".log.lock", alone)
+                self._line = Line(self.engine, self._folder / ".log.lock", alone)
             else:
                 # A server may have been restarted since a connection was last used, and may be away.
                 self.engine = sa.create_engine(address, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_SECONDS})
@@ -407,34 +353,43 @@ class Store:
         found: dict[str, Prediction] = {}
         with self.engine.connect() as connection:
             for start in range(0, len(ids), 500):
-                query = sa.select(predictions).where(p.problem == self.problem, p.id.in_(ids[start : start + 500]))
-                for row in connection.execute(query):
-                    found[row.id] = Prediction(**{name: getattr(row, name) for name in _LOGGED})
+                for row in connection.execute(sa.select(predictions).where(p.id.in_(ids[start : start + 500]))):
+                    if row.problem == self.problem:
+                        found[row.id] = Prediction(**{name: getattr(row, name) for name in _LOGGED})
         return [found[identity] for identity in ids if identity in found]
 
-    def add_labels(self, rows: Sequence[dict[str, Any]]) -> tuple[int, list[str]]:
-        """Append labels; returns how many were new, and the prediction ids that the log does not know.
+    def add_labels(self, rows: Sequence[dict[str, Any]]) -> list[bool | None]:
+        """Append labels; of each whether it was new, None where the log does not know its prediction.
 
         A label equal to the latest one of its prediction is not kept again; another value supersedes it.
         """
-        ids = [row["prediction_id"] for row in rows]
-        with self.engine.begin() as connection:
-            known: set[str] = set()
-            latest: dict[str, int] = {}
+        ids = list({row["prediction_id"] for row in rows})
+        known: set[str] = set()
+        latest: dict[str, int] = {}
+        with self.engine.connect() as connection:
             for start in range(0, len(ids), 500):
                 part = ids[start : start + 500]
-                mine = sa.select(predictions.c.id).where(predictions.c.problem == self.problem, predictions.c.id.in_(part))
-                known |= set(connection.scalars(mine))
+                # By id alone: asked for a problem too, SQLite would walk through all of that problem's rows.
+                mine = sa.select(predictions.c.id, predictions.c.problem).where(predictions.c.id.in_(part))
+                known |= {r.id for r in connection.execute(mine) if r.problem == self.problem}
                 query = sa.select(labels.c.prediction_id, labels.c.value).where(labels.c.prediction_id.in_(part))
                 latest |= {r.prediction_id: r.value for r in connection.execute(query.order_by(labels.c.seq))}
-            fresh = []
-            for row in rows:
-                if row["prediction_id"] in known and latest.get(row["prediction_id"]) != row["value"]:
-                    latest[row["prediction_id"]] = row["value"]
-                    fresh.append(row)
-            if fresh:
+        told: list[bool | None] = []
+        for row in rows:
+            identity = row["prediction_id"]
+            told.append(latest.get(identity) != row["value"] if identity in known else None)
+            latest[identity] = row["value"]
+        fresh = [row for row, new in zip(rows, told, strict=True) if new]
+        if fresh and self.local:
+            # Who writes labels stands in line with who writes the log.
+            with self._line as connection:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
                 connection.execute(sa.insert(labels), fresh)
-        return len(fresh), [identity for identity in ids if identity not in known]
+                connection.exec_driver_sql("COMMIT")
+        elif fresh:
+            with self.engine.begin() as connection:
+                connection.execute(sa.insert(labels), fresh)
+        return told
 
     def log_shadows(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append what a shadow would have answered; what is there already stays."""
@@ -496,13 +451,17 @@ class Store:
                 predictions.c.features,
             )
             .select_from(joined)
-            .where(predictions.c.problem == self.problem, predictions.c.seq > after)
-            .where(predictions.c.variant.not_in(("probe", "load")))
+            .where(predictions.c.problem == self.problem, predictions.c.seq > after, predictions.c.variant.in_(LIVE))
             .order_by(predictions.c.seq.desc())
             .limit(newest)
         )
         if version is not None:
             query = query.where(predictions.c.version == version)
+        if newest is not None:
+            # Each variant's newest rows stand at the end of its index: asked for all at once, the whole log would be sorted.
+            parts = [query.where(predictions.c.variant == variant).subquery() for variant in LIVE]
+            every_variant = sa.union_all(*(sa.select(part) for part in parts)).subquery()
+            query = sa.select(every_variant).order_by(every_variant.c.seq.desc()).limit(newest)
         with self.engine.connect() as connection:
             rows = connection.execute(query).all()
         plain = pd.DataFrame(rows[::-1], columns=[column.name for column in query.selected_columns])
@@ -512,7 +471,9 @@ class Store:
     def requests(self, after: int, limit: int, version: str) -> pd.DataFrame:
         """The next logged requests of a version after a seq, oldest first, of every variant: seq, id, probability, the request's columns."""
         p = predictions.c
-        query = sa.select(p.seq, p.id, p.probability, p.features).where(p.problem == self.problem, p.seq > after, p.version == version)
+        # An expression keeps SQLite from an index on the problem, whose rows it would sort for every page.
+        mine = (p.problem + "") == self.problem
+        query = sa.select(p.seq, p.id, p.probability, p.features).where(mine, p.seq > after, p.version == version)
         with self.engine.connect() as connection:
             rows = connection.execute(query.order_by(p.seq).limit(limit)).all()
         plain = pd.DataFrame(rows, columns=["seq", "id", "probability", "features"])
@@ -521,12 +482,14 @@ class Store:
 
     def freshness(self) -> dict[str, datetime | None]:
         """When the newest live prediction and the newest label came."""
-        live = (predictions.c.problem == self.problem, predictions.c.variant.not_in(("probe", "load")))
-        joined = labels.join(predictions, predictions.c.id == labels.c.prediction_id)
-        newest = sa.select(predictions.c.at).where(*live).order_by(predictions.c.seq.desc()).limit(1)
-        told = sa.select(labels.c.at).select_from(joined).where(*live).order_by(labels.c.seq.desc()).limit(1)
+        mine = predictions.c.problem == self.problem
+        asked = [sa.select(predictions.c.at).where(mine, predictions.c.variant == v).order_by(predictions.c.seq.desc()) for v in LIVE]
+        # From the newest label back to the first that is of a live prediction.
+        live = sa.exists().where(predictions.c.id == labels.c.prediction_id, mine, predictions.c.variant.in_(LIVE))
+        told = sa.select(labels.c.at).where(live).order_by(labels.c.seq.desc())
         with self.engine.connect() as connection:
-            return {"prediction": connection.scalar(newest), "label": connection.scalar(told)}
+            newest = [at for query in asked if (at := connection.scalar(query.limit(1))) is not None]
+            return {"prediction": max(newest, default=None), "label": connection.scalar(told.limit(1))}
 
     def decided(self) -> dict[str, tuple[int, datetime]]:
         """By action: how many decisions there are, and when the last one was taken."""

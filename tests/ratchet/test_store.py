@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -14,6 +16,7 @@ from ratchet import schema
 from ratchet.account import trace
 from ratchet.decision import decide
 from ratchet.errors import StoreError
+from ratchet.line import Turn
 from ratchet.prediction import Prediction
 from ratchet.settings import ROOT
 from ratchet.store import Store, now
@@ -66,15 +69,77 @@ def test_the_route_is_the_newest_and_its_past_stays(store):
 
 def test_labels_append_supersede_and_know_their_predictions(store):
     store.log([prediction("a"), prediction("b")])
-    assert store.add_labels([label("a", 1), label("nobody", 1)]) == (1, ["nobody"])
-    assert store.add_labels([label("a", 1)]) == (0, [])
-    assert store.add_labels([label("a", 0), label("b", 1)]) == (2, [])
+    assert store.add_labels([label("a", 1), label("nobody", 1)]) == [True, None]
+    assert store.add_labels([label("a", 1)]) == [False]
+    assert store.add_labels([label("a", 0), label("b", 1)]) == [True, True]
+    # Twice in one go, as two requests that were stored together: the second is known by then, or supersedes.
+    assert store.add_labels([label("b", 1), label("b", 0), label("b", 0), label("nobody", 1), label("b", 1)]) == [
+        False,
+        True,
+        False,
+        None,
+        True,
+    ]
     window = store.window()
     assert window.set_index("id")["truth"].to_dict() == {"a": 0, "b": 1}
     assert window["income"].tolist() == [5.0, 5.0]
     with store.engine.connect() as connection:
         raw = connection.execute(sa.text("select count(*) from labels")).one()
-    assert raw == (3,)
+    assert raw == (5,)
+
+
+def test_nothing_that_is_asked_often_walks_through_the_whole_log(tmp_path):
+    store = Store(f"sqlite:///{tmp_path / 'store.db'}", "credit")
+    store.log([prediction(f"p{place}", variant=("champion", "load", "probe", "challenger")[place % 4]) for place in range(4000)])
+    asked = []
+
+    @sa.event.listens_for(store.engine, "before_cursor_execute")
+    def note(connection, cursor, statement, parameters, context, executemany):
+        asked.append((statement, parameters))
+
+    ids = [f"p{place}" for place in range(300)]
+    store.add_labels([label(identity, 1) for identity in ids])
+    store.answered(ids)
+    store.window(newest=500, version="1")
+    store.window(newest=500, version="1", labelled=True)
+    store.requests(2000, 100, "1")
+    store.freshness()
+    store.prediction("p7")
+    store.looked()
+    reads = [(statement, parameters) for statement, parameters in asked if statement.lstrip().startswith("SELECT")]
+    assert len(reads) > 8
+    with store.engine.connect() as connection:
+        for statement, parameters in reads:
+            plan = [str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+            # Asked of a problem alone, an index leads to every row of it.
+            walks = [step for step in plan if step.startswith("SCAN predictions") or step.endswith("predictions_by_variant (problem=?)")]
+            assert not walks, (statement, plan)
+    store.close()
+
+
+def test_whoever_has_waited_longest_is_next():
+    turn, order, ready = Turn(), [], threading.Event()
+
+    def wait(name):
+        ready.set()
+        with turn:
+            order.append(name)
+
+    with turn:
+        threads = []
+        for name in range(5):
+            threads.append(threading.Thread(target=wait, args=(name,)))
+            ready.clear()
+            threads[-1].start()
+            ready.wait()
+            while len(turn._line) <= name:
+                time.sleep(0.001)
+    # Who held it asks again at once, and comes after those who wait.
+    with turn:
+        order.append("again")
+    for thread in threads:
+        thread.join()
+    assert order == [0, 1, 2, 3, 4, "again"]
 
 
 def test_a_window_holds_live_predictions_only_newest_last(store):

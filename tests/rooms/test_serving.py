@@ -599,3 +599,21 @@ def test_a_difference_from_the_training_path_is_told_with_its_first_row(serve, c
     offline.assign(prediction_id=[f"x{i}" for i in range(400)]).to_parquet(tmp_path / "unknown.parquet")
     with pytest.raises(BatchError, match="none of its 400 prediction ids"):
         parity(setting, tmp_path / "unknown.parquet")
+
+
+def test_a_crowd_of_labels_and_questions_does_not_make_the_store_seem_away(serve, credit):
+    served = serve()
+    asked = draw(credit.contract, 400, 11)
+    ids = [answer["prediction_id"] for answer in httpx.post(f"{served.url}/predict", json=asked, headers=LOAD, timeout=30).json()]
+    label = [request("/feedback", json.dumps({"prediction_id": identity, "label": 1}).encode(), {}) for identity in ids]
+    question = [b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /decisions HTTP/1.1\r\nHost: x\r\n\r\n"]
+    prediction = [request("/predict", json.dumps(record).encode(), LOAD) for record in asked[:20]]
+    crowd = Crowd("127.0.0.1", served.port, 2000)
+    try:
+        for asks in (label, question, label + prediction):
+            told = crowd.burst(asks)
+            assert told.failed == 0
+    finally:
+        crowd.close()
+    assert served.store().freshness()["label"] is None
+    assert "the store is away" not in served.log.read_text(encoding="utf-8")
