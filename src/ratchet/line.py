@@ -7,6 +7,7 @@ import os
 import threading
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
