@@ -18,6 +18,7 @@ from flows.stages import judged, labelled
 from models import calibration
 from models.compress import quantised, student
 from models.edge import single_file
+from models.fitted import Views
 from ratchet.data.encoding import Encoder
 from ratchet.data.golden import golden
 from ratchet.data.values import as_text
@@ -95,11 +96,34 @@ def variants(
     small = calibration.append(learner.export(), *calibration.platt(learner.logit(views["tune"]), truth)).SerializeToString(
         deterministic=True
     )
-    graphs = {"network": graph, "quantised": quantised(graph, views["train"]), "student": small}
-    graphs["quantised student"] = quantised(small, views["train"])
+    shrunk, shrunk_small = (_quantised(folder, encoder, whole, views["train"], parts["tune"]) for whole in (graph, small))
+    graphs = {"network": graph, "quantised": shrunk, "student": small, "quantised student": shrunk_small}
     test = judged(rows, sides, contract)
     base = {"network": whole, "quantised": whole, "student": whole, "quantised student": Scorer(small, encoder)}
     return graphs, [judge(folder, name, made, encoder, test, base[name]) for name, made in graphs.items()]
+
+
+def _quantised(folder: Folder, encoder: Encoder, graph: bytes, train: Views, tune: pd.DataFrame) -> bytes:
+    """As much of a graph quantised as leaves the decisions on the tuning rows and the golden set as they are, or nearly so.
+
+    What is left in full precision grows until it is fit; the last try is given where none is.
+    """
+    whole, threshold, frozen = Scorer(graph, encoder), folder.problem.threshold, golden(folder)
+    made, spared = quantised(graph, train), 0
+    while True:
+        tried = Scorer(made, encoder)
+        flips = [
+            ((tried.probability(rows) >= threshold) != (whole.probability(rows) >= threshold))
+            for rows in (tune, frozen)
+            if rows is not None
+        ]
+        if flips[0].mean() <= MOST_FLIPS / 2 and not any(turned.any() for turned in flips[1:]):
+            return made
+        spared += 1
+        try:
+            made = quantised(graph, train, spared)
+        except ValueError:
+            return made
 
 
 def judge(folder: Folder, name: str, graph: bytes, encoder: Encoder, test: pd.DataFrame, base: Scorer) -> Variant:

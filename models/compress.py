@@ -32,10 +32,11 @@ class _Rows(CalibrationDataReader):  # type: ignore[misc]
         return next(self._rows, None)
 
 
-def quantised(graph: bytes, views: Views) -> bytes:
+def quantised(graph: bytes, views: Views, spared: int = 0) -> bytes:
     """The graph with weights of 8 bits and activations of 16, calibrated on rows of the training (Jacob et al., 2018).
 
-    `views` holds the graph's inputs for 512 rows or more.
+    `views` holds the graph's inputs for 512 rows or more. The first and the last multiplication stay as they are: they are
+    small, and what they round is felt most; so do `spared` more before the last. ValueError where that leaves none.
     """
     with tempfile.TemporaryDirectory() as folder:
         before, ready, after = (str(Path(folder) / name) for name in ("before.onnx", "ready.onnx", "after.onnx"))
@@ -51,15 +52,16 @@ def quantised(graph: bytes, views: Views) -> bytes:
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QUInt16,
             op_types_to_quantize=["MatMul", "Gemm"],
-            nodes_to_exclude=_ends(ready),
+            nodes_to_exclude=_left_out(ready, spared),
         )
         return onnx.load(after).SerializeToString(deterministic=True)
 
 
-def _ends(path: str) -> list[str]:
-    """The first and the last multiplication: small, and what they round is felt most."""
+def _left_out(path: str, spared: int) -> list[str]:
     names = [node.name for node in onnx.load(path).graph.node if node.op_type in ("MatMul", "Gemm")]
-    return [names[0], names[-1]]
+    if len(names) < spared + 3:
+        raise ValueError(f"of {len(names)} multiplications none is left to quantise")
+    return [names[0], *names[-1 - spared :]]
 
 
 def student(train: Views, teacher: np.ndarray, tune: Views, teacher_tune: np.ndarray, params: dict[str, Any], seed: int) -> Fitted:
