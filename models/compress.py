@@ -15,7 +15,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from models import network
 from models.fitted import Fitted, Views
 
-CALIBRATION_ROWS = 512
+CALIBRATION_ROWS = 1024
 OPSET = 21
 
 
@@ -24,7 +24,8 @@ class _Rows(CalibrationDataReader):  # type: ignore[misc]
 
     def __init__(self, views: Views) -> None:
         self._rows: Iterator[Views] = iter(
-            [{name: view[start : start + 64] for name, view in views.items()} for start in range(0, CALIBRATION_ROWS, 64)]
+            {name: view[start : start + CALIBRATION_ROWS] for name, view in views.items()}
+            for start in range(0, len(next(iter(views.values()))), CALIBRATION_ROWS)
         )
 
     def get_next(self) -> Views | None:
@@ -35,7 +36,7 @@ class _Rows(CalibrationDataReader):  # type: ignore[misc]
 def quantised(graph: bytes, views: Views, spared: int = 0) -> bytes:
     """The graph with weights of 8 bits and activations of 16, calibrated on rows of the training (Jacob et al., 2018).
 
-    `views` holds the graph's inputs for 512 rows or more. The first and the last multiplication stay as they are: they are
+    `views` holds the graph's inputs, of as many rows as there are: what lies outside their range is cut off. The first and the last multiplication stay as they are: they are
     small, and what they round is felt most; so do `spared` more before the last. ValueError where that leaves none.
     """
     with tempfile.TemporaryDirectory() as folder:
