@@ -37,7 +37,7 @@ def quantised(graph: bytes, views: Views, spared: int = 0) -> bytes:
     """The graph with weights of 8 bits and activations of 16, calibrated on rows of the training (Jacob et al., 2018).
 
     `views` holds the graph's inputs, of as many rows as there are: what lies outside their range is cut off. The first and the last multiplication stay as they are: they are
-    small, and what they round is felt most; so do `spared` more before the last. ValueError where that leaves none.
+    small, and what they round is felt most; so do `spared` more after the first. ValueError where that leaves none.
     """
     with tempfile.TemporaryDirectory() as folder:
         before, ready, after = (str(Path(folder) / name) for name in ("before.onnx", "ready.onnx", "after.onnx"))
@@ -62,7 +62,7 @@ def _left_out(path: str, spared: int) -> list[str]:
     names = [node.name for node in onnx.load(path).graph.node if node.op_type in ("MatMul", "Gemm")]
     if len(names) < spared + 3:
         raise ValueError(f"of {len(names)} multiplications none is left to quantise")
-    return [names[0], *names[-1 - spared :]]
+    return [*names[: 1 + spared], names[-1]]
 
 
 def student(train: Views, teacher: np.ndarray, tune: Views, teacher_tune: np.ndarray, params: dict[str, Any], seed: int) -> Fitted:
