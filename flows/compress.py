@@ -38,8 +38,8 @@ class Variant:
     """One network beside the one that it comes from, on n rows that neither learnt from.
 
     Shares of rows: decided rightly, decided otherwise, and decided wrongly where the other was right, the last also in the
-    worst slice. `golden` counts the rows of the golden set that are decided otherwise, None where there is none. `refused`
-    says why it is not exported, with the first row that differs; empty where it is.
+    worst slice. `golden` counts the rows of the golden set that are decided otherwise, `golden_wrong` those that are decided
+    wrongly, None where there is no such set. `refused` says why it is not exported, with the first row that differs; empty where it is.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Variant:
     worst_negative_flips: float
     n: int
     golden: int | None = None
+    golden_wrong: int | None = None
     refused: str = ""
 
 
@@ -69,14 +70,18 @@ def compress(setting: Setting, out: Path) -> list[Variant]:
     graphs, made = variants(
         setting.folder, encoder, (root / "trained/network.onnx").read_bytes(), rows, sides, params["train"], params["seed"]
     )
-    out.mkdir(parents=True, exist_ok=True)
+    files: dict[str, bytes | None] = {}
     for variant in made:
-        stem = variant.name.replace(" ", "-")
-        for ending in (".onnx", ".edge.onnx"):
-            (out / f"{stem}{ending}").unlink(missing_ok=True)
-        if not variant.refused:
-            _write(out / f"{stem}.onnx", graphs[variant.name])
-            _write(out / f"{stem}.edge.onnx", single_file(graphs[variant.name], encoder, contract, variant.name, setting.problem.threshold))
+        stem, graph = variant.name.replace(" ", "-"), graphs[variant.name]
+        alone = single_file(graph, encoder, contract, variant.name, setting.problem.threshold)
+        files |= {f"{stem}.onnx": None if variant.refused else graph, f"{stem}.edge.onnx": None if variant.refused else alone}
+    out.mkdir(parents=True, exist_ok=True)
+    # What an earlier run left of a variant that is refused now must not be taken for fit.
+    for name, content in files.items():
+        if content is None:
+            (out / name).unlink(missing_ok=True)
+        else:
+            _write(out / name, content)
     _write(out / "variants.json", json.dumps([asdict(variant) for variant in made], indent=1).encode())
     return made
 
@@ -144,7 +149,10 @@ def judge(folder: Folder, name: str, graph: bytes, encoder: Encoder, test: pd.Da
     worst = max(rates, key=lambda label: rates[label], default="") if negative.any() else ""
     rate = rates.get(worst, float(negative.mean()))
     frozen = golden(folder)
-    turned = frozen[(scorer.probability(frozen) >= threshold) != (base.probability(frozen) >= threshold)] if frozen is not None else None
+    turned, amiss = None, None
+    if frozen is not None:
+        here, there = (one.probability(frozen) >= threshold for one in (scorer, base))
+        turned, amiss = frozen[here != there], int((here != (frozen[contract.target].to_numpy(float) == 1)).sum())
     refused = ""
     if name.startswith("quantised") and flipped.mean() > MOST_FLIPS:
         first = test[contract.id].iloc[int(np.flatnonzero(flipped)[0])]
@@ -162,6 +170,7 @@ def judge(folder: Folder, name: str, graph: bytes, encoder: Encoder, test: pd.Da
         worst_negative_flips=rate,
         n=len(test),
         golden=None if turned is None else len(turned),
+        golden_wrong=amiss,
         refused=refused,
     )
 
@@ -190,6 +199,6 @@ def as_rows(made: list[Variant]) -> list[tuple[Any, ...]]:
     """The variants as a table's rows."""
     return [
         (v.name, f"{v.bytes / 1024:.0f}", f"{v.microseconds:.2f}", f"{v.accuracy:.2%}", f"{v.flips:.2%}", f"{v.negative_flips:.2%}",
-         f"{v.worst_negative_flips:.2%} {v.worst_slice}", "none" if v.golden is None else f"{v.golden}", v.refused or "yes")
+         f"{v.worst_negative_flips:.2%} {v.worst_slice}", "none" if v.golden is None else f"{v.golden}, {v.golden_wrong} wrong", v.refused or "yes")
         for v in made
     ]  # fmt: skip

@@ -40,6 +40,7 @@ logger = logging.getLogger("ratchet.serving")
 MAX_BODY = 4 * 1024 * 1024
 JSON = "application/json"
 MAX_DECISIONS = 1000
+ID_LENGTH = 32
 BODY_SECONDS = 20.0
 
 
@@ -244,6 +245,8 @@ class Service:
         for row, label in enumerate(labels):
             if label.label not in (0, 1):
                 raise Refusal(422, error=f"Label {label.label} of record {row} is not 0 or 1.", row=row)
+            if len(label.prediction_id) > ID_LENGTH or "\0" in label.prediction_id:
+                raise Refusal(404, error=f"No prediction has the id {label.prediction_id[:64]!r}; none of these labels was taken.", row=row)
         at = now()
         entries = [{"prediction_id": x.prediction_id, "at": at, "value": x.label, "provenance": "outcome"} for x in labels]
         told = await self._labels.add(entries)

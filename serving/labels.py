@@ -41,10 +41,7 @@ class Labels:
         self._rows += len(rows)
         if self._task is None:
             self._task = asyncio.create_task(self._store_all())
-        try:
-            return await done
-        finally:
-            self._rows -= len(rows)
+        return await done
 
     async def _store_all(self) -> None:
         """Store what waits, group after group, until nothing does."""
@@ -56,6 +53,7 @@ class Labels:
                     taken += 1
                 group, self._waiting = self._waiting[:taken], self._waiting[taken:]
                 await self._store_group(group)
+                self._rows -= size
         finally:
             self._task = None
 
@@ -68,9 +66,9 @@ class Labels:
             if len(group) == 1:
                 _fail(group, error)
                 return
-            # What the store does not want of one request is no fault of the others.
-            for one in group:
-                await self._store_group([one])
+            # What the store does not want of one request is no fault of the others: it is looked for by halves.
+            for half in (group[: len(group) // 2], group[len(group) // 2 :]):
+                await self._store_group(half)
         else:
             place = 0
             for rows, done in group:

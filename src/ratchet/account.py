@@ -54,10 +54,8 @@ def _windows(store: Store, row: dict[str, Any]) -> list[dict[str, Any]]:
     if row["variant"] not in LIVE:
         return []
     decided: list[dict[str, Any]] = []
-    for seen in store.decisions(*WATCH):
+    for seen in store.deciding(row["version"], row["seq"], row["at"], *WATCH):
         inputs = seen.evidence["inputs"]
-        if inputs.get("version") != row["version"] or not inputs["from"] <= row["seq"] <= inputs["to"]:
-            continue
         if decided and decided[-1]["action"] == seen.action:
             decided[-1]["more"] += 1
             continue

@@ -39,6 +39,7 @@ _INTO = f"INSERT INTO predictions ({', '.join(_LOGGED)})"
 _NEW = " ON CONFLICT (id) DO NOTHING RETURNING id"
 # Who is asked in earnest; probes and load tests are not.
 LIVE = ("champion", "challenger")
+LABELS_A_LOOK = 20_000
 # So many rows in one statement of SQLite's: a group of them is a transaction of its own, and few statements are prepared.
 _MOST = 64
 
@@ -106,6 +107,16 @@ def _insert(connection: sa.Connection, rows: Sequence[Prediction], again: bool) 
     return len(done.all()) if again else len(rows)
 
 
+def _news(rows: Sequence[dict[str, Any]], known: set[str], latest: dict[str, int]) -> list[bool | None]:
+    """Of each label whether it is new, in their order; None where its prediction is not known."""
+    values, told = dict(latest), list[bool | None]()
+    for row in rows:
+        identity = row["prediction_id"]
+        told.append(values.get(identity) != row["value"] if identity in known else None)
+        values[identity] = row["value"]
+    return told
+
+
 def now() -> datetime:
     """The present, in UTC, without a zone, as the store keeps it."""
     return datetime.now(UTC).replace(tzinfo=None)
@@ -128,6 +139,8 @@ class Store:
         """
         self.problem = problem
         self._tidier: sa.Connection | None = None
+        self._label_at: datetime | None = None
+        self._looked_to = 0
         try:
             address = sa.make_url(url)
             self.url = address.render_as_string(hide_password=True)
@@ -246,6 +259,15 @@ class Store:
         with self.engine.connect() as connection:
             rows = connection.execute(query.limit(newest)).all()
         return [Entry(r.id, r.at, r.action, r.subject, tuple(r.reasons), r.evidence, r.by) for r in reversed(rows)]
+
+    def deciding(self, version: str, seq: int, since: datetime, *actions: str) -> list[Entry]:
+        """The decisions of those actions since then whose window, of that version, held a place of the log; oldest first."""
+        inputs, d = decisions.c.evidence["inputs"], decisions.c
+        query = sa.select(decisions).where(d.problem == self.problem, d.action.in_(actions), d.at >= since)
+        held = (inputs["version"].as_string() == version, inputs["from"].as_integer() <= seq, inputs["to"].as_integer() >= seq)
+        with self.engine.connect() as connection:
+            rows = connection.execute(query.where(*held).order_by(d.seq)).all()
+        return [Entry(r.id, r.at, r.action, r.subject, tuple(r.reasons), r.evidence, r.by) for r in rows]
 
     def decision(self, identity: str) -> Entry | None:
         """The decision of that id."""
@@ -367,29 +389,38 @@ class Store:
         known: set[str] = set()
         latest: dict[str, int] = {}
         with self.engine.connect() as connection:
+            seen = connection.scalar(sa.select(sa.func.max(labels.c.seq))) or 0
             for start in range(0, len(ids), 500):
                 part = ids[start : start + 500]
                 # By id alone: asked for a problem too, SQLite would walk through all of that problem's rows.
                 mine = sa.select(predictions.c.id, predictions.c.problem).where(predictions.c.id.in_(part))
                 known |= {r.id for r in connection.execute(mine) if r.problem == self.problem}
-                query = sa.select(labels.c.prediction_id, labels.c.value).where(labels.c.prediction_id.in_(part))
+                query = sa.select(labels.c.prediction_id, labels.c.value).where(labels.c.prediction_id.in_(part), labels.c.seq <= seen)
                 latest |= {r.prediction_id: r.value for r in connection.execute(query.order_by(labels.c.seq))}
-        told: list[bool | None] = []
-        for row in rows:
-            identity = row["prediction_id"]
-            told.append(latest.get(identity) != row["value"] if identity in known else None)
-            latest[identity] = row["value"]
-        fresh = [row for row, new in zip(rows, told, strict=True) if new]
-        if fresh and self.local:
+        told = _news(rows, known, latest)
+        if not any(told):
+            return told
+        with self._writing_labels() as connection:
+            # What others have written since then is known as well.
+            since = sa.select(labels.c.prediction_id, labels.c.value).where(labels.c.seq > seen).order_by(labels.c.seq)
+            told = _news(rows, known, latest | {r.prediction_id: r.value for r in connection.execute(since)})
+            if fresh := [row for row, new in zip(rows, told, strict=True) if new]:
+                connection.execute(sa.insert(labels), fresh)
+        return told
+
+    @contextmanager
+    def _writing_labels(self) -> Iterator[sa.Connection]:
+        """A transaction in which nobody else writes labels."""
+        if self.local:
             # Who writes labels stands in line with who writes the log.
             with self._line as connection:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-                connection.execute(sa.insert(labels), fresh)
+                yield connection
                 connection.exec_driver_sql("COMMIT")
-        elif fresh:
-            with self.engine.begin() as connection:
-                connection.execute(sa.insert(labels), fresh)
-        return told
+            return
+        with self.engine.begin() as connection:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext("ratchet labels"))))
+            yield connection
 
     def log_shadows(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append what a shadow would have answered; what is there already stays."""
@@ -484,12 +515,22 @@ class Store:
         """When the newest live prediction and the newest label came."""
         mine = predictions.c.problem == self.problem
         asked = [sa.select(predictions.c.at).where(mine, predictions.c.variant == v).order_by(predictions.c.seq.desc()) for v in LIVE]
-        # From the newest label back to the first that is of a live prediction.
-        live = sa.exists().where(predictions.c.id == labels.c.prediction_id, mine, predictions.c.variant.in_(LIVE))
-        told = sa.select(labels.c.at).where(live).order_by(labels.c.seq.desc())
         with self.engine.connect() as connection:
             newest = [at for query in asked if (at := connection.scalar(query.limit(1))) is not None]
-            return {"prediction": max(newest, default=None), "label": connection.scalar(told.limit(1))}
+            return {"prediction": max(newest, default=None), "label": self._newest_label(connection)}
+
+    def _newest_label(self, connection: sa.Connection) -> datetime | None:
+        """When the newest live label came: of those since the last look, 20,000 at most, else what was known then."""
+        newest = connection.scalar(sa.select(sa.func.max(labels.c.seq))) or 0
+        since = sa.select(labels.c.seq, labels.c.at, labels.c.prediction_id).where(labels.c.seq > self._looked_to)
+        part = since.order_by(labels.c.seq.desc()).limit(LABELS_A_LOOK).subquery()
+        # From the newest back to the first that is of a live prediction.
+        live = sa.exists().where(
+            predictions.c.id == part.c.prediction_id, (predictions.c.problem + "") == self.problem, predictions.c.variant.in_(LIVE)
+        )
+        found = connection.scalar(sa.select(part.c.at).where(live).order_by(part.c.seq.desc()).limit(1))
+        self._label_at, self._looked_to = found or self._label_at, newest
+        return self._label_at
 
     def decided(self) -> dict[str, tuple[int, datetime]]:
         """By action: how many decisions there are, and when the last one was taken."""

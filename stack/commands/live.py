@@ -224,7 +224,7 @@ def golden(
     name: Annotated[str, typer.Option("--name", help="What the new cohort is called.")] = "",
     why: Annotated[str, typer.Option("--why", help="How its rows were chosen, and who says that their labels are right.")] = "",
 ) -> None:
-    """List the golden set's cohorts, or add one: rows that must be decided rightly, frozen from then on."""
+    """List the golden set's cohorts, or add one: rows whose label is certain, frozen from then on."""
     with sentences():
         from ratchet.data.golden import cohorts, freeze
         from ratchet.data.golden import golden as rows_of

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+import ratchet.store
 from ratchet import schema
 from ratchet.account import trace
 from ratchet.decision import decide
@@ -112,9 +113,53 @@ def test_nothing_that_is_asked_often_walks_through_the_whole_log(tmp_path):
         for statement, parameters in reads:
             plan = [str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
             # Asked of a problem alone, an index leads to every row of it.
-            walks = [step for step in plan if step.startswith("SCAN predictions") or step.endswith("predictions_by_variant (problem=?)")]
+            walks = [
+                step
+                for step in plan
+                if step.startswith(("SCAN predictions", "SCAN labels")) or step.endswith("predictions_by_variant (problem=?)")
+            ]
             assert not walks, (statement, plan)
     store.close()
+
+
+def test_the_newest_live_label_is_found_among_so_many_and_remembered(tmp_path, monkeypatch):
+    monkeypatch.setattr(ratchet.store, "LABELS_A_LOOK", 10)
+    store = Store(f"sqlite:///{tmp_path / 'store.db'}", "credit")
+    store.log([prediction("live"), *(prediction(f"l{place}", variant="load") for place in range(60))])
+    store.add_labels([label("live", 1)])
+    told = store.freshness()["label"]
+    assert told is not None
+    store.add_labels([label(f"l{place}", 1) for place in range(60)])
+    # Whoever has looked before knows it; who looks for the first time does not look through all labels there are.
+    assert store.freshness()["label"] == told
+    late = Store(f"sqlite:///{tmp_path / 'store.db'}", "credit")
+    assert late.freshness()["label"] is None
+    late.add_labels([label("live", 0)])
+    assert late.freshness()["label"] == store.freshness()["label"] > told
+    store.close()
+    late.close()
+
+
+def test_two_who_store_the_same_labels_at_once_store_them_once(url):
+    stores = [Store(url, "credit") for _ in range(2)]
+    stores[0].log([prediction(f"p{place}") for place in range(1500)])
+    rows, told = [label(f"p{place}", 1) for place in range(1500)], {}
+    both = threading.Barrier(2)
+
+    def add(name):
+        both.wait()
+        told[name] = stores[name].add_labels(rows)
+
+    threads = [threading.Thread(target=add, args=(name,)) for name in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(one.count(True) for one in told.values()) == [0, 1500]
+    with stores[0].engine.connect() as connection:
+        assert connection.execute(sa.text("select count(*) from labels")).scalar() == 1500
+    for store in stores:
+        store.close()
 
 
 def test_whoever_has_waited_longest_is_next():

@@ -16,6 +16,8 @@ from flows.compress import judge, variants
 from flows.standing import first_rows
 from models.edge import single_file
 from models.train import train
+from ratchet.contract import Contract
+from ratchet.data.encoding import Encoder
 from ratchet.data.splits import split
 from ratchet.request import records
 from ratchet.scoring import Scorer
@@ -79,6 +81,7 @@ def test_a_quantised_network_that_turns_a_golden_row_is_refused_with_it(made, cr
     monkeypatch.setattr(compress, "golden", lambda folder: turned.tail(2))
     variant = judge(credit, "quantised", graphs["student"], encoder, test, network)
     assert variant.golden == 2
+    assert 0 <= variant.golden_wrong <= 2
     assert (
         variant.refused == f"decides 2 rows of the golden set otherwise, none is borne; the first is {turned[credit.contract.id].iloc[-2]}"
     )
@@ -109,14 +112,47 @@ def test_what_the_device_cannot_read_is_a_sentence(made, credit, tmp_path):
     encoder, _, graphs, _ = made
     path = tmp_path / "model.edge.onnx"
     path.write_bytes(single_file(graphs["student"], encoder, credit.contract, "7", credit.problem.threshold))
-    for line, sentence in (("{", "line 1"), ("[1]", "Send one JSON object a line"), ('{"income": "much"}', "line 1")):
+    (record,) = draw(credit.contract, 1, 0)
+    told = {
+        "{": "line 1",
+        "[1]": "this is no JSON object",
+        "{}": "'amount' is missing",
+        json.dumps(record | {"incom": 5}): "'incom' is no field of this model",
+        json.dumps(record | {"income": "much"}): "'income' is \"much\", which is no number",
+        json.dumps(record | {"income": {}}): "'income' is {}, which is no number",
+        json.dumps(record | {"amount": [1, 2]}): "'amount' is [1, 2], which is no number",
+        json.dumps(record | {"amount": True}): "'amount' is true, which is no number",
+        json.dumps(record | {"purpose": "yacht"}): "'purpose' is 'yacht'; it must be one of car, home",
+    }
+    for line, sentence in told.items():
         done = subprocess.run([sys.executable, "-c", DEVICE, str(path)], input=line, capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 1
-        assert sentence in done.stderr
+        assert sentence in done.stderr, line
         assert "Traceback" not in done.stderr
-    # Words of an unknown kind, and missing ones, are what the encoder takes them for.
+        assert not done.stdout
     session = ort.InferenceSession(path)
     assert {item.name for item in session.get_inputs()} == {column.name for column in credit.contract.features}
+
+
+def test_a_feature_may_have_any_name_that_a_contract_takes(made, credit):
+    encoder, test, graphs, _ = made
+    odd = dict(zip((c.name for c in encoder.numeric), ("low", "high", "nought", "column", "numeric", "codes", "net"), strict=False))
+    odd |= {encoder.categories[0].name: "net_codes"}
+    plain = encoder.as_dict()
+    for item in (*plain["numeric"], *plain["categories"]):
+        item["name"] = odd.get(item["name"], item["name"])
+    named = credit.contract.model_dump(mode="json", exclude_defaults=True)
+    for column in named["columns"]:
+        column["name"] = odd.get(column["name"], column["name"])
+    contract = Contract.model_validate(named | {"rules": []})
+    session = ort.InferenceSession(single_file(graphs["student"], Encoder.from_dict(plain), contract, "7", 0.2))
+    rows = test.head(30)
+    feed = {
+        odd.get(c.name, c.name): rows[c.name].to_numpy(float) if c in encoder.numeric else rows[c.name].fillna("").to_numpy(object)
+        for c in (*encoder.numeric, *encoder.categories)
+    }
+    told = session.run(None, feed)[0].reshape(-1)
+    assert np.abs(told - Scorer(graphs["student"], encoder).probability(rows)).max() <= 1e-6
 
 
 def test_only_the_network_has_a_single_file(standing, credit, made):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 import sqlalchemy as sa
@@ -89,6 +90,32 @@ def test_a_store_that_is_away_is_said_to_all_that_wait(store, tmp_path, monkeypa
     monkeypatch.setattr(store, "add_labels", away)
     told = crowd(store, tmp_path, [[label(f"p{place}", 1)] for place in range(5)])
     assert {type(one) for one in told} == {StoreError}
+
+
+def test_the_one_that_is_not_wanted_is_looked_for_by_halves(store, tmp_path):
+    seen = transactions(store)
+    requests = [[label(f"p{place}", 1)] for place in range(512)]
+    requests[300] = [label("p300", 1) | {"provenance": object()}]
+    told = crowd(store, tmp_path, requests)
+    assert isinstance(told[300], Exception)
+    assert [one for place, one in enumerate(told) if place != 300] == [[True]] * 511
+    assert len(seen) < 40
+
+
+def test_a_slow_question_does_not_make_the_store_seem_away(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.log.PATIENCE_SECONDS", 0.3)
+    release = threading.Event()
+
+    async def run(check):
+        monkeypatch.setattr(store, "check", check)
+        log = PredictionLog(store, Spill(tmp_path / "spill"))
+        with pytest.raises(TimeoutError):
+            await log.ask(release.wait, 5)
+        return log.away
+
+    assert not asyncio.run(run(lambda: None))
+    assert asyncio.run(run(lambda: release.wait(5)))
+    release.set()
 
 
 def test_one_who_hangs_up_keeps_nobody_from_being_told(store, tmp_path):

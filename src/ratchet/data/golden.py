@@ -1,4 +1,4 @@
-"""Which rows must be decided rightly, whatever else changes? Cohorts that are frozen: new ones are added, old ones never change."""
+"""Which rows are certain, and must not turn when a model is made smaller? Frozen cohorts: new ones are added, old ones never change."""
 
 from __future__ import annotations
 
