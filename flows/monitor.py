@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -19,13 +21,17 @@ from flows.result import tell_result
 from flows.setting import Setting
 from ratchet.check import Check
 from ratchet.decision import Decision, watch
+from ratchet.monitoring.concept_drift import concept_drift
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
 from ratchet.monitoring.skew import score_skew
 from ratchet.monitoring.validity import validity
 from ratchet.release import Release, read
+from ratchet.store import Store
 
 RETRAIN_REQUESTED = "ratchet.retrain.requested"
+# Labels are read from the store so many at a time.
+OUTCOMES = 20_000
 
 
 def _name() -> str:
@@ -76,7 +82,12 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     truth = labelled["truth"].to_numpy(float)
     told = release.facts["released"]
     checks.append(decay(problem, labelled["probability"].to_numpy(float), truth, told["mean"], told["error"]))
+    concept = concept_drift(problem, _wrong(store, release.version))
+    checks.append(concept)
     fresh = int((labelled["seq"] > used).sum())
+    if concept.verdict == "fail" and onset == 1:
+        # The population is what it was: what was labelled before the change would teach the old concept.
+        fresh = min(fresh, concept.n - int(concept.evidence["at"]))
     inputs = {
         "version": release.version,
         "from": int(window["seq"].min()) if len(window) else 0,
@@ -84,10 +95,19 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         "onset": onset,
         "labels": len(labelled),
         "labels_to": int(labelled["seq"].max()) if len(labelled) else 0,
+        "outcomes": concept.n,
         "paused": store.paused,
     }
     short = max(0, problem.watch.min_labels - fresh)
     return checks, watch(checks, f"version {release.version}", inputs, paused=store.paused, labels_short=short)
+
+
+def _wrong(store: Store, version: str) -> Iterator[np.ndarray]:
+    """Whether a version's decisions were wrong, in the order of their labels, so many at a time."""
+    after = 0
+    while len(part := store.outcomes(after, OUTCOMES, version)):
+        yield part["wrong"].to_numpy(float)
+        after = int(part["seq"].iloc[-1])
 
 
 def _onset(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:

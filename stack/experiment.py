@@ -109,6 +109,23 @@ def compress(runs: int, console: Console, out: Path = RESULTS) -> list[Row]:
     return rows
 
 
+def concept(runs: int, workers: int, console: Console, source: Path | None = None, out: Path = RESULTS) -> list[Row]:
+    """Detectors on stable and on changing streams; write concept.json and concept.md, of real rows concept_real.json and .md."""
+    from flows import experiment_concept as experiment
+
+    if runs < 2:
+        raise BatchError("An experiment needs two runs or more.")
+    name = "concept_real" if source else "concept"
+    todo = experiment.cases(runs, str(source.resolve()) if source else "")
+    judged = _all(
+        name, [asdict(case) for case in todo], lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers), console
+    )
+    rows = experiment.measure(judged)
+    more = f" --source {source.name}" if source else ""
+    _write(out, name, rows, f"ratchet experiment concept --runs {runs}{more}", sorted({case.seed for case in todo}))
+    return rows
+
+
 def _all(
     name: str, todo: Sequence[dict[str, Any]], ask: Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]], console: Console
 ) -> list[dict[str, Any]]:

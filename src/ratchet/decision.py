@@ -118,19 +118,19 @@ def _lacking(check: Check) -> str:
 def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], *, paused: bool, labels_short: int) -> Decision:
     """What does the window of the log call for?
 
-    New data alone is no reason, and drift alone is none: only harm seen on labels (`decay`) retrains, and only
-    once enough labelled rows are there to learn from (`labels_short` is how many are lacking).
+    New data alone is no reason, and drift alone is none: only harm seen on labels (`decay`, `concept_drift`) retrains, and
+    only once enough labelled rows are there to learn from (`labels_short` is how many are lacking).
     """
     by_kind = {check.name.split(":")[0]: check for check in checks}
     drift = [c for c in checks if c.name.startswith("data_drift") and c.verdict == "fail"]
     faults = [c for c in checks if c.name.split(":")[0] in ("validity", "skew") and c.verdict == "fail"]
     decay = by_kind.get("decay")
-    reasons = [f"{c.name}: {c.reason}" for c in drift[:5]]
+    harm = [c for c in checks if c.name in ("decay", "concept_drift") and c.verdict == "fail"]
+    reasons = [f"{c.name}: {c.reason}" for c in [*harm, *drift[:5]]]
     if faults:
         # What is logged is not what is there: retraining would learn the fault.
         return decide("block", subject, [f"{c.name}: {c.reason}" for c in faults], inputs, checks)
-    if decay is not None and decay.verdict == "fail":
-        reasons = [f"decay: {decay.reason}", *reasons]
+    if harm:
         if labels_short > 0:
             reasons.append(f"retraining waits for {labels_short} more labelled rows of the new population")
             return decide("wait", subject, reasons, inputs, checks)

@@ -105,7 +105,11 @@ class Prices(Strict):
 
 
 class Watch(Strict):
-    """How the log is watched: window sizes in rows, error rates per year."""
+    """How the log is watched: window sizes in rows, error rates per year.
+
+    `detector` looks for concept drift in the labelled stream; a rise of the share of wrong decisions by less than `min_rise`
+    does not matter.
+    """
 
     window: int = 2000
     min_window: int = 300
@@ -113,6 +117,8 @@ class Watch(Strict):
     false_alarms_per_year: float = 0.05
     label_delay_days: float = 30.0
     every_seconds: float = 300.0
+    detector: Literal["adwin", "page_hinkley", "kswin", "ddm", "eddm", "hddm_a", "hddm_w"] = "adwin"
+    min_rise: Share = 0.02
 
     @property
     def checks_per_year(self) -> float:

@@ -511,6 +511,24 @@ class Store:
         features = pd.DataFrame([msgspec.json.decode(text) for text in plain.pop("features")], index=plain.index)
         return pd.concat([plain, features], axis=1)
 
+    def outcomes(self, after: int, limit: int, version: str) -> pd.DataFrame:
+        """The next labels of a version's live predictions after a label's seq, in the order in which they came.
+
+        Columns: seq (the label's), prediction (the prediction's seq), wrong (whether the decision was). The first label
+        of each prediction counts: what corrects it later came at another time.
+        """
+        p, earlier = predictions.c, labels.alias()
+        corrected = sa.exists().where(earlier.c.prediction_id == labels.c.prediction_id, earlier.c.seq < labels.c.seq)
+        query = (
+            sa.select(labels.c.seq, p.seq.label("prediction"), (labels.c.value != p.label).label("wrong"))
+            .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
+            .where(labels.c.seq > after, (p.problem + "") == self.problem, p.version == version, p.variant.in_(LIVE), ~corrected)
+            .order_by(labels.c.seq)
+            .limit(limit)
+        )
+        with self.engine.connect() as connection:
+            return pd.DataFrame(connection.execute(query).all(), columns=["seq", "prediction", "wrong"])
+
     def freshness(self) -> dict[str, datetime | None]:
         """When the newest live prediction and the newest label came."""
         mine = predictions.c.problem == self.problem

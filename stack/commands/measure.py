@@ -64,6 +64,21 @@ def experiment_compress(runs: Annotated[int, typer.Option(help="Networks.")] = 2
         _measured(run.compress(runs, console))
 
 
+@app.command("concept")
+def experiment_concept(
+    runs: Annotated[int, typer.Option(help="Streams of each kind for the default detector; a tenth for the others.")] = 1000,
+    workers: Workers = 2,
+    source: Annotated[
+        Path | None, typer.Option("--source", help="A file of credit_card's real rows, in place of the simulated world.")
+    ] = None,
+) -> None:
+    """Change the concept in labelled streams: how soon does each detector see it, how often does it see what is not there? (ten minutes)"""
+    with sentences():
+        from stack import experiment as run
+
+        _measured(run.concept(runs, workers, console, source))
+
+
 def _measured(rows: list[Any]) -> None:
     table = Table("what", "value", "95% interval", "runs")
     for row in rows:

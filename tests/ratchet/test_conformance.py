@@ -34,6 +34,7 @@ from ratchet.evaluation.robustness import robustness
 from ratchet.evaluation.separation import separation
 from ratchet.evaluation.slices import slices
 from ratchet.evaluation.training import training
+from ratchet.monitoring.concept_drift import concept_drift
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
 from ratchet.monitoring.skew import score_skew, skew
@@ -223,6 +224,15 @@ def _decay(w: World, bad: bool) -> list[Check]:
     return [decay(w.folder.problem, w.perfect, truth, float(told.mean()), error)]
 
 
+def _concept(w: World, bad: bool) -> list[Check]:
+    wrong = np.where(w.perfect >= 0.5, 1.0, 0.0) != w.truth
+    rng = np.random.default_rng(5)
+    if bad:
+        # In the second half every fifth label is the other one.
+        wrong = wrong ^ ((np.arange(len(wrong)) >= len(wrong) // 2) & (rng.random(len(wrong)) < 0.2))
+    return [concept_drift(w.folder.problem, np.array_split(wrong.astype(float), 7))]
+
+
 def _validity(w: World, bad: bool) -> list[Check]:
     window = w.rows.assign(utilization=0.5) if bad else w.rows
     return [validity(w.folder.problem, w.folder.contract, world(w.folder, ENOUGH, seed=12).rows, window)]
@@ -270,6 +280,7 @@ PLANS: dict[str, Callable[[World, bool], list[Check]]] = {
     "cost": _cost,
     "data_drift": _data_drift,
     "decay": _decay,
+    "concept_drift": _concept,
     "validity": _validity,
     "skew": _skew,
     "load": _load,

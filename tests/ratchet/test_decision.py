@@ -15,6 +15,7 @@ STILL = replace(SHIFT, verdict="pass")
 HARM = Check("decay", "Does it?", "fail", "it costs more", value=0.3, limit=0.04, n=2000)
 NO_HARM = replace(HARM, verdict="pass")
 NO_LABELS = replace(HARM, verdict="undecided", reason="0 labels")
+TURNED = Check("concept_drift", "Are they?", "fail", "more are wrong", value=0.1, limit=0.02, n=5000)
 BROKEN = Check("validity", "Is it?", "fail", "income is stuck", value=0.1, limit=0.0, n=2000)
 
 
@@ -50,6 +51,10 @@ def test_the_gate(checks, action):
         ([SHIFT, HARM], 0, "retrain", "costs more"),
         ([SHIFT, HARM], 700, "wait", "700 more labelled rows"),
         ([STILL, HARM], 0, "retrain", "costs more"),
+        ([STILL, NO_HARM, TURNED], 0, "retrain", "more are wrong"),
+        ([STILL, NO_LABELS, TURNED], 300, "wait", "300 more labelled rows"),
+        ([SHIFT, HARM, TURNED], 0, "retrain", "more are wrong"),
+        ([BROKEN, STILL, TURNED], 0, "block", "stuck"),
         ([BROKEN, SHIFT, HARM], 0, "block", "stuck"),
         ([], 0, "skip", "no check fired"),
     ],

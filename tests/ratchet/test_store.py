@@ -89,6 +89,20 @@ def test_labels_append_supersede_and_know_their_predictions(store):
     assert raw == (5,)
 
 
+def test_outcomes_come_in_the_order_of_their_labels(store):
+    store.log([prediction(name) for name in "abcd"] + [prediction("other", version="2"), prediction("probe", variant="probe")])
+    # The service decided 1 each time.
+    store.add_labels([label("c", 0), label("a", 1), label("other", 0), label("probe", 0)])
+    store.add_labels([label("c", 1), label("b", 0)])
+    told = store.outcomes(0, 10, "1")
+    assert told["wrong"].astype(bool).tolist() == [True, False, True]
+    assert told["prediction"].tolist() == [3, 1, 2]
+    assert told["seq"].is_monotonic_increasing
+    rest = store.outcomes(int(told["seq"].iloc[0]), 1, "1")
+    assert rest["prediction"].tolist() == [1]
+    assert store.outcomes(int(told["seq"].iloc[-1]), 10, "1").empty
+
+
 def test_nothing_that_is_asked_often_walks_through_the_whole_log(tmp_path):
     store = Store(f"sqlite:///{tmp_path / 'store.db'}", "credit")
     store.log([prediction(f"p{place}", variant=("champion", "load", "probe", "challenger")[place % 4]) for place in range(4000)])
@@ -104,6 +118,7 @@ def test_nothing_that_is_asked_often_walks_through_the_whole_log(tmp_path):
     store.window(newest=500, version="1")
     store.window(newest=500, version="1", labelled=True)
     store.requests(2000, 100, "1")
+    store.outcomes(100, 50, "1")
     store.freshness()
     store.prediction("p7")
     store.looked()

@@ -1,0 +1,140 @@
+"""Has the relation between features and outcome moved? A detector over the champion's wrong decisions, in the order in which labels came."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from river import drift
+
+from ratchet.check import Check, undecided
+from ratchet.problem import Problem
+from ratchet.registry import registered
+
+QUESTION = "Are decisions as often right as they were, in the order in which labels came?"
+# Found by experiment: few streams of 100,000 stable rows see an alarm, and a rise of 10 points is seen in time (docs/results/concept.md).
+DELTA, CLOCK = 0.003, 8
+# The level after a change is told by so many rows.
+RECENT = 300
+YOUNG = 50
+# By name: a detector as river has it, fed with one wrong (1) or right (0) decision at a time.
+DETECTORS: dict[str, Callable[[], Any]] = {
+    "adwin": lambda: drift.ADWIN(delta=DELTA, clock=CLOCK),
+    "page_hinkley": lambda: drift.PageHinkley(mode="up"),
+    "kswin": lambda: drift.KSWIN(seed=0),
+    "ddm": drift.binary.DDM,
+    "eddm": drift.binary.EDDM,
+    "hddm_a": drift.binary.HDDMA,
+    "hddm_w": drift.binary.HDDMW,
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change that a detector saw after so many rows: the share of wrong decisions before it and since."""
+
+    at: int
+    before: float
+    after: float
+
+
+class Stream:
+    """Wrong decisions in order, chunk by chunk; it keeps what the detector keeps, not the rows."""
+
+    def __init__(self, detector: str) -> None:
+        self._detector = DETECTORS[detector]()
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._sum, self._rows = 0.0, 0
+        self.rows = 0
+        self.changes: list[Change] = []
+
+    def feed(self, wrong: np.ndarray) -> None:
+        """The next n decisions, shape (n,): 1 where wrong, 0 where right."""
+        for value in wrong.astype(float).tolist():
+            self.rows += 1
+            # What has left the recent rows is of the level before.
+            if len(self._recent) == RECENT:
+                self._sum += self._recent[0]
+                self._rows += 1
+            self._recent.append(value)
+            self._detector.update(value)
+            if self._detector.drift_detected:
+                self._close()
+
+    def _close(self) -> None:
+        """Note a change; what comes from now on is of another level."""
+        recent = list(self._recent)
+        if self._rows:
+            before, after = self._sum / self._rows, sum(recent) / RECENT
+        else:
+            # The last change is young: what has come since is the level before this one, its end the level after.
+            before, after = float(np.mean(recent)), float(np.mean(recent[-YOUNG:]))
+        self.changes.append(Change(self.rows, before, after))
+        self._recent.clear()
+        self._sum, self._rows = 0.0, 0
+
+    @property
+    def level(self) -> float:
+        """The share of wrong decisions since the last change, of 300 rows or more; not a number where there is none."""
+        total, rows = self._sum + sum(self._recent), self._rows + len(self._recent)
+        if self.changes and rows < RECENT:
+            total, rows = total + RECENT * self.changes[-1].after, rows + RECENT
+        return total / rows if rows else float("nan")
+
+    def standing(self, least: float) -> Change | None:
+        """The rise of which half or more is still there, and `least` or more; None where there is none.
+
+        Whether a change was a rise is told by the rows that follow it: a quick detector sees it before the level shows it.
+        """
+        found: Change | None = None
+        highest = 0.0
+        if not self.changes:
+            return None
+        followed = [*(change.before for change in self.changes[1:]), self.level]
+        for change, after in zip(self.changes, followed, strict=True):
+            if found is None:
+                found, highest = (change, change.after) if after > change.before else (None, 0.0)
+            highest = max(highest, after)
+            if found and after <= (found.before + highest) / 2:
+                found, highest = None, 0.0
+        return found if found and self.level - found.before >= least else None
+
+
+@registered("concept_drift", "monitor")
+def concept_drift(problem: Problem, chunks: Iterable[np.ndarray]) -> Check:
+    """Whether the share of wrong decisions has risen, by a detector (ADWIN; Bifet and Gavaldà, 2007) over the labelled stream.
+
+    `chunks` are the champion's decisions since it answers, in the order in which their labels came: 1 where wrong, each of
+    shape (n,). Only rises count, and only by `watch.min_rise` or more; an alarm is taken back once half of its rise is. The same
+    stream gives the same verdict, however it is cut into chunks.
+    """
+    stream = Stream(problem.watch.detector)
+    for chunk in chunks:
+        stream.feed(chunk)
+    n, limit, unit = stream.rows, problem.watch.min_rise, "share of decisions"
+    if n < problem.watch.min_window:
+        reason = f"{n} labels of this version are in; {problem.watch.min_window} are needed"
+        return undecided("concept_drift", QUESTION, reason, n, limit=limit, unit=unit)
+    changes = [[change.at, change.before, change.after] for change in stream.changes]
+    found = stream.standing(least=0.0)
+    if found is None:
+        reason = f"{problem.watch.detector} saw no rise that lasts in {n:,} labelled decisions; {stream.level:.1%} are wrong"
+        return Check("concept_drift", QUESTION, "pass", reason, value=0.0, limit=limit, n=n, unit=unit, evidence={"changes": changes})
+    reason = (
+        f"{problem.watch.detector} saw a rise after {found.at:,} of {n:,} labelled decisions: {found.before:.1%} were wrong before, "
+        f"{stream.level:.1%} since; {limit:.1%} matters"
+    )
+    return Check(
+        name="concept_drift",
+        question=QUESTION,
+        verdict="fail" if stream.standing(limit) else "pass",
+        reason=reason,
+        value=stream.level - found.before,
+        limit=limit,
+        n=n,
+        unit=unit,
+        evidence={"changes": changes, "at": found.at},
+    )
