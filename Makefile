@@ -49,6 +49,7 @@ experiments: setup ## What the gate catches, what a warm start saves, whether se
 	@$(BIN)/ratchet experiment tuning
 	@$(BIN)/ratchet experiment parity
 	@$(BIN)/ratchet experiment compress
+	@$(BIN)/ratchet experiment concept
 
 lock: setup ## Write requirements.lock anew from requirements.in
 	@scripts/lock
