@@ -22,7 +22,7 @@ RECENT = 300
 YOUNG = 50
 # By name: a detector as river has it, fed with one wrong (1) or right (0) decision at a time.
 DETECTORS: dict[str, Callable[[], Any]] = {
-    "adwin": lambda: drift.ADWIN(delta=DELTA, clock=CLOCK),
+    "adwin": lambda: drift.ADWIN(delta=DELTA, clock=CLOCK),  # type: ignore[no-untyped-call]
     "page_hinkley": lambda: drift.PageHinkley(mode="up"),
     "kswin": lambda: drift.KSWIN(seed=0),
     "ddm": drift.binary.DDM,
