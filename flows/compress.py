@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from ratchet.scoring import Scorer
 MOST_FLIPS = 0.001
 SMALL = {"width": 16, "blocks": 1, "dropout": 0.0, "epochs": 60, "patience": 8}
 REPEATS = 5
-Fit = Callable[[], bytes]
 
 
 @dataclass(frozen=True)
@@ -195,10 +193,21 @@ def _write(path: Path, content: bytes) -> None:
     os.replace(draft, path)
 
 
-def as_rows(made: list[Variant]) -> list[tuple[Any, ...]]:
+def as_rows(made: list[Variant]) -> list[tuple[str, ...]]:
     """The variants as a table's rows."""
     return [
         (v.name, f"{v.bytes / 1024:.0f}", f"{v.microseconds:.2f}", f"{v.accuracy:.2%}", f"{v.flips:.2%}", f"{v.negative_flips:.2%}",
-         f"{v.worst_negative_flips:.2%} {v.worst_slice}", "none" if v.golden is None else f"{v.golden}, {v.golden_wrong} wrong", v.refused or "yes")
+         "" if v.golden is None else f"{v.golden}", "no" if v.refused else "yes")
         for v in made
     ]  # fmt: skip
+
+
+def remarks(made: list[Variant]) -> list[str]:
+    """What does not fit into a table: the worst slices, the golden rows that are decided wrongly, why one is not written."""
+    told = []
+    for v in made:
+        parts = [f"worst in {v.worst_slice}, {v.worst_negative_flips:.2%} negative flips"] if v.worst_slice else []
+        parts += [f"{v.golden_wrong} golden rows decided wrongly"] if v.golden_wrong else []
+        parts += [f"not written: it {v.refused}"] if v.refused else []
+        told += [f"{v.name}: {'; '.join(parts)}"] if parts else []
+    return told

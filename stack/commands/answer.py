@@ -120,7 +120,7 @@ def compress(
 ) -> None:
     """Make smaller networks of the newest generation's: quantised, distilled, each also as one file for a device."""
     with sentences():
-        from flows.compress import as_rows
+        from flows.compress import as_rows, remarks
         from flows.compress import compress as make
         from flows.setting import Setting
         from ratchet.settings import settings
@@ -131,8 +131,10 @@ def compress(
         target = (out or settings().home / "compressed" / setting.problem.name).resolve()
         with console.status("quantising and distilling"):
             made = make(setting, target)
-        table = Table("network", "kB", "µs a row", "accuracy", "flips", "negative flips", "worst slice", "golden flips", "written")
+        table = Table("network", "kB", "µs a row", "accuracy", "flips", "negative", "golden", "written")
         for row in as_rows(made):
             table.add_row(*row)
         console.print(table)
+        for remark in remarks(made):
+            console.print(remark, highlight=False, soft_wrap=True, markup=False)
         console.print(f"{made[0].n:,} rows that no network learnt from; {target}", highlight=False, soft_wrap=True)

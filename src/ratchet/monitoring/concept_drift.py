@@ -15,7 +15,7 @@ from ratchet.problem import Problem
 from ratchet.registry import registered
 
 QUESTION = "Are decisions as often right as they were, in the order in which labels came?"
-# Found by experiment: few streams of 100,000 stable rows see an alarm, and a rise of 10 points is seen in time (docs/results/concept.md).
+# Found by experiment: of 100,000 stable rows few streams see an alarm; a rise of 10 points takes some 400 rows (docs/results/concept.md).
 DELTA, CLOCK = 0.003, 8
 # The level after a change is told by so many rows.
 RECENT = 300
