@@ -20,6 +20,7 @@ from flows.site import Site, monitored
 from ratchet.data.batch import conform
 from ratchet.errors import StackError
 from ratchet.problem import Demonstration
+from ratchet.retraining import ACTIONS
 
 RETRAINED_WITHIN = 420.0
 
@@ -183,7 +184,7 @@ class _Loop:
             problem = self._setting.problem.name
             run = run_deployment(f"monitor/{problem}", timeout=180, poll_interval=0.5)
             monitored(self._site, run)
-            entry = self._site.decisions("skip", "wait", "retrain", "block", newest=1)[0]
+            entry = self._site.decisions(*ACTIONS, newest=1)[0]
             found = {
                 "decision": entry.id,
                 "action": entry.action,

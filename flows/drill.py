@@ -9,12 +9,12 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
+from flows.monitor import released_of
 from flows.result import tell_result
 from flows.setting import Setting
 from ratchet.decision import decide
 from ratchet.errors import BatchError
-from ratchet.monitoring.data_drift import data_drift
-from ratchet.monitoring.validity import validity
+from ratchet.monitoring.panel import without_labels
 from ratchet.release import read
 from ratchet.simulation.faults import plant
 
@@ -40,10 +40,7 @@ def drill(problem: str) -> dict[str, Any]:
         raise BatchError(f"{setting.problem.name}: version {route.champion} has {len(window)} logged predictions; a drill needs {needed}.")
     told = []
     for planted in plant(setting.contract, window):
-        checks = [
-            validity(setting.problem, setting.contract, release.reference, planted.window),
-            *data_drift(setting.problem, setting.contract, release.reference, planted.window),
-        ]
+        checks = without_labels(setting.problem, released_of(release, setting.contract), planted.window, (None, None))
         rang = [check.name for check in checks if check.verdict == "fail"]
         told.append({"fault": planted.fault, "column": planted.column, "seen": planted.seen_by in rang, "by": planted.seen_by})
     missed = [f"{item['column']} {item['fault']}" for item in told if not item["seen"]]

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -30,6 +31,7 @@ from ratchet.errors import BatchError
 from ratchet.evaluation.cost import cost
 from ratchet.generation import Generation, labels_of
 from ratchet.interval import fit as fit_interval
+from ratchet.monitoring.estimate import relied_on
 from ratchet.release import Release, read, write
 from ratchet.report.card import card, checks_table, summary
 from ratchet.request import records
@@ -39,6 +41,7 @@ from snapshots.workspace import publish, run_stage
 PROBES = 20
 REFERENCE_ROWS = 5000
 NEWEST_ROWS = 1000
+HELD_ROWS = 10_000
 LOAD_RECORDS = 500
 
 
@@ -253,8 +256,13 @@ def make_release(setting: Setting, generation: Generation, version: str, evaluat
     newest = trained[trained[COHORT] == trained[COHORT].max()]
     # Live traffic will be like the newest batch: that is the population to compare it with, where it is large enough.
     population = newest if len(newest) >= NEWEST_ROWS else trained
+    unseen = rows[np.isin(sides, ("select", "test"))]
+    lately = unseen[unseen[COHORT] == unseen[COHORT].max()]
+    unseen = (lately if len(lately) >= NEWEST_ROWS else unseen).tail(HELD_ROWS)
+    names = [column.name for column in contract.features]
     probed = test.head(PROBES)
-    answers = scorer(setting.root, picked).probability(probed)
+    answer = scorer(setting.root, picked).probability
+    answers = answer(probed)
     requests = records(probed, contract)
     return write(
         setting.settings.releases,
@@ -264,15 +272,18 @@ def make_release(setting: Setting, generation: Generation, version: str, evaluat
         contract=contract,
         threshold=setting.problem.threshold,
         probe=[{"request": request, "probability": float(p)} for request, p in zip(requests, answers, strict=True)],
-        reference=population[[c.name for c in contract.features]].sample(min(REFERENCE_ROWS, len(population)), random_state=0),
+        # In their order, so that rows which hang together can be told from independent ones.
+        reference=population[names].sample(min(REFERENCE_ROWS, len(population)), random_state=0).sort_index(),
         facts={
             "family": picked,
             "generation": generation.identity,
             "parent": generation.parent,
             "released": evaluation["released"],
+            "relies_on": relied_on(answer, unseen, names),
             "lock": setting.workspace.lock,
         },
-        interval=fit_interval(scorer(setting.root, picked).probability(select), select[contract.target].to_numpy(float)),
+        interval=fit_interval(answer(select), select[contract.target].to_numpy(float)),
+        held=unseen[names].assign(probability=answer(unseen), truth=unseen[contract.target].to_numpy(float)),
     )
 
 

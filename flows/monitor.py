@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -19,15 +21,15 @@ from flows.parity import replay
 from flows.promotion import reconcile
 from flows.result import tell_result
 from flows.setting import Setting
+from ratchet.audit import chances, drawn
 from ratchet.check import Check
-from ratchet.decision import Decision, watch
-from ratchet.monitoring.concept_drift import concept_drift
-from ratchet.monitoring.data_drift import data_drift
-from ratchet.monitoring.decay import decay
+from ratchet.contract import Contract
+from ratchet.decision import Decision
+from ratchet.monitoring.panel import Released, on_labels, told_apart, without_labels
 from ratchet.monitoring.skew import score_skew
-from ratchet.monitoring.validity import validity
 from ratchet.release import Release, read
-from ratchet.store import Store
+from ratchet.retraining import ACTIONS, DRIFT, Means, watch
+from ratchet.store import Store, now
 
 RETRAIN_REQUESTED = "ratchet.retrain.requested"
 # Labels are read from the store so many at a time.
@@ -46,12 +48,17 @@ def monitor(problem: str) -> dict[str, Any]:
     """
     setting = Setting.of(problem)
     version = reconcile(setting)
+    if not setting.store.draws():
+        setting.store.set_draw(setting.problem.watch.audit_share, 1, None)
     if version is None:
         setting.store.look(None)
         return tell_result(setting, {"action": None, "decision": None, "checks": [], "reasons": ["no model has been released yet"]})
     release = read(setting.settings.releases / setting.problem.name / version)
     checks, decision = examine.with_options(name="check the window")(setting, release)
     setting.store.record(decision)
+    if decision.action == "buy_labels" and all(draw.decision != decision.id for draw in setting.store.draws()):
+        inputs = decision.evidence["inputs"]
+        setting.store.set_draw(inputs["share"], inputs["from"], decision.id)
     setting.store.look(decision.id)
     for reason in decision.reasons:
         get_run_logger().info("%s: %s", decision.action, reason)
@@ -73,21 +80,21 @@ def monitor(problem: str) -> dict[str, Any]:
 @task(cache_policy=NO_CACHE)
 def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     """Run every monitor on the champion's newest window, and apply the policy."""
-    store, problem, contract = setting.store, setting.problem, setting.contract
-    window = store.window(newest=problem.watch.window, version=release.version)
-    checks = [validity(problem, contract, release.reference, window), *data_drift(problem, contract, release.reference, window)]
+    store, problem = setting.store, setting.problem
+    window = with_audits(store, release.version, store.window(newest=problem.watch.window, version=release.version))
+    released = released_of(release, setting.contract)
+    apart = told_apart(problem, released, window)
+    checks = without_labels(problem, released, window, apart)
     checks.append(score_skew(problem, window, replay(release, window) if len(window) else window["probability"].to_numpy(float)))
     onset, used = _onset(setting, release.version, _drifted([check.as_dict() for check in checks]))
     labelled = store.window(newest=problem.watch.window, version=release.version, labelled=True, after=onset - 1)
-    truth = labelled["truth"].to_numpy(float)
-    told = release.facts["released"]
-    checks.append(decay(problem, labelled["probability"].to_numpy(float), truth, told["mean"], told["error"]))
-    concept = concept_drift(problem, _wrong(store, release.version))
-    checks.append(concept)
+    checks += on_labels(problem, released, window, apart, labelled, _wrong(store, release.version))
+    concept = next(check for check in checks if check.name == "concept_drift")
     fresh = int((labelled["seq"] > used).sum())
     if concept.verdict == "fail" and onset == 1:
         # The population is what it was: what was labelled before the change would teach the old concept.
         fresh = min(fresh, concept.n - int(concept.evidence["at"]))
+    means = _means(setting, window, max(0, problem.watch.min_labels - fresh))
     inputs = {
         "version": release.version,
         "from": int(window["seq"].min()) if len(window) else 0,
@@ -96,10 +103,50 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         "labels": len(labelled),
         "labels_to": int(labelled["seq"].max()) if len(labelled) else 0,
         "outcomes": concept.n,
-        "paused": store.paused,
+        "audited": int((window["audited"] > 0).sum()),
+        "audit_share": means.audit_share,
+        "paused": means.paused,
+        "cooling": means.cooling_days > 0,
+        "retrainings_left": means.retrainings_left,
     }
-    short = max(0, problem.watch.min_labels - fresh)
-    return checks, watch(checks, f"version {release.version}", inputs, paused=store.paused, labels_short=short)
+    return checks, watch(checks, f"version {release.version}", inputs, means)
+
+
+def released_of(release: Release, contract: Contract) -> Released:
+    """What a release tells of the rows it was made from. One of before, without labelled rows, has none to estimate by."""
+    told, names = release.facts["released"], [column.name for column in contract.features]
+    held = release.held if release.held is not None else pd.DataFrame(columns=[*names, "probability", "truth"], dtype=float)
+    relies_on = tuple(release.facts.get("relies_on", names))
+    return Released(contract, release.encoder, release.reference, held, relies_on, told["mean"], told["error"])
+
+
+def with_audits(store: Store, version: str, window: pd.DataFrame) -> pd.DataFrame:
+    """The window with what audits found: `audited` is the probability with which a row was drawn, 0 where no audit told of it yet."""
+    if window.empty:
+        return window.assign(audited=pd.Series(dtype=float), gold=pd.Series(dtype=float))
+    chance = chances(store.draws(), window["seq"].to_numpy(int))
+    found = window["id"].map(store.audited(version, window["at"].min())).astype(float)
+    counts = drawn(window["id"], chance) & found.notna().to_numpy()
+    return window.assign(audited=np.where(counts, chance, 0.0), gold=np.where(counts, found, np.nan))
+
+
+def _means(setting: Setting, window: pd.DataFrame, labels_short: int) -> Means:
+    """What may still be done and spent this year."""
+    store, told = setting.store, setting.problem.watch
+    present = now()
+    year = present - timedelta(days=365.25)
+    retrained = [entry.at for entry in store.decisions("retrain") if _outcome(setting, entry.id)]
+    since = (present - max(retrained)).total_seconds() / 86400 if retrained else float("inf")
+    draws = store.draws()
+    return Means(
+        paused=store.paused,
+        labels_short=labels_short,
+        cooling_days=max(0.0, told.cooldown_days - since),
+        retrainings_left=max(0, told.retrainings_per_year - sum(at >= year for at in retrained)),
+        rows=len(window),
+        audit_share=float(chances(draws, window["seq"].to_numpy(int)).mean()) if len(window) else 0.0,
+        audits_left=max(0, told.audit_budget - store.bought(year)),
+    )
 
 
 def _wrong(store: Store, version: str) -> Iterator[np.ndarray]:
@@ -115,9 +162,7 @@ def _onset(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
 
     The new population begins after the last window that did not drift; without drift every row counts.
     """
-    mine = [
-        entry for entry in setting.store.decisions("skip", "wait", "retrain", "block") if entry.evidence["inputs"].get("version") == version
-    ]
+    mine = [entry for entry in setting.store.decisions(*ACTIONS) if entry.evidence["inputs"].get("version") == version]
     used = max((e.evidence["inputs"]["labels_to"] for e in mine if e.action == "retrain" and _outcome(setting, e.id)), default=0)
     if not drifting:
         return 1, used
@@ -126,7 +171,7 @@ def _onset(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
 
 
 def _drifted(checks: list[dict[str, Any]]) -> bool:
-    return any(check["name"].startswith("data_drift") and check["verdict"] == "fail" for check in checks)
+    return any(check["name"].split(":")[0] in DRIFT and check["verdict"] == "fail" for check in checks)
 
 
 def _outcome(setting: Setting, decision: str) -> bool:

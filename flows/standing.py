@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import yaml
@@ -11,8 +13,10 @@ from ratchet.data.batch import conform
 from ratchet.data.splits import split
 from ratchet.decision import decide
 from ratchet.errors import BatchError
+from ratchet.evaluation.loss import per_row
 from ratchet.interval import fit as fit_interval
-from ratchet.problem import Folder
+from ratchet.monitoring.estimate import relied_on
+from ratchet.problem import Folder, Problem
 from ratchet.release import Release, write
 from ratchet.request import records
 from ratchet.scoring import Scorer
@@ -39,6 +43,7 @@ def stand(folder: Folder, settings: Settings, family: str, rows: int, seed: int)
     encoder, candidates = train(known, sides, contract, problem.threshold, params, seed)
     test, select = known[sides == "test"], known[sides == "select"]
     requests = records(test.head(PROBES), contract)
+    names, told = [column.name for column in contract.features], test[contract.target].to_numpy(float)
     made = {}
     for version, candidate in enumerate(candidates, start=1):
         probability = Scorer(candidate.graph, encoder).probability
@@ -51,9 +56,11 @@ def stand(folder: Folder, settings: Settings, family: str, rows: int, seed: int)
             contract=contract,
             threshold=problem.threshold,
             probe=probe,
-            reference=test[[column.name for column in contract.features]].head(REFERENCE_ROWS),
-            facts={"family": candidate.family},
+            reference=test[names].head(REFERENCE_ROWS),
+            facts={"family": candidate.family, "relies_on": relied_on(probability, test, names)}
+            | _released(problem, probability(test), told),
             interval=fit_interval(probability(select), select[contract.target].to_numpy(float)),
+            held=test[names].assign(probability=probability(test), truth=told),
         )
         assert candidate.native is not None
         made[candidate.family] = (release, candidate.native)
@@ -64,6 +71,11 @@ def stand(folder: Folder, settings: Settings, family: str, rows: int, seed: int)
     store.set_route(version, decision.id, verified=True)
     store.close()
     return made
+
+
+def _released(problem: Problem, probability: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    losses = per_row(problem, probability, truth)
+    return {"released": {"mean": float(losses.mean()), "error": float(losses.std(ddof=1) / np.sqrt(len(losses)))}}
 
 
 def first_rows(folder: Folder, rows: int, seed: int) -> pd.DataFrame:

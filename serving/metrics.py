@@ -20,8 +20,8 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
-from ratchet.account import WATCH
 from ratchet.errors import RatchetError
+from ratchet.retraining import ACTIONS
 from ratchet.store import Store
 from serving.spill import Spill
 
@@ -114,7 +114,7 @@ class Lifecycle(Collector):
             counted.add_metric([action], count)
         verdicts = GaugeMetricFamily("ratchet_checks", "Checks of the newest window, by verdict", labels=["verdict"])
         failing = GaugeMetricFamily("ratchet_check_failing", "1 for every check of the newest window that fails", labels=["check"])
-        newest = store.decisions(*WATCH, newest=1)
+        newest = store.decisions(*ACTIONS, newest=1)
         checks = newest[0].evidence["checks"] if newest else []
         for verdict in ("pass", "fail", "undecided", "not_applicable"):
             verdicts.add_metric([verdict], sum(check["verdict"] == verdict for check in checks))

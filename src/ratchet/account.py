@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from ratchet.retraining import ACTIONS
 from ratchet.store import LIVE, Entry, Store
 
-WATCH = ("skip", "wait", "retrain", "block")
 ASKED = ("id", "at", "version", "variant", "propensity", "probability", "label", "seq")
 
 
@@ -54,7 +54,7 @@ def _windows(store: Store, row: dict[str, Any]) -> list[dict[str, Any]]:
     if row["variant"] not in LIVE:
         return []
     decided: list[dict[str, Any]] = []
-    for seen in store.deciding(row["version"], row["seq"], row["at"], *WATCH):
+    for seen in store.deciding(row["version"], row["seq"], row["at"], *ACTIONS):
         inputs = seen.evidence["inputs"]
         if decided and decided[-1]["action"] == seen.action:
             decided[-1]["more"] += 1

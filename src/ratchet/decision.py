@@ -19,6 +19,8 @@ Action = Literal[
     "skip",
     "wait",
     "block",
+    "buy_labels",
+    "ask",
     "superseded",
     "roll_back",
     "pause",
@@ -113,33 +115,3 @@ def gate(checks: Sequence[Check], subject: str, inputs: dict[str, Any]) -> Decis
 
 def _lacking(check: Check) -> str:
     return f"; about {check.needed:,} more rows would tell" if check.needed else ""
-
-
-def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], *, paused: bool, labels_short: int) -> Decision:
-    """What does the window of the log call for?
-
-    New data alone is no reason, and drift alone is none: only harm seen on labels (`decay`, `concept_drift`) retrains, and
-    only once enough labelled rows are there to learn from (`labels_short` is how many are lacking).
-    """
-    by_kind = {check.name.split(":")[0]: check for check in checks}
-    drift = [c for c in checks if c.name.startswith("data_drift") and c.verdict == "fail"]
-    faults = [c for c in checks if c.name.split(":")[0] in ("validity", "skew") and c.verdict == "fail"]
-    decay = by_kind.get("decay")
-    harm = [c for c in checks if c.name in ("decay", "concept_drift") and c.verdict == "fail"]
-    reasons = [f"{c.name}: {c.reason}" for c in [*harm, *drift[:5]]]
-    if faults:
-        # What is logged is not what is there: retraining would learn the fault.
-        return decide("block", subject, [f"{c.name}: {c.reason}" for c in faults], inputs, checks)
-    if harm:
-        if labels_short > 0:
-            reasons.append(f"retraining waits for {labels_short} more labelled rows of the new population")
-            return decide("wait", subject, reasons, inputs, checks)
-        if paused:
-            return decide("skip", subject, ["retraining is paused by a person", *reasons], inputs, checks)
-        return decide("retrain", subject, reasons, inputs, checks)
-    if drift and (decay is None or decay.verdict == "undecided"):
-        lacking = decay.reason if decay is not None else "no label has arrived"
-        return decide("wait", subject, [*reasons, f"whether it harms is not known yet: {lacking}"], inputs, checks)
-    if drift:
-        return decide("skip", subject, ["the population moved, but the model does no worse", *reasons], inputs, checks)
-    return decide("skip", subject, ["no check fired"], inputs, checks)

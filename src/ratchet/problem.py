@@ -107,7 +107,9 @@ class Prices(Strict):
 class Watch(Strict):
     """How the log is watched: window sizes in rows, error rates per year.
 
-    `detector` looks for concept drift in the labelled stream; a rise of the share of wrong decisions by less than `min_rise`
+    Of the predictions a share `audit_share` is drawn for an audit, and the policy may raise it as long as audits bring no more than
+    `audit_budget` labels a year. A retraining comes `cooldown_days` after the last one at the earliest, and at most
+    `retrainings_per_year` come by themselves. `detector` looks for concept drift in the labelled stream; a rise of the share of wrong decisions by less than `min_rise`
     does not matter.
     """
 
@@ -119,6 +121,10 @@ class Watch(Strict):
     every_seconds: float = 300.0
     detector: Literal["adwin", "page_hinkley", "kswin", "ddm", "eddm", "hddm_a", "hddm_w"] = "adwin"
     min_rise: Share = 0.02
+    audit_share: Share = 0.02
+    audit_budget: Annotated[int, Field(ge=0)] = 2000
+    cooldown_days: Margin = 1.0
+    retrainings_per_year: Count = 12
 
     @property
     def checks_per_year(self) -> float:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from ratchet.audit import AUDIT
 from ratchet.errors import StoreError
 
 # The newest step in migrations/versions.
-HEAD = "0003"
-KNOWN = ("0001", "0002", "0003")
+HEAD = "0004"
+KNOWN = ("0001", "0002", "0003", "0004")
 metadata = sa.MetaData()
+BY_AUDIT = sa.text(f"provenance = '{AUDIT}'")
 # Four bytes count two thousand million predictions: a busy month. SQLite's own counter has eight in any case.
 Sequence = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
@@ -80,6 +82,8 @@ labels = sa.Table(
     sa.Column("value", sa.Integer, nullable=False),
     sa.Column("provenance", sa.String(64), nullable=False),
     sa.Index("labels_by_prediction", "prediction_id", "seq"),
+    # An index of the few that audits brought. SQLite takes it where a query says the same in so many words.
+    sa.Index("labels_audited", "at", "prediction_id", sqlite_where=BY_AUDIT, postgresql_where=BY_AUDIT),
 )
 looks = sa.Table(
     "looks",
@@ -89,6 +93,19 @@ looks = sa.Table(
     sa.Column("at", sa.DateTime, nullable=False),
     sa.Column("decision", sa.String(32), nullable=True),
     sa.Index("looks_by_problem", "problem", "seq"),
+)
+
+# Which share of the predictions is drawn for an audit, from which of them on; the newest that holds for one goes before.
+draws = sa.Table(
+    "draws",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("problem", sa.String(64), nullable=False),
+    sa.Column("at", sa.DateTime, nullable=False),
+    sa.Column("share", sa.Float, nullable=False),
+    sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Column("decision", sa.String(32)),
+    sa.Index("draws_by_problem", "problem", "seq"),
 )
 
 

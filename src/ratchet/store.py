@@ -22,11 +22,12 @@ from filelock import FileLock, Timeout
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ratchet import schema
+from ratchet.audit import Draw
 from ratchet.decision import Decision
 from ratchet.errors import StoreError
 from ratchet.line import Line
 from ratchet.prediction import Prediction
-from ratchet.schema import decisions, labels, looks, predictions, routes, shadows
+from ratchet.schema import decisions, draws, labels, looks, predictions, routes, shadows
 
 CONNECT_SECONDS = 3
 # A commit that finds SQLite's log of changes this long (16 MB) writes it into the database before it returns.
@@ -107,13 +108,13 @@ def _insert(connection: sa.Connection, rows: Sequence[Prediction], again: bool) 
     return len(done.all()) if again else len(rows)
 
 
-def _news(rows: Sequence[dict[str, Any]], known: set[str], latest: dict[str, int]) -> list[bool | None]:
+def _news(rows: Sequence[dict[str, Any]], known: set[str], latest: dict[str, tuple[int, str]]) -> list[bool | None]:
     """Of each label whether it is new, in their order; None where its prediction is not known."""
     values, told = dict(latest), list[bool | None]()
     for row in rows:
-        identity = row["prediction_id"]
-        told.append(values.get(identity) != row["value"] if identity in known else None)
-        values[identity] = row["value"]
+        identity, value = row["prediction_id"], (row["value"], row["provenance"])
+        told.append(values.get(identity) != value if identity in known else None)
+        values[identity] = value
     return told
 
 
@@ -383,11 +384,11 @@ class Store:
     def add_labels(self, rows: Sequence[dict[str, Any]]) -> list[bool | None]:
         """Append labels; of each whether it was new, None where the log does not know its prediction.
 
-        A label equal to the latest one of its prediction is not kept again; another value supersedes it.
+        A label equal to the latest one of its prediction, of the same provenance, is not kept again; another value supersedes it.
         """
         ids = list({row["prediction_id"] for row in rows})
         known: set[str] = set()
-        latest: dict[str, int] = {}
+        latest: dict[str, tuple[int, str]] = {}
         with self.engine.connect() as connection:
             seen = connection.scalar(sa.select(sa.func.max(labels.c.seq))) or 0
             for start in range(0, len(ids), 500):
@@ -395,15 +396,16 @@ class Store:
                 # By id alone: asked for a problem too, SQLite would walk through all of that problem's rows.
                 mine = sa.select(predictions.c.id, predictions.c.problem).where(predictions.c.id.in_(part))
                 known |= {r.id for r in connection.execute(mine) if r.problem == self.problem}
-                query = sa.select(labels.c.prediction_id, labels.c.value).where(labels.c.prediction_id.in_(part), labels.c.seq <= seen)
-                latest |= {r.prediction_id: r.value for r in connection.execute(query.order_by(labels.c.seq))}
+                told_of = labels.c.prediction_id.in_(part)
+                query = sa.select(labels.c.prediction_id, labels.c.value, labels.c.provenance).where(told_of, labels.c.seq <= seen)
+                latest |= {r.prediction_id: (r.value, r.provenance) for r in connection.execute(query.order_by(labels.c.seq))}
         told = _news(rows, known, latest)
         if not any(told):
             return told
         with self._writing_labels() as connection:
             # What others have written since then is known as well.
-            since = sa.select(labels.c.prediction_id, labels.c.value).where(labels.c.seq > seen).order_by(labels.c.seq)
-            told = _news(rows, known, latest | {r.prediction_id: r.value for r in connection.execute(since)})
+            since = sa.select(labels.c.prediction_id, labels.c.value, labels.c.provenance).where(labels.c.seq > seen).order_by(labels.c.seq)
+            told = _news(rows, known, latest | {r.prediction_id: (r.value, r.provenance) for r in connection.execute(since)})
             if fresh := [row for row, new in zip(rows, told, strict=True) if new]:
                 connection.execute(sa.insert(labels), fresh)
         return told
@@ -528,6 +530,38 @@ class Store:
         )
         with self.engine.connect() as connection:
             return pd.DataFrame(connection.execute(query).all(), columns=["seq", "prediction", "wrong"])
+
+    def set_draw(self, share: float, since: int, decision: str | None) -> Draw:
+        """Let that share of the predictions be drawn for an audit, from a place of the log on."""
+        row = {"problem": self.problem, "at": now(), "share": share, "since": since, "decision": decision}
+        with self.engine.begin() as connection:
+            connection.execute(sa.insert(draws), row)
+        return Draw(share, since, decision)
+
+    def draws(self) -> list[Draw]:
+        """Every draw there was, oldest first."""
+        query = sa.select(draws.c.share, draws.c.since, draws.c.decision).where(draws.c.problem == self.problem).order_by(draws.c.seq)
+        with self.engine.connect() as connection:
+            return [Draw(row.share, row.since, row.decision) for row in connection.execute(query)]
+
+    def audited(self, version: str, since: datetime) -> dict[str, int]:
+        """What audits have found of a version's predictions since then: the newest such label of each, by prediction id."""
+        p = predictions.c
+        query = (
+            sa.select(labels.c.seq, labels.c.prediction_id, labels.c.value)
+            .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
+            .where((p.problem + "") == self.problem, p.version == version, schema.BY_AUDIT, labels.c.at >= since)
+        )
+        with self.engine.connect() as connection:
+            return {row.prediction_id: row.value for row in sorted(connection.execute(query), key=lambda row: row.seq)}
+
+    def bought(self, since: datetime) -> int:
+        """How many labels audits have brought since then."""
+        p = predictions.c
+        mine = sa.exists().where(p.id == labels.c.prediction_id, (p.problem + "") == self.problem)
+        query = sa.select(sa.func.count()).select_from(labels).where(schema.BY_AUDIT, labels.c.at >= since, mine)
+        with self.engine.connect() as connection:
+            return int(connection.scalar(query) or 0)
 
     def freshness(self) -> dict[str, datetime | None]:
         """When the newest live prediction and the newest label came."""

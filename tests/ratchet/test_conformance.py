@@ -37,6 +37,9 @@ from ratchet.evaluation.training import training
 from ratchet.monitoring.concept_drift import concept_drift
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
+from ratchet.monitoring.domain import domain
+from ratchet.monitoring.estimate import Held, expected_harm
+from ratchet.monitoring.joint_drift import joint_drift
 from ratchet.monitoring.skew import score_skew, skew
 from ratchet.monitoring.validity import validity
 from ratchet.problem import Folder
@@ -215,6 +218,29 @@ def _data_drift(w: World, bad: bool) -> list[Check]:
     return data_drift(w.folder.problem, w.folder.contract, reference, window)
 
 
+def _apart(w: World, bad: bool):
+    """What tells the window from a reference in which every column has the same values, but one goes with another."""
+    if len(w.rows) < w.folder.problem.watch.min_window:
+        return None
+    rng = np.random.default_rng(7)
+    before, now = rng.normal(size=(ENOUGH, 4)), rng.normal(size=(len(w.rows), 4))
+    if bad:
+        now[:, 1] = np.abs(now[:, 1]) * np.sign(now[:, 0])
+    return domain(before, now)
+
+
+def _joint_drift(w: World, bad: bool) -> list[Check]:
+    return [joint_drift(w.folder.problem, _apart(w, bad), len(w.rows))]
+
+
+def _estimate(w: World, bad: bool) -> list[Check]:
+    held = Held(w.perfect, w.truth)
+    # Where it is hard to tell the outcome there are more errors, and confidence says so.
+    probability = np.clip(0.2 + 0.1 * (w.perfect - 0.3), 0.01, 0.99) if bad else w.perfect
+    none = np.full(len(probability), np.nan)
+    return [expected_harm(w.folder.problem, held, _apart(w, False), probability, none, np.zeros(len(probability)))]
+
+
 def _decay(w: World, bad: bool) -> list[Check]:
     from ratchet.evaluation.loss import per_row
 
@@ -279,6 +305,8 @@ PLANS: dict[str, Callable[[World, bool], list[Check]]] = {
     "training": _training,
     "cost": _cost,
     "data_drift": _data_drift,
+    "joint_drift": _joint_drift,
+    "estimate": _estimate,
     "decay": _decay,
     "concept_drift": _concept,
     "validity": _validity,

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from ratchet.check import Check
-from ratchet.decision import decide, gate, watch
+from ratchet.decision import decide, gate
+from ratchet.retraining import Means, watch
 
 GOOD = Check("beats_rule", "Does it?", "pass", "it does", value=-0.1, limit=0.0, n=1000)
 SHIFT = Check("data_drift:income", "Did it?", "fail", "income moved", value=1e-9, limit=1e-4, n=2000)
@@ -19,8 +20,18 @@ TURNED = Check("concept_drift", "Are they?", "fail", "more are wrong", value=0.1
 BROKEN = Check("validity", "Is it?", "fail", "income is stuck", value=0.1, limit=0.0, n=2000)
 
 
-def look(*checks, paused=False, short=0):
-    return watch(checks, "version 1", {"to": 9}, paused=paused, labels_short=short)
+JOINT = Check("joint_drift", "Can they?", "fail", "all columns moved", value=1e-9, limit=1e-4, n=2000)
+PASSING = replace(HARM, evidence={"passing": True})
+TOLD = {"audits_needed": 200, "audited": 10}
+EXPECTED = Check("estimate", "Would they?", "fail", "it is expected to cost more", value=0.3, limit=0.04, n=2000, evidence=TOLD)
+NOT_EXPECTED = replace(EXPECTED, verdict="pass", reason="it is expected to cost the same")
+CANNOT_TELL = replace(EXPECTED, verdict="undecided", reason="cannot tell: rows like nothing before")
+CONFIRMED = replace(EXPECTED, evidence=TOLD | {"audited": 200})
+MEANS = Means(rows=2000, audit_share=0.02, audits_left=1000)
+
+
+def look(*checks, **means):
+    return watch(checks, "version 1", {"to": 9}, replace(MEANS, **means))
 
 
 @pytest.mark.parametrize(
@@ -56,13 +67,47 @@ def test_the_gate(checks, action):
         ([SHIFT, HARM, TURNED], 0, "retrain", "more are wrong"),
         ([BROKEN, STILL, TURNED], 0, "block", "stuck"),
         ([BROKEN, SHIFT, HARM], 0, "block", "stuck"),
+        ([SHIFT, PASSING], 0, "wait", "may pass"),
+        ([SHIFT, PASSING, TURNED], 0, "retrain", "more are wrong"),
+        ([JOINT, NO_LABELS], 0, "wait", "not known yet"),
+        ([SHIFT, NO_LABELS, EXPECTED], 0, "buy_labels", "rises from 2.0% to 10.0%"),
+        ([STILL, NO_LABELS, EXPECTED], 0, "buy_labels", "200 audited labels would tell"),
+        ([SHIFT, NO_LABELS, CONFIRMED], 0, "wait", "confirm"),
+        ([SHIFT, NO_LABELS, NOT_EXPECTED], 0, "skip", "expected to do no worse"),
+        ([SHIFT, NO_LABELS, CANNOT_TELL], 0, "wait", "cannot tell"),
+        # Labels go before what is expected.
+        ([SHIFT, NO_HARM, EXPECTED], 0, "skip", "no worse"),
+        ([SHIFT, HARM, EXPECTED], 0, "retrain", "costs more"),
         ([], 0, "skip", "no check fired"),
     ],
 )
 def test_the_watch(checks, short, action, word):
-    decision = look(*checks, short=short)
+    decision = look(*checks, labels_short=short)
     assert decision.action == action
     assert word in " ".join(decision.reasons)
+
+
+@pytest.mark.parametrize(
+    ("checks", "means", "action", "word"),
+    [
+        ([SHIFT, HARM], {"cooling_days": 0.5}, "wait", "0.5 days"),
+        ([SHIFT, HARM], {"retrainings_left": 0}, "ask", "used up"),
+        ([SHIFT, NO_LABELS, EXPECTED], {"audit_share": 0.1}, "wait", "10 of the labels that were asked for are in"),
+        ([SHIFT, NO_LABELS, EXPECTED], {"audits_left": 159}, "ask", "159 left"),
+        ([SHIFT, NO_LABELS, EXPECTED], {"audits_left": 160}, "buy_labels", "10.0%"),
+        ([SHIFT, NO_LABELS, EXPECTED], {"rows": 150, "audits_left": 197}, "buy_labels", "100.0%"),
+    ],
+)
+def test_what_may_be_spent(checks, means, action, word):
+    decision = look(*checks, **means)
+    assert decision.action == action
+    assert word in " ".join(decision.reasons)
+
+
+def test_buying_names_the_share_and_is_another_decision_once_it_was_bought():
+    first = look(SHIFT, NO_LABELS, EXPECTED)
+    assert first.evidence["inputs"]["share"] == 0.1
+    assert look(SHIFT, NO_LABELS, EXPECTED, audit_share=0.1).id != first.id
 
 
 def test_a_pause_holds_retraining_and_says_so():

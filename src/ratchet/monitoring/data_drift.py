@@ -1,87 +1,193 @@
-"""Does live traffic come from the population that the model was trained on?"""
+"""Does live traffic come from the population that the model was trained on? Column by column."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from ratchet.check import Check, undecided
-from ratchet.contract import Column, Contract
+from ratchet.contract import CATEGORICAL, Column, Contract
+from ratchet.data.encoding import factorised
 from ratchet.data.values import as_text
+from ratchet.monitoring import projection
+from ratchet.monitoring.autocorrelation import inflation
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
 QUESTION = "Could this window's values come from the population of training?"
+# Whole numbers of no more values than these are counted, not ranked: ties would hide what moved.
+COUNTED = 30
+# The chi-squared limit needs so many expected rows in a cell.
+EXPECTED = 5.0
+TENTHS = np.linspace(0.1, 0.9, 9)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What tells two samples of one column apart: a p-value, an effect size, and what that size measures."""
+
+    p: float
+    effect: float
+    measure: str
+    inflation: float = 1.0
 
 
 @registered("data_drift", "monitor")
 def data_drift(problem: Problem, contract: Contract, reference: pd.DataFrame, window: pd.DataFrame) -> list[Check]:
     """One check per feature, without labels: the two-sample test that its measurement scale calls for.
 
-    Numbers: Kolmogorov-Smirnov. Categories and binary: chi-squared on the counts, missing being a category of
-    its own; a column that may be missing is also tested for its share of missing values. The p-value's limit
-    spends the year's false-alarm budget over the year's checks and all columns (Bonferroni), so the limit moves
-    with the sample size by itself; the effect size stands in the evidence.
+    Half of the year's budget of false alarms is spent over the year's checks and all columns (Bonferroni), so the limit of
+    the p-value moves with the sample size by itself; the effect size stands in the evidence. Rows of both frames are in their
+    order: where they hang together, fewer count.
     """
     tests = problem.watch.checks_per_year * len(contract.features)
-    alpha = problem.watch.false_alarms_per_year / tests
-    return [_column(problem, column, reference, window, alpha) for column in contract.features]
+    alpha = problem.watch.false_alarms_per_year / 2 / tests
+    return [_check(problem, column, reference, window, alpha) for column in contract.features]
 
 
-def _column(problem: Problem, column: Column, reference: pd.DataFrame, window: pd.DataFrame, alpha: float) -> Check:
+def _check(problem: Problem, column: Column, reference: pd.DataFrame, window: pd.DataFrame, alpha: float) -> Check:
     name, n = f"data_drift:{column.name}", len(window)
-    shape = {"limit": alpha, "unit": "p-value"}
-    if column.name not in window.columns:
-        return Check(name, QUESTION, "fail", f"{column.name} is gone from the log", n=n, **shape)  # type: ignore[arg-type]
     if n < problem.watch.min_window:
-        return undecided(name, QUESTION, f"{n} predictions; {problem.watch.min_window} are needed", n, **shape)
-    old, new = reference[column.name], window[column.name]
-    if column.is_numeric and column.scale != "binary":
-        p, effect, measure = _numbers(old, new, column)
-    else:
-        p, effect, measure = _categories(old, new)
-    moved = "moved" if p < alpha else "did not move beyond chance"
+        reason = f"{n} predictions; {problem.watch.min_window} are needed"
+        return undecided(name, QUESTION, reason, n, limit=alpha, unit="p-value")
+    if column.name not in window.columns:
+        return Check(name, QUESTION, "fail", f"{column.name} is gone from the log", value=0.0, limit=alpha, n=n, unit="p-value")
+    found = difference(column, reference[column.name], window[column.name])
+    moved = "moved" if found.p < alpha else "did not move beyond chance"
+    worth = f" that tell as much as {n / found.inflation:.0f} independent ones" if found.inflation > 1 else ""
     return Check(
         name=name,
         question=QUESTION,
-        verdict="fail" if p < alpha else "pass",
-        reason=f"{column.name} {moved}: {measure} {effect:.3f}, p = {p:.1e}, limit {alpha:.1e}, {n} predictions",
-        value=p,
+        verdict="fail" if found.p < alpha else "pass",
+        reason=f"{column.name} {moved}: {found.measure} {found.effect:.3f}, p = {found.p:.1e}, limit {alpha:.1e}, {n} predictions{worth}",
+        value=found.p,
         limit=alpha,
         n=n,
         unit="p-value",
-        evidence={"effect": effect, "measure": measure},
+        evidence={"effect": found.effect, "measure": found.measure, "inflation": found.inflation},
     )
 
 
-def _numbers(old: pd.Series, new: pd.Series, column: Column) -> tuple[float, float, str]:
-    before, after = old.dropna().to_numpy(float), pd.to_numeric(new, errors="coerce").dropna().to_numpy(float)
-    if after.size == 0:
-        return 0.0, 1.0, "share of missing values"
-    test = stats.ks_2samp(before, after, method="asymp")
-    p, effect, measure = float(test.pvalue), float(test.statistic), "Kolmogorov-Smirnov distance"
-    if column.missing > 0:
-        counts = np.array([[old.isna().sum(), old.notna().sum()], [new.isna().sum(), new.notna().sum()]])
-        gone = float(stats.fisher_exact(counts).pvalue)
-        # Two questions were asked of one column: the smaller p-value counts twice.
-        if gone < p:
-            return min(1.0, 2 * gone), float(abs(new.isna().mean() - old.isna().mean())), "change in missing share"
-        p = min(1.0, 2 * p)
-    return p, effect, measure
+def difference(column: Column, old: pd.Series, new: pd.Series) -> Difference:
+    """What tells n new values from m old ones, by the column's measurement scale; both in the order of their rows.
+
+    Continuous: Kolmogorov-Smirnov. Discrete and ordinal: Mann-Whitney and chi-squared. Nominal and binary: chi-squared, missing
+    being a category of its own. Text and images: Kolmogorov-Smirnov of each of their projections. Where several questions are asked
+    of one column, the smallest p-value counts so many times.
+    """
+    if column.scale == "text":
+        project: Callable[[pd.Series], dict[str, np.ndarray]] = projection.text(old)
+    elif column.scale == "image":
+        project = projection.image
+    elif column.scale in CATEGORICAL or column.scale == "binary":
+        (before_codes, after_codes), names = _codes(old, new)
+        ordered = [as_text(value) for value in column.values or ()] if column.scale == "ordinal" else []
+        return _counted(before_codes, after_codes, names, ordered)
+    else:
+        before, after = (pd.to_numeric(values, errors="coerce").to_numpy(float) for values in (old, new))
+        return _numbers(before, after, discrete=column.scale == "discrete")
+    before_of, after_of = project(old), project(new)
+    found = {name: _numbers(before_of[name], after_of[name], discrete=False) for name in before_of}
+    part, worst = min(found.items(), key=lambda pair: pair[1].p)
+    return Difference(min(1.0, len(found) * worst.p), worst.effect, f"{worst.measure} of its {part}", worst.inflation)
 
 
-def _categories(old: pd.Series, new: pd.Series) -> tuple[float, float, str]:
-    before = old.map(as_text, na_action=None).value_counts()
-    after = new.map(as_text, na_action=None).value_counts()
-    table = pd.DataFrame({"old": before, "new": after}).fillna(0.0)
-    # The chi-squared limit needs five expected rows per cell: rarer categories are counted together.
-    expected = table.sum(axis=1) * min(len(old), len(new)) / (len(old) + len(new))
-    rare = expected < 5
+def _numbers(before: np.ndarray, after: np.ndarray, discrete: bool) -> Difference:
+    """Two arrays of numbers, NaN where missing."""
+    gone = [np.isnan(values) for values in (before, after)]
+    old, new = before[~gone[0]], after[~gone[1]]
+    if old.size == 0 or new.size == 0:
+        same = old.size == new.size
+        return Difference(1.0 if same else 0.0, 0.0 if same else 1.0, "share of missing values")
+    if discrete and (distinct := np.unique(new)).size <= COUNTED and (distinct := np.union1d(distinct, old)).size <= COUNTED:
+        names = [*map(as_text, distinct), "missing"]
+        codes = [
+            np.where(lost, len(distinct), np.searchsorted(distinct, values)) for values, lost in zip((before, after), gone, strict=True)
+        ]
+        return _counted(codes[0], codes[1], names, names[:-1])
+    found = _kolmogorov_smirnov(old, new)
+    if not (gone[0].any() or gone[1].any()):
+        return found
+    lacking = _counted(gone[0].astype(int), gone[1].astype(int), ["value", "missing"], [])
+    # Two questions were asked of one column.
+    if lacking.p < found.p:
+        effect = float(abs(gone[1].mean() - gone[0].mean()))
+        return Difference(min(1.0, 2 * lacking.p), effect, "change in missing share", lacking.inflation)
+    return Difference(min(1.0, 2 * found.p), found.effect, found.measure, found.inflation)
+
+
+def _kolmogorov_smirnov(old: np.ndarray, new: np.ndarray) -> Difference:
+    edges = np.unique(np.quantile(old, TENTHS))
+    worth = [inflation(values[:, None] > edges) for values in (old, new)]
+    steps, counts = np.unique(old, return_counts=True)
+    ordered = np.sort(new)
+    reached = np.cumsum(counts) / old.size
+    # Between two of the old values one distribution stands still, and the other is largest or smallest at the ends.
+    above = np.abs(reached - np.searchsorted(ordered, steps, side="right") / new.size)
+    below = np.abs(reached - counts / old.size - np.searchsorted(ordered, steps, side="left") / new.size)
+    distance = float(max(above.max(), below.max()))
+    m, n = old.size / worth[0], new.size / worth[1]
+    p = float(stats.kstwo.sf(distance, max(round(m * n / (m + n)), 1)))
+    return Difference(p, distance, "Kolmogorov-Smirnov distance", worth[1])
+
+
+def _codes(old: pd.Series, new: pd.Series) -> tuple[list[np.ndarray], list[str]]:
+    """Codes of both samples' categories, and what those are called; missing is one of them."""
+    made, names = [], list[str]()
+    for values in (old, new):
+        codes, found = factorised(values)
+        told = [*map(as_text, found), "missing"]
+        names += [name for name in dict.fromkeys(told) if name not in names]
+        made.append(np.take([names.index(name) for name in told], codes))
+    return made, names
+
+
+def _counted(old: np.ndarray, new: np.ndarray, names: list[str], order: list[str]) -> Difference:
+    """Two arrays of codes of categories that are called `names`; `order` names those that have one."""
+    kinds = range(min(len(names), COUNTED))
+    worth = [inflation(np.column_stack([codes == kind for kind in kinds])) for codes in (old, new)]
+    counts = [np.bincount(codes, minlength=len(names)) / each for codes, each in zip((old, new), worth, strict=True)]
+    effective = np.column_stack(counts)
+    p, effect = _chi_squared(effective)
+    found = Difference(p, effect, "Cramér's V", worth[1])
+    if not order:
+        return found
+    known = [*order, *(name for name in names if name not in {*order, "missing"})]
+    p, effect = _mann_whitney(effective[[names.index(name) for name in known if name in names]])
+    ranks = Difference(p, effect, "probability of a higher value, less a half", worth[1])
+    best = min(found, ranks, key=lambda each: each.p)
+    return Difference(min(1.0, 2 * best.p), best.effect, best.measure, best.inflation)
+
+
+def _chi_squared(counts: np.ndarray) -> tuple[float, float]:
+    """p-value and Cramér's V of counts of shape (categories, 2); rare categories are counted together."""
+    counts = counts[counts.sum(axis=1) > 0]
+    smaller = float(counts.sum(axis=0).min() / counts.sum())
+    rare = counts.sum(axis=1) * smaller < EXPECTED
     if rare.sum() > 1:
-        table = pd.concat([table[~rare], table[rare].sum().to_frame("rare").T])
-    if len(table) < 2:
-        return 1.0, 0.0, "Cramér's V"
-    test = stats.chi2_contingency(table.to_numpy(), correction=False)
-    effect = float(np.sqrt(test.statistic / table.to_numpy().sum()))
-    return float(test.pvalue), effect, "Cramér's V"
+        counts = np.vstack([counts[~rare], counts[rare].sum(axis=0)])
+    if len(counts) < 2:
+        return 1.0, 0.0
+    test = stats.chi2_contingency(counts, correction=False)
+    effect = float(np.sqrt(test.statistic / counts.sum()))
+    if len(counts) == 2 and (counts.sum(axis=1) * smaller).min() < EXPECTED:
+        return float(stats.fisher_exact(np.round(counts).astype(int)).pvalue), effect
+    return float(test.pvalue), effect
+
+
+def _mann_whitney(counts: np.ndarray) -> tuple[float, float]:
+    """Two-sided p-value, and how much likelier than a half a new value is the higher one; counts of shape (values, 2) in order."""
+    m, n = counts.sum(axis=0)
+    total = counts.sum(axis=1)
+    if m == 0 or n == 0 or (total > 0).sum() < 2:
+        return 1.0, 0.0
+    before = np.cumsum(counts[:, 0]) - counts[:, 0] / 2
+    higher = float((counts[:, 1] * before).sum() / (m * n)) - 0.5
+    rows = m + n
+    ties = float((total**3 - total).sum() / (rows**3 - rows))
+    error = float(np.sqrt((rows + 1) / (12 * m * n) * max(1 - ties, 0.0)))
+    return float(2 * stats.norm.sf(abs(higher) / error)) if error > 0 else 1.0, higher

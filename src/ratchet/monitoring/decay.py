@@ -7,6 +7,7 @@ from scipy import stats
 
 from ratchet.check import Check, undecided
 from ratchet.evaluation.loss import interval, per_row
+from ratchet.monitoring.autocorrelation import inflation
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
@@ -18,11 +19,12 @@ def decay(problem: Problem, probability: np.ndarray, truth: np.ndarray, released
     """One-sided Welch test of the live loss (n labelled rows) against the loss measured at release.
 
     `released_mean` and `released_error` (its standard error) are those of the release's test rows. The level
-    spends the year's false-alarm budget over the year's checks; the rise must also exceed the problem's margin,
-    so that a rise too small to matter does not fire at any sample size.
+    spends half of the year's false-alarm budget over the year's checks (the detector of concept drift has the other half); the rise
+    must also exceed the problem's margin, so that a rise too small to matter does not fire at any sample size. Where rows hang
+    together, fewer count. It is `passing` (in the evidence) where the newer half of the rows does not show it.
     """
     n = len(truth)
-    alpha = problem.watch.false_alarms_per_year / problem.watch.checks_per_year
+    alpha = problem.watch.false_alarms_per_year / 2 / problem.watch.checks_per_year
     limit, unit = problem.gate.margin, f"{problem.metric} per row"
     if n < problem.watch.min_window:
         reason = f"{n} labels of this window are in; {problem.watch.min_window} are needed"
@@ -31,10 +33,12 @@ def decay(problem: Problem, probability: np.ndarray, truth: np.ndarray, released
         return Check("decay", QUESTION, "fail", "the release does not tell its own loss", n=n, limit=limit, unit=unit)
     losses = per_row(problem, probability, truth)
     mean, low, high = interval(losses)
-    error = float(np.hypot(released_error, losses.std(ddof=1) / np.sqrt(n)))
+    worth = inflation(losses)
+    error = float(np.hypot(released_error, losses.std(ddof=1) * np.sqrt(worth / n)))
     rise = float(mean - released_mean)
     p = float(stats.norm.sf(rise / error)) if error > 0 else float(rise <= 0)
     beyond_margin = rise > problem.gate.margin
+    lately = float(losses[n // 2 :].mean() - released_mean)
     return Check(
         name="decay",
         question=QUESTION,
@@ -48,5 +52,5 @@ def decay(problem: Problem, probability: np.ndarray, truth: np.ndarray, released
         limit=limit,
         n=n,
         unit=unit,
-        evidence={"p_value": p, "p_limit": alpha, "live": mean, "released": released_mean},
+        evidence={"p_value": p, "p_limit": alpha, "live": mean, "released": released_mean, "lately": lately, "passing": lately <= limit},
     )

@@ -1,0 +1,52 @@
+"""Which predictions are drawn for an audit, so that somebody finds out the truth about them?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# A label that was found out because its prediction was drawn.
+AUDIT = "audit"
+
+
+@dataclass(frozen=True)
+class Draw:
+    """From a place of the log on (`since`, a seq), that share (0 to 1) of the predictions is drawn. A later draw goes before.
+
+    `decision` is the id of the one that raised it.
+    """
+
+    share: float
+    since: int
+    decision: str | None = None
+
+
+def place(prediction_id: str) -> float:
+    """A prediction's place between 0 and 1, by the hash of its id: it is drawn where that is below the share.
+
+    A larger share so draws the same predictions and more, and whoever asks again draws the same ones.
+
+    >>> 0.0 <= place("p1") < 1.0
+    True
+    """
+    return int.from_bytes(hashlib.blake2b(prediction_id.encode(), digest_size=8).digest(), "big") / 2**64
+
+
+def chances(draws: Sequence[Draw], seqs: np.ndarray) -> np.ndarray:
+    """The probability with which each of n predictions is drawn, shape (n,), by their places in the log; 0 before any draw.
+
+    >>> chances([Draw(0.02, 1), Draw(0.1, 50)], np.array([10, 60])).tolist()
+    [0.02, 0.1]
+    """
+    made = np.zeros(len(seqs))
+    for draw in draws:
+        made = np.where(seqs >= draw.since, draw.share, made)
+    return made
+
+
+def drawn(ids: Iterable[str], chance: np.ndarray) -> np.ndarray:
+    """Which of n predictions are drawn, shape (n,), each with its own probability."""
+    return np.fromiter((place(identity) for identity in ids), dtype=float, count=len(chance)) < chance

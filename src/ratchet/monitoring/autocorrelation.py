@@ -1,0 +1,40 @@
+"""How many independent rows are rows worth that follow one another?"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+# Blocks of consecutive rows, about as many as each has rows: long enough to hold what hangs together, and many enough.
+FEWEST = 10
+# From here on what blocks vary more than chance would have them is taken for dependence.
+SURE = 0.95
+
+
+def inflation(values: np.ndarray) -> float:
+    """By how much dependence blows up the variance of a mean of n rows in their order; 1 where they are independent.
+
+    `values` has shape (n,) or (n, k): then the k columns are looked at together. n rows tell as much as n divided by it would
+    that are independent. From batch means (Alexopoulos and Seila, 1996): the variance between blocks over what it would be
+    by chance. Where that is more than chance brings about, its upper 95% bound counts, so that it is not underestimated.
+
+    >>> inflation(np.random.default_rng(0).normal(size=2000))
+    1.0
+    >>> inflation(np.repeat(np.random.default_rng(0).normal(size=400), 5)) > 4
+    True
+    """
+    values = values.reshape(len(values), -1).astype(float)
+    blocks = max(int(0.9 * len(values) ** 0.5), FEWEST)
+    size = len(values) // blocks
+    if size < 2:
+        return 1.0
+    starts = np.arange(blocks) * size
+    means = np.add.reduceat(values[: blocks * size], starts, axis=0) / size
+    within = values.var(axis=0)
+    told = within > 0
+    if not told.any():
+        return 1.0
+    found = float(np.mean(means[:, told].var(axis=0, ddof=1) * size / within[told]))
+    if found <= stats.chi2.ppf(SURE, blocks - 1) / (blocks - 1):
+        return 1.0
+    return float(min(max(found * (blocks - 1) / stats.chi2.ppf(1 - SURE, blocks - 1), 1.0), len(values)))

@@ -1,0 +1,85 @@
+"""What do all monitors say of one window? Every check, from plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ratchet.check import Check
+from ratchet.contract import Contract
+from ratchet.data.encoding import Encoder
+from ratchet.monitoring.concept_drift import concept_drift
+from ratchet.monitoring.data_drift import data_drift
+from ratchet.monitoring.decay import decay
+from ratchet.monitoring.domain import Domain, domain
+from ratchet.monitoring.estimate import Held, expected_harm
+from ratchet.monitoring.joint_drift import joint_drift
+from ratchet.monitoring.validity import validity
+from ratchet.problem import Problem
+
+
+@dataclass(frozen=True)
+class Released:
+    """What a release tells of the rows it was made from.
+
+    `reference`: training rows, in their order. `held`: labelled rows that the model has not learnt from, with the columns `probability`
+    and `truth`. `relies_on`: the columns on which its answers hang. `mean` and `error`: its loss on the test rows, and the standard error.
+    """
+
+    contract: Contract
+    encoder: Encoder
+    reference: pd.DataFrame
+    held: pd.DataFrame
+    relies_on: tuple[str, ...]
+    mean: float
+    error: float
+
+
+Apart = tuple[Domain, Domain] | tuple[None, None]
+
+
+def without_labels(problem: Problem, released: Released, window: pd.DataFrame, apart: Apart) -> list[Check]:
+    """The monitors that need no label, of a window of n predictions, oldest first."""
+    return [
+        validity(problem, released.contract, released.reference, window),
+        *data_drift(problem, released.contract, released.reference, window),
+        joint_drift(problem, apart[0], len(window)),
+    ]
+
+
+def on_labels(
+    problem: Problem, released: Released, window: pd.DataFrame, apart: Apart, labelled: pd.DataFrame, wrong: Iterable[np.ndarray]
+) -> list[Check]:
+    """The monitors of what decisions cost.
+
+    `window` has the columns `probability`, `gold` (what an audit found, NaN elsewhere) and `audited` (the probability with which that
+    row was drawn). `labelled` are the newest labelled predictions, with `probability` and `truth`. `wrong` tells in chunks whether each
+    decision was, in the order in which labels came.
+    """
+    held = Held(released.held["probability"].to_numpy(float), released.held["truth"].to_numpy(float))
+    probability, gold, chance = (window[name].to_numpy(float) for name in ("probability", "gold", "audited"))
+    return [
+        expected_harm(problem, held, apart[1], probability, gold, chance),
+        decay(problem, labelled["probability"].to_numpy(float), labelled["truth"].to_numpy(float), released.mean, released.error),
+        concept_drift(problem, wrong),
+    ]
+
+
+def told_apart(problem: Problem, released: Released, window: pd.DataFrame) -> Apart:
+    """What tells the window from the held-out rows: by all features, and by those that the model relies on.
+
+    None where there are too few rows of either, or a column is gone. Where nothing tells them apart, no row weighs more than another.
+    """
+    names = [column.name for column in released.contract.features]
+    if min(len(window), len(released.held)) < problem.watch.min_window or not set(names) <= set(window.columns):
+        return None, None
+    before, now = (released.encoder.encode({name: rows[name] for name in names}, ("bins",))["bins"] for rows in (released.held, window))
+    everything = domain(before, now)
+    if everything.alike:
+        return everything, everything.without_difference()
+    looked_at = [released.encoder.names.index(name) for name in released.relies_on]
+    apart = domain(before[:, looked_at], now[:, looked_at])
+    return everything, apart.without_difference() if apart.alike else apart

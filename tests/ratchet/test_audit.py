@@ -1,0 +1,61 @@
+"""The audit draw: the same rows for everybody, more of them when more are asked for, and the probability is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratchet.audit import Draw, chances, drawn, place
+from ratchet.prediction import Prediction
+from ratchet.store import Store, now
+
+
+def test_places_are_spread_evenly():
+    places = np.array([place(f"prediction {n}") for n in range(20_000)])
+    assert np.histogram(places, bins=10, range=(0, 1))[0] == pytest.approx(2000, abs=200)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.lists(st.text(min_size=1), min_size=1, max_size=30))
+def test_who_draws_more_draws_the_same_and_more(one, other, ids):
+    less, more = (drawn(ids, np.full(len(ids), share)) for share in sorted((one, other)))
+    assert not (less & ~more).any()
+
+
+def test_a_later_draw_goes_before():
+    draws = [Draw(0.02, 1), Draw(0.5, 100), Draw(0.1, 200)]
+    assert chances(draws, np.array([1, 99, 100, 199, 200])).tolist() == [0.02, 0.02, 0.5, 0.5, 0.1]
+    assert chances([], np.array([1])).tolist() == [0.0]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request, tmp_path):
+    url = f"sqlite:///{tmp_path}/store.db"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres")()
+        fresh = Store(url, "credit", checked=False)
+        fresh.migrate()
+        fresh.close()
+    opened = Store(url, "credit")
+    yield opened
+    opened.close()
+
+
+def test_what_audits_found_is_kept_beside_the_outcomes(store):
+    began = now()
+    store.log([Prediction(f"p{n}", "credit", began, "2", "champion", 1.0, 0.3, 0, "{}") for n in range(4)])
+    outcome = {"prediction_id": "p1", "at": now(), "value": 1, "provenance": "outcome"}
+    assert store.add_labels([outcome]) == [True]
+    audit = outcome | {"provenance": "audit"}
+    # The same value, but found out by an audit: that is new, and only once.
+    assert store.add_labels([audit]) == [True]
+    assert store.add_labels([audit]) == [False]
+    store.add_labels([audit | {"prediction_id": "p2", "value": 0}, audit | {"prediction_id": "p2", "value": 1}])
+    assert store.audited("2", began) == {"p1": 1, "p2": 1}
+    assert store.audited("3", began) == {}
+    assert store.bought(began) == 3
+    assert store.draws() == []
+    store.set_draw(0.02, 1, None)
+    store.set_draw(0.2, 3, "d1")
+    assert store.draws() == [Draw(0.02, 1, None), Draw(0.2, 3, "d1")]
