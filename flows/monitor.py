@@ -25,6 +25,7 @@ from ratchet.audit import chances, drawn
 from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.decision import Decision
+from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.panel import Released, on_labels, told_apart, without_labels
 from ratchet.monitoring.skew import score_skew
 from ratchet.release import Release, read
@@ -88,7 +89,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     checks.append(score_skew(problem, window, replay(release, window) if len(window) else window["probability"].to_numpy(float)))
     onset, used = _onset(setting, release.version, _drifted([check.as_dict() for check in checks]))
     labelled = store.window(newest=problem.watch.window, version=release.version, labelled=True, after=onset - 1)
-    checks += on_labels(problem, released, window, apart, labelled, _wrong(store, release.version))
+    checks += on_labels(problem, released, window, apart, labelled, Stream(problem.watch.detector, _wrong(store, release.version)))
     concept = next(check for check in checks if check.name == "concept_drift")
     fresh = int((labelled["seq"] > used).sum())
     if concept.verdict == "fail" and onset == 1:

@@ -126,6 +126,23 @@ def concept(runs: int, workers: int, console: Console, source: Path | None = Non
     return rows
 
 
+def watch(runs: int, years: int, large: int, workers: int, console: Console, out: Path = RESULTS) -> list[Row]:
+    """Clean years, shifts and changes of known harm; write watch.json, watch.md and watch.svg."""
+    from flows import experiment_watch as experiment
+
+    if min(runs, years, large) < 2:
+        raise BatchError("An experiment needs two runs of each kind or more.")
+    todo = experiment.cases(runs, years, large)
+    judged = _all(
+        "watch", [asdict(case) for case in todo], lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers), console
+    )
+    rows = experiment.measure(judged)
+    command = f"ratchet experiment watch --runs {runs} --years {years} --large {large}"
+    _write(out, "watch", rows, command, sorted({case.seed for case in todo}))
+    (out / "watch.svg").write_text(svg(experiment.curves(rows)) + "\n", encoding="utf-8")
+    return rows
+
+
 def _all(
     name: str, todo: Sequence[dict[str, Any]], ask: Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]], console: Console
 ) -> list[dict[str, Any]]:

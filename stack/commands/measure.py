@@ -79,6 +79,20 @@ def experiment_concept(
         _measured(run.concept(runs, workers, console, source))
 
 
+@app.command("watch")
+def experiment_watch(
+    runs: Annotated[int, typer.Option(help="Shifts of each kind.")] = 100,
+    years: Annotated[int, typer.Option(help="Clean years of weekly checks; half as many in which rows hang together.")] = 100,
+    large: Annotated[int, typer.Option(help="Benign shifts of each size at a million rows a batch.")] = 25,
+    workers: Workers = 2,
+) -> None:
+    """Watch clean years and shifts of known harm: how often does it ring for nothing, does it ring in time? (an hour and a half)"""
+    with sentences():
+        from stack import experiment as run
+
+        _measured(run.watch(runs, years, large, workers, console))
+
+
 def _measured(rows: list[Any]) -> None:
     table = Table("what", "value", "95% interval", "runs")
     for row in rows:

@@ -17,6 +17,10 @@ def decisions(seed, *parts):
     return np.concatenate([rng.random(rows) < share for rows, share in parts]).astype(float)
 
 
+def ask(problem, chunks):
+    return concept_drift(problem, Stream(problem.watch.detector, chunks))
+
+
 def with_watch(problem, **watch):
     return problem.model_copy(update={"watch": problem.watch.model_copy(update=watch)})
 
@@ -34,7 +38,7 @@ def test_however_the_stream_is_cut_the_verdict_is_the_same(cuts, seed):
 
 
 def test_a_rise_is_told_with_its_place_and_both_levels(problem):
-    check = concept_drift(problem, [decisions(1, (5000, 0.2), (1500, 0.35))])
+    check = ask(problem, [decisions(1, (5000, 0.2), (1500, 0.35))])
     assert check.verdict == "fail"
     assert 5000 < check.evidence["at"] < 5500
     assert check.value == pytest.approx(0.15, abs=0.05)
@@ -42,29 +46,29 @@ def test_a_rise_is_told_with_its_place_and_both_levels(problem):
 
 
 def test_a_fall_is_no_harm_and_takes_an_alarm_back(problem):
-    better = concept_drift(problem, [decisions(2, (5000, 0.35), (2000, 0.2))])
+    better = ask(problem, [decisions(2, (5000, 0.35), (2000, 0.2))])
     assert better.verdict == "pass"
     assert better.evidence["changes"], "the fall was seen"
-    back = concept_drift(problem, [decisions(3, (5000, 0.2), (1500, 0.4), (4000, 0.2))])
+    back = ask(problem, [decisions(3, (5000, 0.2), (1500, 0.4), (4000, 0.2))])
     assert back.verdict == "pass"
     assert len(back.evidence["changes"]) >= 2
-    again = concept_drift(problem, [decisions(3, (5000, 0.2), (1500, 0.4), (4000, 0.2), (1500, 0.4))])
+    again = ask(problem, [decisions(3, (5000, 0.2), (1500, 0.4), (4000, 0.2), (1500, 0.4))])
     assert again.verdict == "fail"
 
 
 @pytest.mark.parametrize(("share", "rows", "calm"), [(0.6, 250, 1500), (0.9, 280, 5000), (0.9, 120, 3000)])
 def test_a_short_burst_is_over_when_it_is_over(problem, share, rows, calm):
-    told = [concept_drift(problem, [decisions(seed, (5000, 0.2), (rows, share), (calm, 0.2))]).verdict for seed in range(20)]
+    told = [ask(problem, [decisions(seed, (5000, 0.2), (rows, share), (calm, 0.2))]).verdict for seed in range(20)]
     assert told.count("pass") >= 19
     # While it lasts it is seen.
-    told = [concept_drift(problem, [decisions(seed, (5000, 0.2), (rows, share))]).verdict for seed in range(20)]
+    told = [ask(problem, [decisions(seed, (5000, 0.2), (rows, share))]).verdict for seed in range(20)]
     assert told.count("fail") >= 19
 
 
 def test_a_rise_too_small_to_matter_is_seen_and_passes(problem):
     wrong = decisions(4, (60_000, 0.2), (60_000, 0.23))
-    assert concept_drift(problem, [wrong]).verdict == "fail"
-    check = concept_drift(with_watch(problem, min_rise=0.1), [wrong])
+    assert ask(problem, [wrong]).verdict == "fail"
+    check = ask(with_watch(problem, min_rise=0.1), [wrong])
     assert check.verdict == "pass"
     assert 0.0 < check.value < 0.1
     assert "10.0% matters" in check.reason
@@ -72,20 +76,20 @@ def test_a_rise_too_small_to_matter_is_seen_and_passes(problem):
 
 @pytest.mark.parametrize("chunks", [[], [np.array([])], [decisions(5, (50, 0.9))]])
 def test_too_little_says_nothing(problem, chunks):
-    check = concept_drift(problem, chunks)
+    check = ask(problem, chunks)
     assert check.verdict == "undecided"
     assert f"{problem.watch.min_window} are needed" in check.reason
 
 
 @pytest.mark.parametrize("constant", [0.0, 1.0])
 def test_one_kind_of_decision_is_no_change(problem, constant):
-    check = concept_drift(problem, [np.full(3000, constant)])
+    check = ask(problem, [np.full(3000, constant)])
     assert (check.verdict, check.value) == ("pass", 0.0)
 
 
 @pytest.mark.parametrize("name", [name for name in DETECTORS if name != "ddm"])
 def test_every_detector_sees_a_large_rise(problem, name):
-    check = concept_drift(with_watch(problem, detector=name), [decisions(6, (1500, 0.1), (1500, 0.7))])
+    check = ask(with_watch(problem, detector=name), [decisions(6, (1500, 0.1), (1500, 0.7))])
     assert check.verdict == "fail", check.reason
     assert check.reason.startswith(name)
 

@@ -34,7 +34,7 @@ from ratchet.evaluation.robustness import robustness
 from ratchet.evaluation.separation import separation
 from ratchet.evaluation.slices import slices
 from ratchet.evaluation.training import training
-from ratchet.monitoring.concept_drift import concept_drift
+from ratchet.monitoring.concept_drift import Stream, concept_drift
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
 from ratchet.monitoring.domain import domain
@@ -256,7 +256,7 @@ def _concept(w: World, bad: bool) -> list[Check]:
     if bad:
         # In the second half every fifth label is the other one.
         wrong = wrong ^ ((np.arange(len(wrong)) >= len(wrong) // 2) & (rng.random(len(wrong)) < 0.2))
-    return [concept_drift(w.folder.problem, np.array_split(wrong.astype(float), 7))]
+    return [concept_drift(w.folder.problem, Stream("adwin", np.array_split(wrong.astype(float), 7)))]
 
 
 def _validity(w: World, bad: bool) -> list[Check]:

@@ -61,7 +61,7 @@ def test_after_a_change_of_the_concept_retraining_waits_for_labels_of_the_new_on
     assert 6000 < concept.evidence["at"] < 6800
     assert waits.action == "wait"
     short = setting.problem.watch.min_labels - (6800 - concept.evidence["at"])
-    assert f"retraining waits for {short} more labelled rows" in waits.reasons[-1]
+    assert f"retraining waits for {short} more labelled rows" in waits.reasons[0]
     # The same evidence is the same decision.
     assert examine.fn(setting, release)[1].id == waits.id
     label(setting, turned, 6800, 9000)

@@ -44,12 +44,15 @@ class Change:
 class Stream:
     """Wrong decisions in order, chunk by chunk; it keeps what the detector keeps, not the rows."""
 
-    def __init__(self, detector: str) -> None:
+    def __init__(self, detector: str, chunks: Iterable[np.ndarray] = ()) -> None:
+        """A detector by its name, fed with chunks of shape (n,)."""
         self._detector = DETECTORS[detector]()
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._sum, self._rows = 0.0, 0
         self.rows = 0
         self.changes: list[Change] = []
+        for chunk in chunks:
+            self.feed(chunk)
 
     def feed(self, wrong: np.ndarray) -> None:
         """The next n decisions, shape (n,): 1 where wrong, 0 where right."""
@@ -104,16 +107,12 @@ class Stream:
 
 
 @registered("concept_drift", "monitor")
-def concept_drift(problem: Problem, chunks: Iterable[np.ndarray]) -> Check:
+def concept_drift(problem: Problem, stream: Stream) -> Check:
     """Whether the share of wrong decisions has risen, by a detector (ADWIN; Bifet and Gavaldà, 2007) over the labelled stream.
 
-    `chunks` are the champion's decisions since it answers, in the order in which their labels came: 1 where wrong, each of
-    shape (n,). Only rises count, and only by `watch.min_rise` or more; an alarm is taken back once half of its rise is. The same
+    `stream` was fed with the champion's decisions since it answers, in the order in which their labels came. Only rises count, and only by `watch.min_rise` or more; an alarm is taken back once half of its rise is. The same
     stream gives the same verdict, however it is cut into chunks.
     """
-    stream = Stream(problem.watch.detector)
-    for chunk in chunks:
-        stream.feed(chunk)
     n, limit, unit = stream.rows, problem.watch.min_rise, "share of decisions"
     if n < problem.watch.min_window:
         reason = f"{n} labels of this version are in; {problem.watch.min_window} are needed"

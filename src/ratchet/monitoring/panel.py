@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
-from ratchet.monitoring.concept_drift import concept_drift
+from ratchet.monitoring.concept_drift import Stream, concept_drift
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
 from ratchet.monitoring.domain import Domain, domain
@@ -51,20 +49,20 @@ def without_labels(problem: Problem, released: Released, window: pd.DataFrame, a
 
 
 def on_labels(
-    problem: Problem, released: Released, window: pd.DataFrame, apart: Apart, labelled: pd.DataFrame, wrong: Iterable[np.ndarray]
+    problem: Problem, released: Released, window: pd.DataFrame, apart: Apart, labelled: pd.DataFrame, stream: Stream
 ) -> list[Check]:
     """The monitors of what decisions cost.
 
     `window` has the columns `probability`, `gold` (what an audit found, NaN elsewhere) and `audited` (the probability with which that
-    row was drawn). `labelled` are the newest labelled predictions, with `probability` and `truth`. `wrong` tells in chunks whether each
-    decision was, in the order in which labels came.
+    row was drawn). `labelled` are the newest labelled predictions, with `probability` and `truth`. `stream` was fed with
+    whether each decision was wrong, in the order in which labels came.
     """
     held = Held(released.held["probability"].to_numpy(float), released.held["truth"].to_numpy(float))
     probability, gold, chance = (window[name].to_numpy(float) for name in ("probability", "gold", "audited"))
     return [
         expected_harm(problem, held, apart[1], probability, gold, chance),
         decay(problem, labelled["probability"].to_numpy(float), labelled["truth"].to_numpy(float), released.mean, released.error),
-        concept_drift(problem, wrong),
+        concept_drift(problem, stream),
     ]
 
 

@@ -1,0 +1,306 @@
+"""How often does the watch ring for nothing, and does it ring in time? Years of weekly checks, shifts and changes of known harm."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+
+from models.train import train
+from ratchet.data.splits import split
+from ratchet.decision import Decision
+from ratchet.evaluation.loss import per_row
+from ratchet.monitoring.concept_drift import Stream
+from ratchet.monitoring.estimate import relied_on
+from ratchet.monitoring.panel import Released, on_labels, told_apart, without_labels
+from ratchet.report import figures
+from ratchet.report.results import Row, share
+from ratchet.retraining import DRIFT, Means, watch
+from ratchet.scoring import Scorer
+from ratchet.settings import ROOT
+from ratchet.simulation.population import Moved, contract, draw, problem
+
+FIRST, BATCH, REFERENCE_ROWS = 20_000, 2000, 5000
+WEEKS, DELAY = 52, 2
+LARGE = 1_000_000
+PROBLEM, CONTRACT = problem(), contract()
+NAMES = [column.name for column in CONTRACT.features]
+# What moves, by how much: the standard deviations of population.Moved.
+HARMFUL = {"harmful, small": Moved(active=0.1), "harmful, medium": Moved(active=0.2), "harmful, large": Moved(active=0.3)}
+BENIGN = {"benign, small": Moved(idle=0.3), "benign, medium": Moved(idle=0.6), "benign, large": Moved(idle=1.0)}
+CONCEPT = {"concept": Moved(concept=0.9)}
+YEARS = {"independent": Moved(), "hanging together": Moved(hangs_together=0.5)}
+HARM, NO_HARM = 0.03, 0.005
+SIZES = (200, 500, 1000, 2000, 5000, 20_000, 100_000, LARGE)
+POWER = {"a harmful shift of 0.05 standard deviations": Moved(active=0.05), "a benign shift of 0.3 standard deviations": Moved(idle=0.3)}
+# Evidently takes two seconds for a batch: it is asked in some of the runs.
+PEER_EVERY = 5
+YEARS_WITH_PEER = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run: a year, a shift without labels, a change of the concept with them, or the power at a batch size."""
+
+    kind: str
+    what: str
+    rows: int
+    seed: int
+
+
+def cases(runs: int, years: int, large: int) -> list[Case]:
+    """Of each shift `runs`, of them `large` with a million rows a batch; `years` clean ones, half as many that hang together."""
+    made = [Case("year", "independent", BATCH, seed) for seed in range(years)]
+    made += [Case("year", "hanging together", BATCH, seed) for seed in range(years // 2)]
+    made += [Case("shift", what, BATCH, seed) for what in (*HARMFUL, *BENIGN) for seed in range(runs)]
+    made += [Case("shift", what, LARGE, seed) for what in BENIGN for seed in range(large)]
+    made += [Case("concept", what, BATCH, seed) for what in CONCEPT for seed in range(runs)]
+    made += [
+        Case("power", what, rows, seed) for what in POWER for rows in SIZES for seed in range(max(5, runs // 5) if rows < LARGE else 5)
+    ]
+    # The long ones first, so that no process waits for the last of them.
+    return sorted(made, key=lambda case: (case.kind != "year", -case.rows))
+
+
+@lru_cache(maxsize=2)
+def standing(seed: int, hangs_together: float) -> tuple[Released, Callable[[pd.DataFrame], np.ndarray]]:
+    """Trees trained on a first batch, as their release would tell of it, and what they answer."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"] | {"families": ["trees"]}
+    rows = draw(FIRST, Moved(hangs_together=hangs_together), seed)
+    sides = split(rows[CONTRACT.id])
+    encoder, (trees,) = train(rows, sides, CONTRACT, PROBLEM.threshold, params, seed)
+    answer = Scorer(trees.graph, encoder).probability
+    held, test = rows[np.isin(sides, ("select", "test"))], rows[sides == "test"]
+    losses = per_row(PROBLEM, answer(test), test[CONTRACT.target].to_numpy())
+    return Released(
+        contract=CONTRACT,
+        encoder=encoder,
+        reference=rows[sides == "train"][NAMES].sample(REFERENCE_ROWS, random_state=0).sort_index(),
+        held=held[NAMES].assign(probability=answer(held), truth=held[CONTRACT.target]),
+        relies_on=tuple(relied_on(answer, held, NAMES)),
+        mean=float(losses.mean()),
+        error=float(losses.std(ddof=1) / np.sqrt(len(losses))),
+    ), answer
+
+
+@dataclass
+class Watched:
+    """A release and its log, batch by batch; the labels of a batch come some batches later."""
+
+    seed: int
+    hangs_together: float = 0.0
+    delay: int = DELAY
+    batches: list[pd.DataFrame] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.released, self.answer = standing(self.seed, self.hangs_together)
+        self._stream = Stream(PROBLEM.watch.detector)
+        self._told = 0
+        self._quiet = 0
+
+    def arrive(self, rows: int, moved: Moved) -> pd.DataFrame:
+        """The next batch with its answers."""
+        first = FIRST + 10 * LARGE * (1 + len(self.batches))
+        frame = draw(rows, moved, self.seed, first)
+        probability = self.answer(frame)
+        wrong = (probability >= PROBLEM.threshold) != (frame[CONTRACT.target] == 1)
+        self.batches.append(frame.assign(probability=probability, wrong=wrong, gold=np.nan, audited=0.0))
+        return self.batches[-1]
+
+    def decide(self, labels: bool = True) -> Decision:
+        """What the watch decides on the newest batch, as the monitor would."""
+        window = self.batches[-1]
+        apart = told_apart(PROBLEM, self.released, window)
+        checks = without_labels(PROBLEM, self.released, window, apart)
+        known = self.batches[: len(self.batches) - self.delay] if labels else []
+        for batch in known[self._told :]:
+            self._stream.feed(batch["wrong"].to_numpy(float))
+        self._told = max(self._told, len(known))
+        drifting = any(check.name.split(":")[0] in DRIFT and check.verdict == "fail" for check in checks)
+        if not drifting:
+            self._quiet = len(self.batches)
+        fresh = known[self._quiet if drifting else 0 :]
+        labelled = pd.concat(fresh).tail(PROBLEM.watch.window) if fresh else window.head(0)
+        checks += on_labels(PROBLEM, self.released, window, apart, labelled.assign(truth=labelled[CONTRACT.target]), self._stream)
+        means = Means(
+            labels_short=max(0, PROBLEM.watch.min_labels - sum(map(len, fresh))),
+            rows=len(window),
+            audit_share=PROBLEM.watch.audit_share,
+            audits_left=PROBLEM.watch.audit_budget,
+        )
+        return watch(checks, "the release", {"batch": len(self.batches)}, means)
+
+
+def judge(case: Case) -> dict[str, Any]:
+    """What came of a case, as plain data."""
+    return {**asdict(case), **{"year": _year, "shift": _shift, "concept": _concept, "power": _power}[case.kind](case)}
+
+
+def _year(case: Case) -> dict[str, Any]:
+    """A clean year: whether any week retrained, raised harm that was not there, or saw a shift that was not."""
+    moved = YEARS[case.what]
+    watched = Watched(case.seed, moved.hangs_together)
+    told: dict[str, Any] = {"retrained": 0, "raised": 0, "columns": 0, "joint": 0}
+    peers: list[tuple[bool, bool]] = []
+    for _ in range(WEEKS):
+        window = watched.arrive(case.rows, moved)
+        decision = watched.decide()
+        failed = {check["name"].split(":")[0] for check in decision.evidence["checks"] if check["verdict"] == "fail"}
+        told["retrained"] += decision.action == "retrain"
+        told["raised"] += decision.action in ("retrain", "buy_labels", "ask", "block") or bool(
+            failed & {"estimate", "decay", "concept_drift"}
+        )
+        told["columns"] += "data_drift" in failed
+        told["joint"] += "joint_drift" in failed
+        if case.seed < YEARS_WITH_PEER:
+            peers.append(evidently(watched.released.reference, window[NAMES]))
+    return told | ({"evidently_any": sum(any_ for any_, _ in peers), "evidently": sum(most for _, most in peers)} if peers else {})
+
+
+def _shift(case: Case) -> dict[str, Any]:
+    """A shift of the population, no label: in which of its batches harm was raised, and what harm it really does."""
+    moved = (HARMFUL | BENIGN)[case.what]
+    watched = Watched(case.seed)
+    batches = 2 if case.rows == BATCH else 1
+    raised, seen, peers, harms = [], [], [], []
+    for _ in range(batches):
+        window = watched.arrive(case.rows, moved)
+        decision = watched.decide(labels=False)
+        failed = {check["name"].split(":")[0] for check in decision.evidence["checks"] if check["verdict"] == "fail"}
+        raised.append(decision.action in ("retrain", "buy_labels", "ask", "block"))
+        seen.append(bool(failed & set(DRIFT)))
+        harms.append(expected_wrong(window))
+        if case.seed % PEER_EVERY == 0 and case.rows == BATCH:
+            peers.append(evidently(watched.released.reference, window[NAMES]))
+    before = Watched(case.seed)
+    harm = float(np.mean(harms)) - expected_wrong(before.arrive(50_000, Moved()))
+    made = {"harm": harm, "raised": any(raised), "seen": any(seen)}
+    return made | ({"evidently_any": any(a for a, _ in peers), "evidently": any(b for _, b in peers)} if peers else {})
+
+
+def _concept(case: Case) -> dict[str, Any]:
+    """Five clean batches, then a change of the concept, labels at once: after which of its batches harm was raised."""
+    watched = Watched(case.seed, delay=0)
+    for _ in range(5):
+        before = watched.arrive(case.rows, Moved())
+    early = watched.decide().action == "retrain"
+    harms, found = [], None
+    for number in range(1, 4):
+        harms.append(expected_wrong(watched.arrive(case.rows, CONCEPT[case.what])) - expected_wrong(before))
+        failed = {check["name"] for check in watched.decide().evidence["checks"] if check["verdict"] == "fail"}
+        if found is None and failed & {"decay", "concept_drift"}:
+            found = number
+    return {"harm": float(np.mean(harms)), "raised": found is not None, "after": found, "early": early}
+
+
+def _power(case: Case) -> dict[str, Any]:
+    """Whether a shift is seen, and whether harm is raised, in one batch of so many rows."""
+    watched = Watched(case.seed)
+    watched.arrive(case.rows, POWER[case.what])
+    # A batch of 200 is judged like any other here.
+    decision = watched.decide(labels=False)
+    failed = {check["name"].split(":")[0] for check in decision.evidence["checks"] if check["verdict"] == "fail"}
+    return {"seen": bool(failed & set(DRIFT)), "raised": decision.action in ("retrain", "buy_labels", "ask", "block")}
+
+
+def expected_wrong(window: pd.DataFrame) -> float:
+    """The share of decisions that the true P(y | x) expects to be wrong."""
+    p = window["p"].to_numpy(float)
+    return float(np.where(window["probability"] >= PROBLEM.threshold, 1 - p, p).mean())
+
+
+def evidently(reference: pd.DataFrame, window: pd.DataFrame) -> tuple[bool, bool]:
+    """What Evidently's default drift preset says: whether any column drifts, and whether half of them do, its alarm."""
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    numbers = [column.name for column in CONTRACT.features if column.is_numeric and column.scale != "binary"]
+    others = [name for name in NAMES if name not in numbers]
+    definition = DataDefinition(numerical_columns=numbers, categorical_columns=others)
+    old, new = (Dataset.from_pandas(frame.astype(dict.fromkeys(others, str)), definition) for frame in (reference, window))
+    told = Report([DataDriftPreset()]).run(new, old).dict()
+    counted = next(metric["value"] for metric in told["metrics"] if metric["metric_name"].startswith("DriftedColumnsCount"))
+    return counted["count"] > 0, counted["share"] >= 0.5
+
+
+def judge_all(todo: Sequence[Case], workers: int) -> Iterator[dict[str, Any]]:
+    """Judge every case, in `workers` processes, each as soon as it is done."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes:
+        for done in as_completed([processes.submit(judge, case) for case in todo]):
+            yield done.result()
+
+
+def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
+    """Every promise of the watch, and what others say of the same rows."""
+    rows: list[Row] = []
+    for what in YEARS:
+        mine = [told for told in judged if (told["kind"], told["what"]) == ("year", what)]
+        for name, key in (
+            ("a false retraining", "retrained"),
+            ("harm raised that is none", "raised"),
+            ("a column's false alarm", "columns"),
+            ("a false alarm of all columns together", "joint"),
+        ):
+            rows.append(share(f"clean years, {what}: {name}", sum(told[key] > 0 for told in mine), len(mine)))
+        peers = [told for told in mine if "evidently" in told]
+        rows.append(
+            share(f"clean years, {what}: Evidently's alarm, half of the columns", sum(t["evidently"] > 0 for t in peers), len(peers))
+        )
+        rows.append(share(f"clean years, {what}: Evidently, any column", sum(t["evidently_any"] > 0 for t in peers), len(peers)))
+        rows.append(share(f"clean years, {what}: alarm every 10 batches", len(mine), len(mine)))
+    rows += _shifts(judged)
+    concept = [told for told in judged if told["kind"] == "concept" and told["harm"] >= HARM]
+    rows.append(share("harmful changes of the concept: raised within 3 batches of labels", sum(t["raised"] for t in concept), len(concept)))
+    rows.append(
+        share("harmful changes of the concept: raised within 1 batch of labels", sum(t["after"] == 1 for t in concept), len(concept))
+    )
+    for what in POWER:
+        for size in SIZES:
+            mine = [told for told in judged if (told["kind"], told["what"], told["rows"]) == ("power", what, size)]
+            rows.append(share(f"{what}, {size:,} rows: seen", sum(told["seen"] for told in mine), len(mine)))
+            rows.append(share(f"{what}, {size:,} rows: harm raised", sum(told["raised"] for told in mine), len(mine)))
+    return rows
+
+
+def _shifts(judged: Sequence[dict[str, Any]]) -> list[Row]:
+    """Harmful and benign are what the truth says: three points of accuracy and more, or less than half a point."""
+    shifted = [told for told in judged if told["kind"] == "shift"]
+    harmful = [told for told in shifted if told["harm"] >= HARM]
+    rows = [share("harmful shifts: raised within 2 batches, no label", sum(told["raised"] for told in harmful), len(harmful))]
+    for what in HARMFUL:
+        mine = [told for told in harmful if told["what"] == what]
+        rows.append(share(f"{what}: raised within 2 batches, no label", sum(told["raised"] for told in mine), len(mine)))
+    benign = [told for told in shifted if abs(told["harm"]) < NO_HARM]
+    for size in (BATCH, LARGE):
+        mine = [told for told in benign if told["rows"] == size]
+        rows.append(share(f"benign shifts, {size:,} rows a batch: left alone", sum(not told["raised"] for told in mine), len(mine)))
+        rows.append(share(f"benign shifts, {size:,} rows a batch: seen as a shift", sum(told["seen"] for told in mine), len(mine)))
+    for name, key in (("Evidently's alarm, half of the columns", "evidently"), ("Evidently, any column", "evidently_any")):
+        for kind, of in (("harmful", harmful), ("benign", benign)):
+            told_of = [told for told in of if key in told]
+            rows.append(share(f"{kind} shifts, {BATCH:,} rows a batch: {name}", sum(told[key] for told in told_of), len(told_of)))
+    rows.append(share("harmful shifts: never", 0, len(harmful)))
+    return rows
+
+
+def curves(rows: Sequence[Row]) -> Figure:
+    """Power against batch size: what is seen, and what is raised as harm."""
+    found = [(re.fullmatch(r"(a .* deviations), ([\d,]+) rows: (seen|harm raised)", row.name), row) for row in rows]
+    table = pd.DataFrame(
+        [
+            {"what": f"{m[1]}: {m[3]}", "rows": int(m[2].replace(",", "")), "value": row.value, "low": row.low, "high": row.high}
+            for m, row in found
+            if m
+        ]
+    )
+    by_rows = {what: part.sort_values("rows") for what, part in table.groupby("what")}
+    return figures.shares([("rows a batch", "rows", by_rows)])
