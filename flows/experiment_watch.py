@@ -58,9 +58,9 @@ class Case:
 
 
 def cases(runs: int, years: int, large: int) -> list[Case]:
-    """Of each shift `runs`, of them `large` with a million rows a batch; `years` clean ones, half as many that hang together."""
+    """Of each shift `runs`, of them `large` with a million rows a batch; `years` clean ones, a third as many that hang together."""
     made = [Case("year", "independent", BATCH, seed) for seed in range(years)]
-    made += [Case("year", "hanging together", BATCH, seed) for seed in range(years // 2)]
+    made += [Case("year", "hanging together", BATCH, seed) for seed in range(years // 3)]
     made += [Case("shift", what, BATCH, seed) for what in (*HARMFUL, *BENIGN) for seed in range(runs)]
     made += [Case("shift", what, LARGE, seed) for what in BENIGN for seed in range(large)]
     made += [Case("concept", what, BATCH, seed) for what in CONCEPT for seed in range(runs)]
@@ -303,4 +303,4 @@ def curves(rows: Sequence[Row]) -> Figure:
         ]
     )
     by_rows = {what: part.sort_values("rows") for what, part in table.groupby("what")}
-    return figures.shares([("rows a batch", "rows", by_rows)])
+    return figures.shares([("rows a batch", "rows", by_rows)], of="batches")

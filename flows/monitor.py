@@ -56,11 +56,7 @@ def monitor(problem: str) -> dict[str, Any]:
         return tell_result(setting, {"action": None, "decision": None, "checks": [], "reasons": ["no model has been released yet"]})
     release = read(setting.settings.releases / setting.problem.name / version)
     checks, decision = examine.with_options(name="check the window")(setting, release)
-    setting.store.record(decision)
-    if decision.action == "buy_labels" and all(draw.decision != decision.id for draw in setting.store.draws()):
-        inputs = decision.evidence["inputs"]
-        setting.store.set_draw(inputs["share"], inputs["from"], decision.id)
-    setting.store.look(decision.id)
+    keep(setting, decision)
     for reason in decision.reasons:
         get_run_logger().info("%s: %s", decision.action, reason)
     _show(setting, version, decision, checks)
@@ -76,6 +72,15 @@ def monitor(problem: str) -> dict[str, Any]:
         "event_id": event,
     }
     return tell_result(setting, made)
+
+
+def keep(setting: Setting, decision: Decision) -> None:
+    """Record a decision, and draw more predictions for an audit where it says so: once, however often it is kept."""
+    store, inputs = setting.store, decision.evidence["inputs"]
+    store.record(decision)
+    if decision.action == "buy_labels" and all(draw.decision != decision.id for draw in store.draws()):
+        store.set_draw(inputs["share"], inputs["from"], decision.id)
+    store.look(decision.id)
 
 
 @task(cache_policy=NO_CACHE)

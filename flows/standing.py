@@ -41,7 +41,7 @@ def stand(folder: Folder, settings: Settings, family: str, rows: int, seed: int)
     known = first_rows(folder, rows, seed)
     sides = split(known[contract.entity])
     encoder, candidates = train(known, sides, contract, problem.threshold, params, seed)
-    test, select = known[sides == "test"], known[sides == "select"]
+    test, select, held = (known[np.isin(sides, parts)] for parts in (("test",), ("select",), ("select", "test")))
     requests = records(test.head(PROBES), contract)
     names, told = [column.name for column in contract.features], test[contract.target].to_numpy(float)
     made = {}
@@ -60,7 +60,7 @@ def stand(folder: Folder, settings: Settings, family: str, rows: int, seed: int)
             facts={"family": candidate.family, "relies_on": relied_on(probability, test, names)}
             | _released(problem, probability(test), told),
             interval=fit_interval(probability(select), select[contract.target].to_numpy(float)),
-            held=test[names].assign(probability=probability(test), truth=told),
+            held=held[names].assign(probability=probability(held), truth=held[contract.target].to_numpy(float)),
         )
         assert candidate.native is not None
         made[candidate.family] = (release, candidate.native)

@@ -89,7 +89,7 @@ def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any
     needed, audited = int(estimate.evidence["audits_needed"]), int(estimate.evidence["audited"])
     if audited >= needed:
         return "wait", f"{audited} audited labels confirm it; retraining waits for labels of the new population", {}
-    asked = means.audit_share * means.rows
+    asked = round(means.audit_share * means.rows)
     if asked >= needed:
         return "wait", f"{audited} of the labels that were asked for are in; {needed} would tell", {}
     if needed - asked <= means.audits_left:

@@ -68,6 +68,40 @@ def monitor(problem: ProblemName) -> None:
 
 
 @app.command()
+def audit(
+    problem: ProblemOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the drawn predictions to this CSV file, with an empty column label.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="A CSV file with prediction_id and label (0 or 1): what was found out.")
+    ] = None,
+) -> None:
+    """The predictions that were drawn by chance to find out the truth about, and what was found."""
+    with sentences():
+        setting = running(problem)
+        from flows.audit import take, todo
+
+        if labels is not None:
+            console.print(f"{take(setting, labels)} new labels of audited predictions in the store")
+        rows, facts = todo(setting)
+        console.print(
+            f"Version {facts['version']}: {facts['drawn']} of the newest {facts['rows']:,} predictions are drawn, {facts['audited']} are audited; "
+            f"the year's budget has {facts['left']:,} labels left"
+        )
+        if out is not None:
+            rows.assign(label="").to_csv(out, index=False)
+            console.print(f"{len(rows)} predictions to audit in {escape(str(out))}; fill in label and hand it over with --labels")
+        elif len(rows):
+            table = Table("prediction", "at")
+            for row in rows.head(10).itertuples():
+                table.add_row(str(row.prediction_id), f"{row.at:%Y-%m-%d %H:%M}")
+            console.print(table)
+            if len(rows) > 10:
+                console.print(f"and {len(rows) - 10} more; --out FILE.csv writes them all, with their features")
+
+
+@app.command()
 def drill(problem: ProblemName) -> None:
     """Plant known faults into a copy of the newest window, and look whether the watch sees them."""
     with sentences():

@@ -65,7 +65,7 @@ def test_every_decision_is_in_the_ledger_once_and_in_order(loop, store):
     assert set(entries) >= {decision["id"] for decision in loop.summary["decisions"]}
     waits = [entry for entry in entries.values() if entry.action == "wait"]
     assert "not known yet" in waits[0].reasons[-1]
-    assert "more labelled rows" in waits[1].reasons[-1]
+    assert "more labelled rows" in waits[1].reasons[0]
     gate = next(entry for entry in entries.values() if entry.subject == "version 2")
     names = {check["name"] for check in gate.evidence["checks"]}
     assert names >= {"beats_rule", "not_worse_than_simple", "calibration", "fairness:sex", "fairness:age_group", "non_inferior_to_champion"}

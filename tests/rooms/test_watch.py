@@ -6,36 +6,66 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from flows.monitor import examine
+from flows.audit import take, todo
+from flows.monitor import examine, keep
 from flows.setting import Setting
 from ratchet.data.batch import conform
+from ratchet.errors import BatchError
 from ratchet.prediction import Prediction
+from ratchet.problem import Folder
 from ratchet.release import read
 from ratchet.request import records
 from ratchet.settings import Settings
 from ratchet.store import now
 
 
+def traffic(setting, release, rows, drifted, first=0):
+    """Requests of the world in the log, as p0, p1 and so on; what will turn out to be true, shape (n,)."""
+    contract = setting.contract
+    frame = conform(setting.folder.open_source(None, 77).traffic(rows, drifted=drifted), contract, "the world")
+    probability = release.scorer.probability(frame)
+    decided = (probability >= release.threshold).astype(int)
+    asked = [json.dumps(record) for record in records(frame, contract)]
+    told = zip(probability.tolist(), decided.tolist(), asked, strict=True)
+    at = now()
+    lines = [Prediction(f"p{first + n}", "credit", at, "2", "champion", 1.0, p, d, text) for n, (p, d, text) in enumerate(told)]
+    setting.store.log(lines)
+    return frame[contract.target].to_numpy(int)
+
+
+def opened(standing, folder, home):
+    shutil.copytree(standing, home)
+    setting = Setting(folder, Settings(RATCHET_HOME=home, DATABASE_URL=None))
+    return setting, read(setting.settings.releases / "credit" / "2")
+
+
 @pytest.fixture(scope="module")
 def watched(standing, credit, tmp_path_factory):
     """A released model, and 9,000 requests of the world as it was in its log."""
-    home = tmp_path_factory.mktemp("watched") / "home"
-    shutil.copytree(standing, home)
-    setting = Setting(credit, Settings(RATCHET_HOME=home, DATABASE_URL=None))
-    release = read(setting.settings.releases / "credit" / "2")
+    setting, release = opened(standing, credit, tmp_path_factory.mktemp("watched") / "home")
     # What it was released with is not asked here.
-    release.facts.setdefault("released", {"mean": 10.0, "error": 0.1})
-    rows = conform(credit.open_source(None, 77).traffic(9000, drifted=False), credit.contract, "the world")
-    probability = release.scorer.probability(rows)
-    decided = (probability >= release.threshold).astype(int)
-    asked = [json.dumps(record) for record in records(rows, credit.contract)]
-    at = now()
-    told = zip(probability.tolist(), decided.tolist(), asked, strict=True)
-    lines = [Prediction(f"p{n}", "credit", at, "2", "champion", 1.0, p, d, text) for n, (p, d, text) in enumerate(told)]
-    setting.store.log(lines)
-    return setting, release, rows[credit.contract.target].to_numpy(int)
+    release.facts["released"] = {"mean": 10.0, "error": 0.1}
+    return setting, release, traffic(setting, release, 9000, drifted=False)
+
+
+@pytest.fixture
+def weekly(standing, credit, tmp_path):
+    """The same model, looked at once a week, and 5,000 requests of the world once it has moved."""
+    folder = tmp_path / "credit"
+    shutil.copytree(credit.path, folder)
+    text = (folder / "problem.yaml").read_text(encoding="utf-8")
+    (folder / "problem.yaml").write_text(
+        text.replace("every_seconds: 300", "every_seconds: 604800")
+        .replace("window: 2000", "window: 5000")
+        .replace("per_year: 0.05", "per_year: 1.0"),
+        encoding="utf-8",
+    )
+    setting, release = opened(standing, Folder(folder), tmp_path / "home")
+    setting.store.set_draw(0.02, 1, None)
+    return setting, release, traffic(setting, release, 5000, drifted=True)
 
 
 def label(setting, truth, start, end):
@@ -68,3 +98,77 @@ def test_after_a_change_of_the_concept_retraining_waits_for_labels_of_the_new_on
     _, decision = examine.fn(setting, release)
     assert decision.action == "retrain"
     assert any(reason.startswith("concept_drift: adwin saw a rise") for reason in decision.reasons)
+
+
+def named(checks, name):
+    return next(check for check in checks if check.name == name)
+
+
+def test_harm_that_is_expected_buys_labels_and_audits_tell_whether_it_is_there(weekly, tmp_path):
+    setting, release, truth = weekly
+    checks, decision = examine.fn(setting, release)
+    expected = named(checks, "estimate")
+    assert (expected.verdict, expected.evidence["by"], expected.evidence["audited"]) == ("fail", "confidence", 0)
+    assert named(checks, "joint_drift").verdict == "fail"
+    assert named(checks, "decay").verdict == "undecided"
+    assert decision.action == "buy_labels"
+    keep(setting, decision)
+    keep(setting, decision)
+    assert [draw.share for draw in setting.store.draws()] == [0.02, decision.evidence["inputs"]["share"]]
+
+    # What was drawn is handed to a person, without the model's answer.
+    rows, facts = todo(setting)
+    assert facts["drawn"] == len(rows) == pytest.approx(expected.evidence["audits_needed"], rel=0.3)
+    assert not {"probability", "label"} & set(rows.columns)
+    _, waits = examine.fn(setting, release)
+    assert waits.action == "wait"
+    assert "labels that were asked for are in" in waits.reasons[0]
+
+    file = tmp_path / "audited.csv"
+    found = pd.Series({f"p{n}": value for n, value in enumerate(truth)})
+    rows.assign(label=rows["prediction_id"].map(found)).to_csv(file, index=False)
+    assert take(setting, file) == len(rows)
+    assert take(setting, file) == 0
+    checks, decision = examine.fn(setting, release)
+    confirmed = named(checks, "estimate")
+    assert confirmed.evidence["audited"] == len(rows)
+    # In this world the concept has moved too, which confidence cannot know.
+    assert (confirmed.evidence["by"], confirmed.evidence["valid"]) == ("audit", False)
+    assert confirmed.value > expected.value
+    assert confirmed.verdict == "fail"
+    assert decision.action == "wait"
+    assert todo(setting)[1] == facts | {"audited": len(rows), "left": facts["left"] - len(rows)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("label", "maybe", "row 3: label 'maybe' is neither 0 nor 1"),
+        ("prediction_id", "nobody", "row 3: the log knows no prediction nobody"),
+        ("prediction_id", None, "row 3: prediction .* stands in the file already"),
+    ],
+)
+def test_an_audit_with_a_wrong_row_keeps_nothing(weekly, tmp_path, name, value, said):
+    setting, _, _ = weekly
+    rows = todo(setting)[0].head(3)[["prediction_id"]].assign(label="1").reset_index(drop=True)
+    rows.loc[1, name] = rows.loc[0, name] if value is None else value
+    rows.to_csv(tmp_path / "audited.csv", index=False)
+    with pytest.raises(BatchError, match=said):
+        take(setting, tmp_path / "audited.csv")
+    assert todo(setting)[1]["audited"] == 0
+
+
+def test_a_sample_of_choice_is_no_audit(weekly, tmp_path):
+    setting, _, _ = weekly
+    drawn = set(todo(setting)[0]["prediction_id"])
+    mine = next(f"p{n}" for n in range(5000) if f"p{n}" not in drawn)
+    pd.DataFrame({"prediction_id": [mine], "label": [1]}).to_csv(tmp_path / "audited.csv", index=False)
+    with pytest.raises(BatchError, match="was not drawn"):
+        take(setting, tmp_path / "audited.csv")
+
+
+def test_a_window_that_lost_a_column_or_is_empty_is_told_so(watched, standing, credit, tmp_path):
+    setting, release = opened(standing, credit, tmp_path / "home")
+    checks, decision = examine.fn(setting, release)
+    assert {check.verdict for check in checks} == {"undecided"}
+    assert decision.action == "skip"

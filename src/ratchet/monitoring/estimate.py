@@ -94,7 +94,11 @@ def estimate(
     off = float(np.sqrt(np.square(ratio * beyond).sum()) / ratio.sum())
     effective = float(ratio.sum() ** 2 / np.square(ratio).sum())
     error = float(np.hypot(drawn, off))
-    base, base_error = float(at_release.mean()), float(np.std(at_release) / np.sqrt(len(at_release)))
+    base = float(at_release.mean())
+    # The same labels tell of both populations: what chance has put into them cancels out where those are alike.
+    between = np.sqrt(np.square((ratio / ratio.sum() - 1 / len(ratio)) * beyond).sum())
+    population = float(np.std(at_release) / np.sqrt(len(at_release)))
+    at_all = float(loss(held.probability, held.truth).std(ddof=1) / np.sqrt(len(at_release)))
     each, why = float(beyond.std(ddof=1)), ""
     if foreign > MOST_FOREIGN:
         why = f"{foreign:.0%} of the window's rows are like nothing that was held out at release"
@@ -102,7 +106,7 @@ def estimate(
         why = f"what was held out tells of this population as much as {effective:.0f} rows would; {LEAST_EFFECTIVE} are needed"
     n = 0 if audited is None else len(audited)
     if audited is None or truth is None or n < LEAST_AUDITED:
-        rise_error = float(np.hypot(error, base_error))
+        rise_error = float(np.sqrt(drawn**2 + population**2 + between**2))
         return Estimate(value, error, value - base, rise_error, "confidence", not why, n, why, spread=each)
     weight = np.ones(n) if chance is None else 1 / chance
     excess = loss(probability[audited], truth) - confident[audited]
@@ -118,9 +122,9 @@ def estimate(
         share = spread**2 / (spread**2 + error**2)
         middle = value + (1 - share) * mean
         both = float(np.hypot(share * error, (1 - share) * spread))
-        return Estimate(middle, both, middle - base, float(np.hypot(both, base_error)), "confidence and audit", True, n, spread=each)
+        return Estimate(middle, both, middle - base, float(np.hypot(both, at_all)), "confidence and audit", True, n, spread=each)
     corrected, error = value + mean, float(np.hypot(spread, drawn))
-    return Estimate(corrected, error, corrected - base, float(np.hypot(error, base_error)), "audit", False, n, why, n - 1.0, each)
+    return Estimate(corrected, error, corrected - base, float(np.hypot(error, at_all)), "audit", False, n, why, n - 1.0, each)
 
 
 def calibration(held: Held, ratio: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -190,7 +190,7 @@ def timeline(live: pd.DataFrame, metric: str, marks: dict[str, int]) -> Figure:
     return figure
 
 
-def shares(panels: Sequence[tuple[str, str, dict[str, pd.DataFrame]]]) -> Figure:
+def shares(panels: Sequence[tuple[str, str, dict[str, pd.DataFrame]]], of: str = "candidates") -> Figure:
     """Shares with their intervals, a panel for each (axis label, column along it, frame of value, low, high by name)."""
     figure, axes_of = _panels(6.0 * len(panels), 4.2, columns=len(panels))
     for axes, (label, along, lines) in zip(axes_of[0], panels, strict=True):
@@ -202,7 +202,7 @@ def shares(panels: Sequence[tuple[str, str, dict[str, pd.DataFrame]]]) -> Figure
             places = sorted({int(rows) for part in lines.values() for rows in part["rows"]})
             axes.set_xticks(places, [f"{place:,}" for place in places])
             axes.minorticks_off()
-        axes.set(xlabel=label, ylabel="share of candidates", ylim=(-0.03, 1.03))
+        axes.set(xlabel=label, ylabel=f"share of {of}", ylim=(-0.03, 1.03))
         axes.legend(frameon=False, fontsize=8)
     return figure
 

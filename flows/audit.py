@@ -1,0 +1,69 @@
+"""Which predictions are to be audited, and what was found out about them?"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flows.setting import Setting
+from ratchet.audit import AUDIT, chances, drawn
+from ratchet.data.batch import read_table
+from ratchet.errors import BatchError
+from ratchet.store import now
+
+ID, LABEL = "prediction_id", "label"
+
+
+def todo(setting: Setting) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The drawn predictions of the champion's newest window that no audit has told of yet, with the facts of the draw.
+
+    Columns: prediction_id, at, then the request's columns; the answer is left out, so that who looks is not led by it. BatchError where
+    no model answers yet.
+    """
+    store, told = setting.store, setting.problem.watch
+    route = store.route()
+    if route is None:
+        raise BatchError(f"{setting.problem.name}: no model has been released yet, so there is nothing to audit.")
+    window = store.window(newest=told.window, version=route.champion)
+    facts = {"version": route.champion, "rows": len(window), "drawn": 0, "audited": 0}
+    facts["left"] = max(0, told.audit_budget - store.bought(now() - timedelta(days=365.25)))
+    if window.empty:
+        return pd.DataFrame(columns=[ID, "at"]), facts
+    chance = chances(store.draws(), window["seq"].to_numpy(int))
+    mine = window[drawn(window["id"], chance)]
+    known = mine["id"].isin(store.audited(route.champion, window["at"].min()))
+    facts |= {"drawn": len(mine), "audited": int(known.sum())}
+    names = [column.name for column in setting.contract.requested if column.name in mine]
+    return mine[~known][["id", "at", *names]].rename(columns={"id": ID}), facts
+
+
+def take(setting: Setting, path: Path) -> int:
+    """Keep the labels that a file tells of drawn predictions, all of them or none; how many were new.
+
+    The file has the columns prediction_id and label, which is 0 or 1; rows without a label are passed over. BatchError says the row that
+    is wrong: of a prediction that the log does not know, or that was not drawn, whose label would make the sample one of choice.
+    """
+    frame = read_table(path)
+    if lacking := sorted({ID, LABEL} - set(frame.columns)):
+        raise BatchError(f"{path}: column {lacking[0]!r} is missing; an audit's file has the columns {ID} and {LABEL}.")
+    frame = frame.assign(row=np.arange(len(frame)) + 2)[frame[LABEL].notna().to_numpy()]
+    values = pd.to_numeric(frame[LABEL], errors="coerce")
+    if len(wrong := frame[~values.isin([0, 1])]):
+        raise BatchError(f"{path}: row {wrong['row'].iloc[0]}: label {wrong[LABEL].iloc[0]!r} is neither 0 nor 1.")
+    ids = frame[ID].astype(str)
+    if len(twice := frame[ids.duplicated().to_numpy()]):
+        raise BatchError(f"{path}: row {twice['row'].iloc[0]}: prediction {twice[ID].iloc[0]} stands in the file already.")
+    told = [setting.store.prediction(identity) for identity in ids]
+    for row, identity, found in zip(frame["row"], ids, told, strict=True):
+        if found is None:
+            raise BatchError(f"{path}: row {row}: the log knows no prediction {identity}.")
+        if not drawn([identity], chances(setting.store.draws(), np.array([found[0]["seq"]])))[0]:
+            raise BatchError(f"{path}: row {row}: prediction {identity} was not drawn for an audit; send its label as feedback.")
+    entries = [
+        {"prediction_id": i, "at": now(), "value": int(v), "provenance": AUDIT} for i, v in zip(ids, values[frame.index], strict=True)
+    ]
+    return sum(bool(new) for new in setting.store.add_labels(entries))
