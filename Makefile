@@ -44,12 +44,14 @@ bench: setup ## Measure the loop against the bare training, the release tests on
 bench-serving: setup ## Measure the service beside its peers (needs wrk); writes docs/results/serving.md (half an hour)
 	@$(BIN)/python -m stack.bench_serving
 
-experiments: setup ## What the gate catches, what a warm start saves, whether served equals trained; writes docs/results (two and a half hours)
+experiments: setup ## What the gate catches, what a warm start saves, whether served equals trained, when the watch rings; writes docs/results (five hours)
 	@$(BIN)/ratchet experiment gate
 	@$(BIN)/ratchet experiment tuning
 	@$(BIN)/ratchet experiment parity
 	@$(BIN)/ratchet experiment compress
 	@$(BIN)/ratchet experiment concept
+	@$(BIN)/ratchet experiment watch
+	@$(BIN)/ratchet experiment estimate
 
 lock: setup ## Write requirements.lock anew from requirements.in
 	@scripts/lock

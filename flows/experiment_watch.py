@@ -44,7 +44,7 @@ SIZES = (200, 500, 1000, 2000, 5000, 20_000, 100_000, LARGE)
 POWER = {"a harmful shift of 0.05 standard deviations": Moved(active=0.05), "a benign shift of 0.3 standard deviations": Moved(idle=0.3)}
 # Evidently takes two seconds for a batch: it is asked in some of the runs.
 PEER_EVERY = 5
-YEARS_WITH_PEER = 4
+YEARS_WITH_PEER = 2
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def evidently(reference: pd.DataFrame, window: pd.DataFrame) -> tuple[bool, bool
     old, new = (Dataset.from_pandas(frame.astype(dict.fromkeys(others, str)), definition) for frame in (reference, window))
     told = Report([DataDriftPreset()]).run(new, old).dict()
     counted = next(metric["value"] for metric in told["metrics"] if metric["metric_name"].startswith("DriftedColumnsCount"))
-    return counted["count"] > 0, counted["share"] >= 0.5
+    return bool(counted["count"] > 0), bool(counted["share"] >= 0.5)
 
 
 def judge_all(todo: Sequence[Case], workers: int) -> Iterator[dict[str, Any]]:

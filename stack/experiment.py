@@ -143,6 +143,24 @@ def watch(runs: int, years: int, large: int, workers: int, console: Console, out
     return rows
 
 
+def estimate(models: int, workers: int, console: Console, out: Path = RESULTS) -> list[Row]:
+    """Windows without labels of so many models; write estimate.json and estimate.md."""
+    from flows import experiment_estimate as experiment
+
+    if models < 2:
+        raise BatchError("An experiment needs two models or more.")
+    todo = experiment.cases(models)
+    judged = _all(
+        "estimate",
+        [asdict(case) for case in todo],
+        lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers),
+        console,
+    )
+    rows = experiment.measure(judged)
+    _write(out, "estimate", rows, f"ratchet experiment estimate --models {models}", list(range(models)))
+    return rows
+
+
 def _all(
     name: str, todo: Sequence[dict[str, Any]], ask: Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]], console: Console
 ) -> list[dict[str, Any]]:

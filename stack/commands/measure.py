@@ -93,6 +93,18 @@ def experiment_watch(
         _measured(run.watch(runs, years, large, workers, console))
 
 
+@app.command("estimate")
+def experiment_estimate(
+    models: Annotated[int, typer.Option(help="Models; of each four windows a stream.")] = 25,
+    workers: Workers = 2,
+) -> None:
+    """Estimate the error of windows without labels: how far off, does it know when it cannot tell, are others nearer? (a quarter of an hour)"""
+    with sentences():
+        from stack import experiment as run
+
+        _measured(run.estimate(models, workers, console))
+
+
 def _measured(rows: list[Any]) -> None:
     table = Table("what", "value", "95% interval", "runs")
     for row in rows:

@@ -20,11 +20,10 @@ QUESTION = "Would decisions in this window cost more than at release, as far as 
 # What a row's answer costs when the truth is as given: probabilities and truths of shape (n,) to losses of shape (n,).
 Loss = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Z = float(stats.norm.ppf(0.975))
-# The audited rows contradict the estimate where chance would seldom bring that much about: in three windows of a hundred.
-CONTRADICTION = 0.03
-LEAST_AUDITED = 30
-# From so many audited rows on their mean is about normal.
-ENOUGH_AUDITED = 100
+# The audited rows contradict the estimate where chance would seldom bring that much about, and seldomer still where they cost less.
+COSTLIER, CHEAPER = 0.016, 0.004
+# Fewer audited rows would put more chance into the estimate than they take out of it.
+LEAST_AUDITED = 100
 MOST_FOREIGN = 0.05
 LEAST_EFFECTIVE = 300
 LEAST_MOVE = 0.1
@@ -42,29 +41,24 @@ class Held:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean loss of a window, and by how much it is above that of the held-out rows, each with a standard error.
+    """The mean loss of a window with its 95% interval, and by how much it is above that of the held-out rows, with a standard error.
 
     `by` says from what: confidence alone, or confidence corrected by audited rows, or those alone where they contradict it.
     `valid` is whether they do not; `why` says why nothing can be told, empty where something can. `df` are the degrees of freedom
-    of the error; `spread` is the standard deviation of what a row costs beyond its expectation.
+    of the rise's error; `spread` is the standard deviation of what a row costs beyond its expectation.
     """
 
     value: float
-    error: float
+    low: float
+    high: float
     rise: float
     rise_error: float
     by: str
     valid: bool
     audited: int
+    spread: float
     why: str = ""
     df: float = float("inf")
-    spread: float = float("nan")
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95% interval of the mean loss."""
-        half = float(stats.t.ppf(0.975, self.df)) * self.error
-        return self.value - half, self.value + half
 
 
 def estimate(
@@ -88,43 +82,39 @@ def estimate(
     calibrate = calibration(held, ratio)
     confident = _expected(loss, probability, calibrate(probability))
     at_release = _expected(loss, held.probability, calibration(held, np.ones(len(held.truth)))(held.probability))
-    value = float(confident.mean())
+    told = loss(held.probability, held.truth)
+    beyond = told - _expected(loss, held.probability, calibrate(held.probability))
+    each = float(beyond.std(ddof=1))
+    value, base = float(confident.mean()), float(at_release.mean())
     drawn = float(np.std(confident) / np.sqrt(len(confident)))
-    beyond = loss(held.probability, held.truth) - _expected(loss, held.probability, calibrate(held.probability))
-    off = float(np.sqrt(np.square(ratio * beyond).sum()) / ratio.sum())
-    effective = float(ratio.sum() ** 2 / np.square(ratio).sum())
-    error = float(np.hypot(drawn, off))
-    base = float(at_release.mean())
+    error = float(np.hypot(drawn, np.sqrt(np.square(ratio * beyond).sum()) / ratio.sum()))
     # The same labels tell of both populations: what chance has put into them cancels out where those are alike.
-    between = np.sqrt(np.square((ratio / ratio.sum() - 1 / len(ratio)) * beyond).sum())
-    population = float(np.std(at_release) / np.sqrt(len(at_release)))
-    at_all = float(loss(held.probability, held.truth).std(ddof=1) / np.sqrt(len(at_release)))
-    each, why = float(beyond.std(ddof=1)), ""
+    between = np.square((ratio / ratio.sum() - 1 / len(ratio)) * beyond).sum()
+    rise_error = float(np.sqrt(drawn**2 + np.var(at_release) / len(at_release) + between))
+    effective = float(ratio.sum() ** 2 / np.square(ratio).sum())
+    why = ""
     if foreign > MOST_FOREIGN:
         why = f"{foreign:.0%} of the window's rows are like nothing that was held out at release"
     elif effective < LEAST_EFFECTIVE:
         why = f"what was held out tells of this population as much as {effective:.0f} rows would; {LEAST_EFFECTIVE} are needed"
     n = 0 if audited is None else len(audited)
     if audited is None or truth is None or n < LEAST_AUDITED:
-        rise_error = float(np.sqrt(drawn**2 + population**2 + between**2))
-        return Estimate(value, error, value - base, rise_error, "confidence", not why, n, why, spread=each)
+        low, high = value - Z * error, value + Z * error
+        return Estimate(value, low, high, value - base, rise_error, "confidence", not why, n, each, why)
     weight = np.ones(n) if chance is None else 1 / chance
     excess = loss(probability[audited], truth) - confident[audited]
     mean = float((weight * excess).sum() / weight.sum())
     spread = float(np.sqrt(np.square(weight * (excess - mean)).sum() * n / (n - 1)) / weight.sum())
-    # Few rows, most of which are decided rightly, may by chance hold no error at all: the release's own spread is the least.
-    least = each / float(np.sqrt(n))
-    spread = max(spread, least) if n < ENOUGH_AUDITED else spread
+    # The interval holds whatever has moved, so it is that of the audited rows, even where they agree with confidence.
+    half = float(stats.t.ppf(0.975, n - 1)) * float(np.hypot(spread, drawn))
+    low, high = value + mean - half, value + mean + half
     surprise = mean / float(np.hypot(spread, error)) if spread > 0 else 0.0
-    valid = not why and 2 * stats.t.sf(abs(surprise), n - 1) >= CONTRADICTION
-    if valid:
+    if not why and CHEAPER <= stats.t.cdf(surprise, n - 1) <= 1 - COSTLIER:
         # Two estimates of one number, weighted by what each may be off.
-        share = spread**2 / (spread**2 + error**2)
-        middle = value + (1 - share) * mean
-        both = float(np.hypot(share * error, (1 - share) * spread))
-        return Estimate(middle, both, middle - base, float(np.hypot(both, at_all)), "confidence and audit", True, n, spread=each)
-    corrected, error = value + mean, float(np.hypot(spread, drawn))
-    return Estimate(corrected, error, corrected - base, float(np.hypot(error, at_all)), "audit", False, n, why, n - 1.0, each)
+        both = value + error**2 / (spread**2 + error**2) * mean
+        return Estimate(both, low, high, both - base, rise_error, "confidence and audit", True, n, each)
+    rise_error = float(np.sqrt(spread**2 + drawn**2 + np.var(told) / len(told)))
+    return Estimate(value + mean, low, high, value + mean - base, rise_error, "audit", False, n, each, why, n - 1.0)
 
 
 def calibration(held: Held, ratio: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -204,7 +194,7 @@ def expected_harm(
         "valid": made.valid,
         "audited": made.audited,
         "foreign": found.foreign,
-        "audits_needed": max(ENOUGH_AUDITED, math.ceil(((Z + POWERFUL) * made.spread / max(made.rise, limit)) ** 2)),
+        "audits_needed": max(LEAST_AUDITED, math.ceil(((Z + POWERFUL) * made.spread / max(made.rise, limit)) ** 2)),
     }
     if made.why and made.by != "audit":
         return undecided("estimate", QUESTION, f"cannot tell: {made.why}", n, evidence=evidence, **told)

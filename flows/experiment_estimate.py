@@ -1,0 +1,225 @@
+"""How far is the estimate of a window without labels off, and does it know when it is? Beside what others would say of the same windows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from scipy import stats
+
+from flows.standing import first_rows
+from models.train import train
+from ratchet.contract import Contract
+from ratchet.data.encoding import Encoder
+from ratchet.data.splits import split
+from ratchet.monitoring.estimate import Held, estimate, relied_on
+from ratchet.monitoring.panel import Released, told_apart
+from ratchet.problem import Costs, Folder, Problem, find_problem
+from ratchet.report.results import Row, count, measured, share
+from ratchet.scoring import Scorer
+from ratchet.settings import ROOT, settings
+from ratchet.simulation import population
+from ratchet.simulation.population import Moved
+
+FIRST, WINDOW, LONG, AUDITED = 20_000, 2000, 10_000, 0.02
+WINDOWS_A_MODEL = 4
+TEN_POINTS = 0.10
+# By world: what moves, by name. Of loan applications, the knobs of their world; of the population, its own.
+STREAMS: dict[str, dict[str, dict[str, float]]] = {
+    "loans": {
+        "as it was": {},
+        "covariate, small": {"gig_wave": 0.4},
+        "covariate, medium": {"gig_wave": 0.7},
+        "covariate, large": {"gig_wave": 1.0},
+        "concept, small": {"recession": 1.0},
+        "concept, large": {"recession": 2.5},
+        "both": {"gig_wave": 0.8, "recession": 1.3},
+    },
+    "population": {
+        "as it was": {},
+        "covariate, benign": {"idle": 0.6},
+        "covariate, small": {"active": 0.1},
+        "covariate, medium": {"active": 0.2},
+        "covariate, easier": {"active": -0.2},
+        "concept, small": {"concept": 0.7},
+        "prior": {"prior": 1.0},
+        "concept, large": {"concept": 1.0, "prior": 0.9},
+    },
+}
+PEERS = ("CBPE", "ATC", "unchanged")
+
+
+@dataclass(frozen=True)
+class Case:
+    """Windows of one stream for one model: so many rows each, 2% of them audited."""
+
+    world: str
+    stream: str
+    rows: int
+    seed: int
+
+
+def cases(models: int) -> list[Case]:
+    """Every stream for so many models, in windows of 2,000 rows and of 10,000."""
+    streams = [(world, stream) for world, known in STREAMS.items() for stream in known]
+    # A model is trained once for all of its streams.
+    return [Case(world, stream, rows, seed) for seed in range(models) for world, stream in streams for rows in (WINDOW, LONG)]
+
+
+@dataclass(frozen=True)
+class World:
+    """A world in which every error costs one, a model of it, and what its release tells."""
+
+    problem: Problem
+    released: Released
+    answer: Callable[[pd.DataFrame], np.ndarray]
+    draw: Callable[[int, dict[str, float], int], pd.DataFrame]
+    truth: str
+    probability: str
+
+
+@lru_cache(maxsize=2)
+def standing(world: str, seed: int) -> World:
+    """Trees trained on the first 20,000 rows of a world."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"] | {"families": ["trees"]}
+    if world == "loans":
+        folder = find_problem("credit", settings().problems)
+        problem = folder.problem.model_copy(update={"costs": Costs(false_positive=1.0, false_negative=1.0)})
+        contract, rows, draw, known = folder.contract, first_rows(folder, FIRST, seed), _loans(folder), "p_default"
+    else:
+        problem, contract, known = population.problem(), population.contract(), "p"
+        rows, draw = population.draw(FIRST, Moved(), seed), _population
+    sides = split(rows[contract.entity])
+    encoder, (trees,) = train(rows, sides, contract, problem.threshold, params, seed)
+    answer = Scorer(trees.graph, encoder).probability
+    return World(problem, _released(contract, encoder, rows, sides, answer), answer, draw, contract.target, known)
+
+
+def _loans(folder: Folder) -> Callable[[int, dict[str, float], int], pd.DataFrame]:
+    source = folder.open_source(None, 0)
+    module = sys.modules[type(source).__module__.rpartition(".")[0] + ".world"]
+    return lambda rows, knobs, seed: pd.DataFrame(module.draw(rows, module.Knobs(**knobs), seed, 10_000_000, (0.0, 50.0)))
+
+
+def _population(rows: int, knobs: dict[str, float], seed: int) -> pd.DataFrame:
+    return population.draw(rows, Moved(**knobs), seed, 10_000_000)
+
+
+def _released(
+    contract: Contract, encoder: Encoder, rows: pd.DataFrame, sides: np.ndarray, answer: Callable[[pd.DataFrame], np.ndarray]
+) -> Released:
+    names = [column.name for column in contract.features]
+    held = rows[np.isin(sides, ("select", "test"))]
+    told = held[names].assign(probability=answer(held), truth=held[contract.target])
+    return Released(contract, encoder, rows[sides == "train"][names], told, tuple(relied_on(answer, held, names)), 0.0, 0.0)
+
+
+def judge(case: Case) -> dict[str, Any]:
+    """By window of a case: the true error, what was estimated with and without audits, what the peers say."""
+    world = standing(case.world, case.seed)
+    threshold, released = world.problem.threshold, world.released
+    before, was = released.held["probability"].to_numpy(float), released.held["truth"].to_numpy(float)
+
+    def wrong(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        return np.asarray((probability >= threshold) != (truth == 1), dtype=float)
+
+    told = []
+    for number in range(WINDOWS_A_MODEL):
+        seed = 100_000 + 1000 * case.seed + number
+        window = world.draw(case.rows, STREAMS[case.world][case.stream], seed)
+        p, sure, truth = world.answer(window), window[world.probability].to_numpy(float), window[world.truth].to_numpy(float)
+        apart = told_apart(world.problem, released, window)[1]
+        assert apart is not None
+        drawn = np.flatnonzero(np.random.default_rng(seed).random(case.rows) < AUDITED)
+        held = Held(before, was)
+        alone = estimate(wrong, held, apart.ratio, p, apart.foreign)
+        ours = estimate(wrong, held, apart.ratio, p, apart.foreign, drawn, truth[drawn], np.full(len(drawn), AUDITED))
+        # Garg et al., 2022: as many rows are wrong as are less sure than so many held-out ones were.
+        limit = np.quantile(np.maximum(before, 1 - before), wrong(before, was).mean())
+        told.append(
+            {
+                "true": float(np.where(p >= threshold, 1 - sure, sure).mean()),
+                "confidence": alone.value,
+                "ours": ours.value,
+                "low": ours.low,
+                "high": ours.high,
+                "valid": ours.valid,
+                "why": ours.why,
+                "CBPE": float(np.minimum(p, 1 - p).mean() if threshold == 0.5 else np.where(p >= threshold, 1 - p, p).mean()),
+                "ATC": float((np.maximum(p, 1 - p) < limit).mean()),
+                "unchanged": float(wrong(before, was).mean()),
+            }
+        )
+    base = world.draw(50_000, {}, 99_000 + case.seed)
+    p, sure = world.answer(base), base[world.probability].to_numpy(float)
+    return {**asdict(case), "base": float(np.where(p >= threshold, 1 - sure, sure).mean()), "windows": told}
+
+
+def judge_all(todo: Sequence[Case], workers: int) -> Iterator[dict[str, Any]]:
+    """Judge every case, in `workers` processes, each as soon as it is done."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes:
+        for done in as_completed([processes.submit(judge, case) for case in todo]):
+            yield done.result()
+
+
+def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
+    """Errors in points of accuracy, by stream; whether the interval holds the truth, and whether it is known where nothing can be told."""
+    rows: list[Row] = []
+    short = [told for told in judged if told["rows"] == WINDOW]
+    covariate = [told for told in short if told["stream"].startswith("covariate")]
+    rows.append(_mean("covariate shift, no label: mean absolute error", covariate, lambda w: abs(w["confidence"] - w["true"])))
+    rows.append(_mean("covariate shift, 2% audited: mean absolute error", covariate, lambda w: abs(w["ours"] - w["true"])))
+    for world, streams in STREAMS.items():
+        for stream in streams:
+            mine = [told for told in short if (told["world"], told["stream"]) == (world, stream)]
+            rows.append(_mean(f"{world}, {stream}: mean absolute error", mine, lambda w: abs(w["ours"] - w["true"])))
+            rows.append(_mean(f"{world}, {stream}: mean absolute error, no label", mine, lambda w: abs(w["confidence"] - w["true"])))
+            for peer in PEERS:
+                rows.append(_mean(f"{world}, {stream}: mean absolute error, {peer}", mine, lambda w, peer=peer: abs(w[peer] - w["true"])))
+                rows.append(
+                    _mean(
+                        f"{world}, {stream}: ours less {peer}",
+                        mine,
+                        lambda w, peer=peer: abs(w["ours"] - w["true"]) - abs(w[peer] - w["true"]),
+                    )
+                )
+    for peer in PEERS:
+        worse = sum(row.name.endswith(f"ours less {peer}") and row.low is not None and row.low > 0 for row in rows)
+        rows.append(count(f"streams in which {peer} is nearer the truth, beyond chance", worse, sum(map(len, STREAMS.values())), "streams"))
+    long = [(told, window) for told in judged if told["rows"] == LONG for window in told["windows"]]
+    concept = [(told, w) for told, w in long if told["stream"].startswith(("concept", "both", "prior"))]
+    held = sum(w["low"] <= w["true"] <= w["high"] for _, w in concept)
+    rows.append(share("concept drift, 10,000 rows, 2% audited: the interval holds the truth", held, len(concept)))
+    rows.append(
+        measured(
+            "concept drift, 10,000 rows, 2% audited: width of the interval", [100 * (w["high"] - w["low"]) for _, w in concept], "points"
+        )
+    )
+    strong = [w for told, w in concept if w["true"] - told["base"] >= TEN_POINTS]
+    rows.append(
+        share(
+            "concept drift of 10 points or more, 10,000 rows, 2% audited: marked invalid", sum(not w["valid"] for w in strong), len(strong)
+        )
+    )
+    none = [w for told, w in long if told["stream"].startswith(("as it was", "covariate"))]
+    rows.append(share("no concept drift, 10,000 rows, 2% audited: marked invalid", sum(not w["valid"] for w in none), len(none)))
+    return rows
+
+
+def _mean(name: str, told: Sequence[dict[str, Any]], of: Callable[[dict[str, Any]], float]) -> Row:
+    """The mean over models of the mean over their windows, in points, with Student's interval: windows of one model are not independent."""
+    models = [
+        float(np.mean([100 * of(window) for each in told if each["seed"] == seed for window in each["windows"]]))
+        for seed in {t["seed"] for t in told}
+    ]
+    half = float(stats.t.ppf(0.975, len(models) - 1) * np.std(models, ddof=1) / np.sqrt(len(models)))
+    value = float(np.mean(models))
+    return Row(name, value, value - half, value + half, sum(len(each["windows"]) for each in told), "points")
