@@ -14,7 +14,7 @@ from flows.result import tell_result
 from flows.setting import Setting
 from ratchet.decision import decide
 from ratchet.errors import BatchError
-from ratchet.monitoring.panel import without_labels
+from ratchet.monitoring.panel import by_column
 from ratchet.release import read
 from ratchet.simulation.faults import plant
 
@@ -40,7 +40,7 @@ def drill(problem: str) -> dict[str, Any]:
         raise BatchError(f"{setting.problem.name}: version {route.champion} has {len(window)} logged predictions; a drill needs {needed}.")
     told = []
     for planted in plant(setting.contract, window):
-        checks = without_labels(setting.problem, released_of(release, setting.contract), planted.window, (None, None))
+        checks = by_column(setting.problem, released_of(release, setting.contract), planted.window)
         rang = [check.name for check in checks if check.verdict == "fail"]
         told.append({"fault": planted.fault, "column": planted.column, "seen": planted.seen_by in rang, "by": planted.seen_by})
     missed = [f"{item['column']} {item['fault']}" for item in told if not item["seen"]]

@@ -26,15 +26,18 @@ from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.decision import Decision
 from ratchet.monitoring.concept_drift import Stream
-from ratchet.monitoring.panel import Released, on_labels, told_apart, without_labels
+from ratchet.monitoring.panel import Released, held_of, on_labels, told_apart, typed, without_labels
+from ratchet.monitoring.silent_failure import live_slices
 from ratchet.monitoring.skew import score_skew
 from ratchet.release import Release, read
-from ratchet.retraining import ACTIONS, DRIFT, Means, watch
+from ratchet.retraining import ACTIONS, UNANSWERED, Means, drifts, watch
 from ratchet.store import Store, now
 
 RETRAIN_REQUESTED = "ratchet.retrain.requested"
 # Labels are read from the store so many at a time.
 OUTCOMES = 20_000
+# A slice is a part of the rows: to see one it takes more of them than to see the mean.
+SLICE_ROWS = 20_000
 
 
 def _name() -> str:
@@ -49,8 +52,7 @@ def monitor(problem: str) -> dict[str, Any]:
     """
     setting = Setting.of(problem)
     version = reconcile(setting)
-    if not setting.store.draws():
-        setting.store.set_draw(setting.problem.watch.audit_share, 1, None)
+    _draw_as_declared(setting)
     if version is None:
         setting.store.look(None)
         return tell_result(setting, {"action": None, "decision": None, "checks": [], "reasons": ["no model has been released yet"]})
@@ -80,20 +82,40 @@ def keep(setting: Setting, decision: Decision) -> None:
     store.record(decision)
     if decision.action == "buy_labels" and all(draw.decision != decision.id for draw in store.draws()):
         store.set_draw(inputs["share"], inputs["from"], decision.id)
+    if any(draw.decision is not None for draw in store.draws()[-1:]):
+        # What was bought is of that window; from the next row on it is as declared.
+        store.set_draw(setting.problem.watch.audit_share, inputs["to"] + 1, None)
     store.look(decision.id)
+
+
+def _draw_as_declared(setting: Setting) -> None:
+    """Draw for audits what problem.yaml says: from the first row on, or, where it says so anew, from the next one."""
+    store, share = setting.store, setting.problem.watch.audit_share
+    draws = store.draws()
+    if not draws:
+        store.set_draw(share, 1, None)
+    elif draws[-1].share != share:
+        newest = store.window(newest=1)["seq"]
+        store.set_draw(share, max(draws[-1].since, int(newest.max()) + 1 if len(newest) else 1), None)
 
 
 @task(cache_policy=NO_CACHE)
 def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     """Run every monitor on the champion's newest window, and apply the policy."""
     store, problem = setting.store, setting.problem
-    window = with_audits(store, release.version, store.window(newest=problem.watch.window, version=release.version))
+    logged = typed(store.window(newest=problem.watch.window, version=release.version), setting.contract)
+    window = with_audits(store, release.version, logged)
     released = released_of(release, setting.contract)
     apart = told_apart(problem, released, window)
     checks = without_labels(problem, released, window, apart)
-    checks.append(score_skew(problem, window, replay(release, window) if len(window) else window["probability"].to_numpy(float)))
+    lost = [column.name for column in setting.contract.requested if column.name not in window.columns]
+    replayed = window["probability"].to_numpy(float) if lost or window.empty else replay(release, window)
+    # Rows that lack a column cannot be replayed; that one is gone is told by others.
+    checks.append(score_skew(problem, window.head(0) if lost else window, replayed[:0] if lost else replayed))
     onset, used = _onset(setting, release.version, _drifted([check.as_dict() for check in checks]))
     labelled = store.window(newest=problem.watch.window, version=release.version, labelled=True, after=onset - 1)
+    whole = store.window(newest=SLICE_ROWS, version=release.version, labelled=True, after=onset - 1)
+    checks.append(live_slices(problem, setting.contract, held_of(released), whole))
     checks += on_labels(problem, released, window, apart, labelled, Stream(problem.watch.detector, _wrong(store, release.version)))
     concept = next(check for check in checks if check.name == "concept_drift")
     fresh = int((labelled["seq"] > used).sum())
@@ -114,6 +136,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         "paused": means.paused,
         "cooling": means.cooling_days > 0,
         "retrainings_left": means.retrainings_left,
+        "unanswered": means.unanswered >= UNANSWERED,
     }
     return checks, watch(checks, f"version {release.version}", inputs, means)
 
@@ -141,17 +164,23 @@ def _means(setting: Setting, window: pd.DataFrame, labels_short: int) -> Means:
     store, told = setting.store, setting.problem.watch
     present = now()
     year = present - timedelta(days=365.25)
-    retrained = [entry.at for entry in store.decisions("retrain") if _outcome(setting, entry.id)]
+    asked = store.decisions("retrain")
+    retrained = [entry.at for entry in asked if _outcome(setting, entry.id)]
+    superseded = {entry.evidence["inputs"]["trigger"] for entry in store.decisions("superseded")}
+    lately = max([present - timedelta(days=1), *retrained])
+    unanswered = sum(e.at > lately and f"decision {e.id}" not in superseded for e in asked)
     since = (present - max(retrained)).total_seconds() / 86400 if retrained else float("inf")
-    draws = store.draws()
+    chance = chances(store.draws(), window["seq"].to_numpy(int))
+    open_audits = int((drawn(window["id"], chance) & (window["audited"] == 0).to_numpy()).sum())
     return Means(
         paused=store.paused,
         labels_short=labels_short,
         cooling_days=max(0.0, told.cooldown_days - since),
         retrainings_left=max(0, told.retrainings_per_year - sum(at >= year for at in retrained)),
         rows=len(window),
-        audit_share=float(chances(draws, window["seq"].to_numpy(int)).mean()) if len(window) else 0.0,
-        audits_left=max(0, told.audit_budget - store.bought(year)),
+        audit_share=float(chance.mean()) if len(window) else 0.0,
+        unanswered=unanswered,
+        audits_left=max(0, told.audit_budget - store.bought(year) - open_audits),
     )
 
 
@@ -177,7 +206,7 @@ def _onset(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
 
 
 def _drifted(checks: list[dict[str, Any]]) -> bool:
-    return any(check["name"].split(":")[0] in DRIFT and check["verdict"] == "fail" for check in checks)
+    return any(drifts(check["name"]) and check["verdict"] == "fail" for check in checks)
 
 
 def _outcome(setting: Setting, decision: str) -> bool:

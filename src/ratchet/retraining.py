@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,16 @@ from ratchet.decision import Action, Decision, decide
 # What the monitor decides.
 ACTIONS: tuple[Action, ...] = ("skip", "wait", "buy_labels", "retrain", "block", "ask")
 # A check that one of these makes says that the rows are not what they seem: retraining would learn the fault.
-FAULTS = ("validity", "skew")
+FAULTS = ("validity", "skew", "silent:sameness")
+# Somebody tries the model out: a person must look before anything is learnt from such rows.
+PROBED = ("probes:duplicates", "probes:boundary")
 # Harm that labels show, and that may therefore be a reason to retrain.
 HARM = ("decay", "concept_drift")
-DRIFT = ("data_drift", "joint_drift")
+DRIFT = ("data_drift", "joint_drift", "silent:confidence", "silent:outliers", "probes:mixes")
+# So many retrainings that came to nothing are enough.
+UNANSWERED = 10
+# Harm in a part of the rows, while the mean may look well.
+PARTS = ("live_slices",)
 
 
 @dataclass(frozen=True)
@@ -24,13 +31,15 @@ class Means:
 
     `labels_short`: labelled rows of the new population that are lacking. `cooling_days`: how long ago the last retraining must still be.
     `retrainings_left`: how many more the year allows. `audit_share`: the share of predictions that is drawn for an audit, of the window's
-    `rows`; `audits_left`: how many more labels the year's budget buys.
+    `rows`; `audits_left`: how many more labels the year's budget buys, beside those that were asked for. `unanswered`: how many
+    retrainings were asked for of late that made no generation.
     """
 
     paused: bool = False
     labels_short: int = 0
     cooling_days: float = 0.0
     retrainings_left: int = 1
+    unanswered: int = 0
     rows: int = 0
     audit_share: float = 0.0
     audits_left: int = 0
@@ -43,18 +52,23 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
     enough to learn from. Harm that is expected before labels are in buys some: it raises the share that is drawn for an audit. Rows that
     are not what they seem block: retraining would learn the fault. Where the means are used up, a person is asked.
     """
-    faults = [check for check in checks if _kind(check) in FAULTS and check.verdict == "fail"]
-    if faults:
+    if faults := _failed(checks, FAULTS):
         return decide("block", subject, _told(faults), inputs, checks)
-    harm = [check for check in checks if _kind(check) in HARM and check.verdict == "fail"]
-    drift = [check for check in checks if _kind(check) in DRIFT and check.verdict == "fail"]
+    if probed := _failed(checks, PROBED):
+        return decide("ask", subject, ["somebody tries the model out: a person must look", *_told(probed)], inputs, checks)
+    harm, drift, parts = (_failed(checks, names) for names in (HARM, DRIFT, PARTS))
     if harm:
         action, why = _harmed(harm, means)
-        return decide(action, subject, [*why, *_told([*harm, *drift[:5]])], inputs, checks)
+        return decide(action, subject, [*why, *_told([*harm, *parts, *drift[:5]])], inputs, checks)
+    if parts:
+        return decide(
+            "ask", subject, ["a part of the rows fails while the mean looks well: a person must look", *_told(parts)], inputs, checks
+        )
     decay = _named(checks, "decay")
     expected = _named(checks, "estimate")
     labelled = decay is not None and decay.verdict == "pass"
-    if expected is not None and expected.verdict == "fail" and not labelled:
+    # Labels that came are of older rows; audited ones are of this window's.
+    if expected is not None and expected.verdict == "fail" and (not labelled or expected.evidence["by"] == "audit"):
         action, said, more = _expected(expected, means)
         return decide(action, subject, [said, *_told([expected, *drift[:5]])], inputs | more, checks)
     if not drift:
@@ -79,6 +93,8 @@ def _harmed(harm: list[Check], means: Means) -> tuple[Action, list[str]]:
         return "skip", ["retraining is paused by a person"]
     if means.cooling_days > 0:
         return "wait", [f"the last retraining is young: the next may come in {means.cooling_days:.1f} days"]
+    if means.unanswered >= UNANSWERED:
+        return "ask", [f"{means.unanswered} retrainings were asked for within a day, and none made a generation: a person must look"]
     if means.retrainings_left < 1:
         return "ask", ["the year's retrainings are used up: a person must decide"]
     return "retrain", []
@@ -87,20 +103,32 @@ def _harmed(harm: list[Check], means: Means) -> tuple[Action, list[str]]:
 def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any]]:
     """What harm calls for that is expected, but that no label shows yet; with what the decision's identity holds besides."""
     needed, audited = int(estimate.evidence["audits_needed"]), int(estimate.evidence["audited"])
-    if audited >= needed:
-        return "wait", f"{audited} audited labels confirm it; retraining waits for labels of the new population", {}
+    if estimate.evidence["by"] == "audit" or audited >= needed:
+        short = (
+            f"and {means.labels_short} more labelled rows are needed to retrain" if means.labels_short else "and they are enough to retrain"
+        )
+        return "ask", f"{audited} audited labels confirm it, {short}: a person must decide", {}
     asked = round(means.audit_share * means.rows)
-    if asked >= needed:
-        return "wait", f"{audited} of the labels that were asked for are in; {needed} would tell", {}
-    if needed - asked <= means.audits_left:
-        share = min(1.0, needed / means.rows)
-        why = f"{needed} audited labels would tell: the share that is drawn rises from {means.audit_share:.1%} to {share:.1%}"
+    # As the window moves on, rows leave it that were drawn: that alone is no reason to buy again.
+    if asked >= needed / 2 and asked > audited:
+        return "wait", f"{audited} of some {asked} labels that were asked for are in; {needed} would tell", {}
+    # The draw is by chance, and is to hold enough of them nearly always.
+    wanted = min(means.rows, math.ceil(needed + 2 * needed**0.5))
+    if wanted <= means.audits_left + asked:
+        share = wanted / means.rows
+        why = f"{needed} audited labels would tell: the share of the window that is drawn rises from {means.audit_share:.1%} to {share:.1%}"
         return "buy_labels", why, {"share": share}
     return "ask", f"{needed} audited labels would tell, and the year's budget has {means.audits_left} left: a person must decide", {}
 
 
-def _kind(check: Check) -> str:
-    return check.name.split(":")[0]
+def drifts(name: str) -> bool:
+    """Whether a check of that name tells whether the population has moved."""
+    return name in DRIFT or name.split(":")[0] in DRIFT
+
+
+def _failed(checks: Sequence[Check], names: Sequence[str]) -> list[Check]:
+    """The checks that fail, of those that are called so, or `name:part`."""
+    return [check for check in checks if check.verdict == "fail" and (check.name in names or check.name.split(":")[0] in names)]
 
 
 def _named(checks: Sequence[Check], name: str) -> Check | None:

@@ -108,13 +108,13 @@ def _insert(connection: sa.Connection, rows: Sequence[Prediction], again: bool) 
     return len(done.all()) if again else len(rows)
 
 
-def _news(rows: Sequence[dict[str, Any]], known: set[str], latest: dict[str, tuple[int, str]]) -> list[bool | None]:
+def _news(rows: Sequence[dict[str, Any]], known: set[str], latest: dict[tuple[str, str], int]) -> list[bool | None]:
     """Of each label whether it is new, in their order; None where its prediction is not known."""
     values, told = dict(latest), list[bool | None]()
     for row in rows:
-        identity, value = row["prediction_id"], (row["value"], row["provenance"])
-        told.append(values.get(identity) != value if identity in known else None)
-        values[identity] = value
+        key = row["prediction_id"], row["provenance"]
+        told.append(values.get(key) != row["value"] if row["prediction_id"] in known else None)
+        values[key] = row["value"]
     return told
 
 
@@ -384,11 +384,11 @@ class Store:
     def add_labels(self, rows: Sequence[dict[str, Any]]) -> list[bool | None]:
         """Append labels; of each whether it was new, None where the log does not know its prediction.
 
-        A label equal to the latest one of its prediction, of the same provenance, is not kept again; another value supersedes it.
+        A label equal to the latest one of its prediction and its provenance is not kept again; another value supersedes it.
         """
         ids = list({row["prediction_id"] for row in rows})
         known: set[str] = set()
-        latest: dict[str, tuple[int, str]] = {}
+        latest: dict[tuple[str, str], int] = {}
         with self.engine.connect() as connection:
             seen = connection.scalar(sa.select(sa.func.max(labels.c.seq))) or 0
             for start in range(0, len(ids), 500):
@@ -398,14 +398,14 @@ class Store:
                 known |= {r.id for r in connection.execute(mine) if r.problem == self.problem}
                 told_of = labels.c.prediction_id.in_(part)
                 query = sa.select(labels.c.prediction_id, labels.c.value, labels.c.provenance).where(told_of, labels.c.seq <= seen)
-                latest |= {r.prediction_id: (r.value, r.provenance) for r in connection.execute(query.order_by(labels.c.seq))}
+                latest |= {(r.prediction_id, r.provenance): r.value for r in connection.execute(query.order_by(labels.c.seq))}
         told = _news(rows, known, latest)
         if not any(told):
             return told
         with self._writing_labels() as connection:
             # What others have written since then is known as well.
             since = sa.select(labels.c.prediction_id, labels.c.value, labels.c.provenance).where(labels.c.seq > seen).order_by(labels.c.seq)
-            told = _news(rows, known, latest | {r.prediction_id: (r.value, r.provenance) for r in connection.execute(since)})
+            told = _news(rows, known, latest | {(r.prediction_id, r.provenance): r.value for r in connection.execute(since)})
             if fresh := [row for row, new in zip(rows, told, strict=True) if new]:
                 connection.execute(sa.insert(labels), fresh)
         return told
@@ -556,10 +556,10 @@ class Store:
             return {row.prediction_id: row.value for row in sorted(connection.execute(query), key=lambda row: row.seq)}
 
     def bought(self, since: datetime) -> int:
-        """How many labels audits have brought since then."""
+        """Of how many predictions audits have told since then."""
         p = predictions.c
         mine = sa.exists().where(p.id == labels.c.prediction_id, (p.problem + "") == self.problem)
-        query = sa.select(sa.func.count()).select_from(labels).where(schema.BY_AUDIT, labels.c.at >= since, mine)
+        query = sa.select(sa.func.count(sa.distinct(labels.c.prediction_id))).where(schema.BY_AUDIT, labels.c.at >= since, mine)
         with self.engine.connect() as connection:
             return int(connection.scalar(query) or 0)
 

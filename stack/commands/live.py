@@ -81,6 +81,7 @@ def audit(
     with sentences():
         setting = running(problem)
         from flows.audit import take, todo
+        from ratchet.errors import BatchError
 
         if labels is not None:
             console.print(f"{take(setting, labels)} new labels of audited predictions in the store")
@@ -90,6 +91,10 @@ def audit(
             f"the year's budget has {facts['left']:,} labels left"
         )
         if out is not None:
+            if out.exists():
+                raise BatchError(f"{out} is there already, perhaps with labels filled in. Name another file, or move it away.")
+            if not out.parent.is_dir():
+                raise BatchError(f"{out.parent} is no folder; the file cannot be written there.")
             rows.assign(label="").to_csv(out, index=False)
             console.print(f"{len(rows)} predictions to audit in {escape(str(out))}; fill in label and hand it over with --labels")
         elif len(rows):

@@ -50,11 +50,11 @@ def test_what_audits_found_is_kept_beside_the_outcomes(store):
     audit = outcome | {"provenance": "audit"}
     # The same value, but found out by an audit: that is new, and only once.
     assert store.add_labels([audit]) == [True]
-    assert store.add_labels([audit]) == [False]
+    assert store.add_labels([audit, outcome, audit]) == [False, False, False]
     store.add_labels([audit | {"prediction_id": "p2", "value": 0}, audit | {"prediction_id": "p2", "value": 1}])
     assert store.audited("2", began) == {"p1": 1, "p2": 1}
     assert store.audited("3", began) == {}
-    assert store.bought(began) == 3
+    assert store.bought(began) == 2
     assert store.draws() == []
     store.set_draw(0.02, 1, None)
     store.set_draw(0.2, 3, "d1")

@@ -19,6 +19,7 @@ import ratchet.evaluation
 import ratchet.monitoring
 from load_tests.run import LoadResult, verdict
 from ratchet.check import Check
+from ratchet.data.encoding import fit
 from ratchet.evaluation.adversarial import adversarial, attack
 from ratchet.evaluation.calibration import calibration, calibration_slices
 from ratchet.evaluation.champion import non_inferior_to_champion
@@ -34,12 +35,14 @@ from ratchet.evaluation.robustness import robustness
 from ratchet.evaluation.separation import separation
 from ratchet.evaluation.slices import slices
 from ratchet.evaluation.training import training
+from ratchet.monitoring.adversarial_input import probes
 from ratchet.monitoring.concept_drift import Stream, concept_drift
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
 from ratchet.monitoring.domain import domain
 from ratchet.monitoring.estimate import Held, expected_harm
 from ratchet.monitoring.joint_drift import joint_drift
+from ratchet.monitoring.silent_failure import live_slices, silent
 from ratchet.monitoring.skew import score_skew, skew
 from ratchet.monitoring.validity import validity
 from ratchet.problem import Folder
@@ -241,6 +244,47 @@ def _estimate(w: World, bad: bool) -> list[Check]:
     return [expected_harm(w.folder.problem, held, _apart(w, False), probability, none, np.zeros(len(probability)))]
 
 
+def _answered(w: World, n: int, seed: int) -> pd.DataFrame:
+    rows = world(w.folder, n, seed=seed).rows
+    return rows.assign(probability=world(w.folder, n, seed=seed).perfect)
+
+
+def _silent(w: World, bad: bool) -> list[Check]:
+    held, window = _answered(w, ENOUGH, 12), w.rows.assign(probability=w.perfect)
+    encoder = fit(held, w.folder.contract)
+    if bad:
+        # Rows like none before, sure answers, and every tenth row twice.
+        window.loc[window.index % 20 == 0, ["amount", "late_payments", "open_loans"]] = [75000.0, 24.0, 20.0]
+        window["probability"] = window["probability"] ** 3
+        again = window.iloc[: len(window) // 10]
+        window = pd.concat([window.iloc[: len(window) - len(again)], again], ignore_index=True)
+    found = silent(w.folder.problem, w.folder.contract, encoder, held, window)
+    assert not bad or len(window) <= LITTLE or {check.verdict for check in found} == {"fail"}
+    return found
+
+
+def _probes(w: World, bad: bool) -> list[Check]:
+    held, window = _answered(w, ENOUGH, 12), w.rows.assign(probability=w.perfect)
+    encoder = fit(held, w.folder.contract)
+    if bad:
+        # One applicant again and again, with another amount, until the answer is at the threshold.
+        burst = pd.concat([window.iloc[[7]]] * (len(window) // 20), ignore_index=True)
+        burst["amount"] = np.linspace(1000, 30000, len(burst)).round(2)
+        burst["probability"] = w.folder.problem.threshold + np.linspace(-0.004, 0.004, len(burst))
+        window = pd.concat([window.iloc[: len(window) - len(burst)], burst], ignore_index=True)
+    found = probes(w.folder.problem, w.folder.contract, encoder, held, window)
+    assert not bad or len(window) <= LITTLE or [check.verdict for check in found][:2] == ["fail", "fail"]
+    return found
+
+
+def _live_slices(w: World, bad: bool) -> list[Check]:
+    # The mean may look well: the others are decided better than their confidence says.
+    inside = (w.rows["employment"] == "temporary").to_numpy() & bad
+    probability = np.where(inside, 1 - w.truth, w.perfect)
+    told = w.rows.assign(probability=np.clip(probability, 0.02, 0.98), truth=w.truth)
+    return [live_slices(w.folder.problem, w.folder.contract, Held(w.perfect, w.truth), told)]
+
+
 def _decay(w: World, bad: bool) -> list[Check]:
     from ratchet.evaluation.loss import per_row
 
@@ -307,6 +351,9 @@ PLANS: dict[str, Callable[[World, bool], list[Check]]] = {
     "data_drift": _data_drift,
     "joint_drift": _joint_drift,
     "estimate": _estimate,
+    "silent": _silent,
+    "probes": _probes,
+    "live_slices": _live_slices,
     "decay": _decay,
     "concept_drift": _concept,
     "validity": _validity,

@@ -22,11 +22,17 @@ BROKEN = Check("validity", "Is it?", "fail", "income is stuck", value=0.1, limit
 
 JOINT = Check("joint_drift", "Can they?", "fail", "all columns moved", value=1e-9, limit=1e-4, n=2000)
 PASSING = replace(HARM, evidence={"passing": True})
-TOLD = {"audits_needed": 200, "audited": 10}
+TOLD = {"audits_needed": 200, "audited": 10, "by": "confidence"}
 EXPECTED = Check("estimate", "Would they?", "fail", "it is expected to cost more", value=0.3, limit=0.04, n=2000, evidence=TOLD)
 NOT_EXPECTED = replace(EXPECTED, verdict="pass", reason="it is expected to cost the same")
 CANNOT_TELL = replace(EXPECTED, verdict="undecided", reason="cannot tell: rows like nothing before")
 CONFIRMED = replace(EXPECTED, evidence=TOLD | {"audited": 200})
+AUDITED = replace(EXPECTED, evidence=TOLD | {"audited": 150, "by": "audit"})
+PROBED = Check("probes:duplicates", "Do they?", "fail", "one row again and again", value=1e-9, limit=1e-4, n=2000)
+MIXES = replace(PROBED, name="probes:mixes")
+DOUBLED = replace(PROBED, name="silent:sameness", reason="rows come twice")
+UNSURE = replace(PROBED, name="silent:confidence", reason="confidence has moved")
+SLICE = Check("live_slices", "Is any?", "fail", "temporary workers cost more", value=0.3, limit=0.05, n=2000)
 MEANS = Means(rows=2000, audit_share=0.02, audits_left=1000)
 
 
@@ -70,9 +76,18 @@ def test_the_gate(checks, action):
         ([SHIFT, PASSING], 0, "wait", "may pass"),
         ([SHIFT, PASSING, TURNED], 0, "retrain", "more are wrong"),
         ([JOINT, NO_LABELS], 0, "wait", "not known yet"),
-        ([SHIFT, NO_LABELS, EXPECTED], 0, "buy_labels", "rises from 2.0% to 10.0%"),
+        ([SHIFT, NO_LABELS, EXPECTED], 0, "buy_labels", "rises from 2.0% to 11.5%"),
         ([STILL, NO_LABELS, EXPECTED], 0, "buy_labels", "200 audited labels would tell"),
-        ([SHIFT, NO_LABELS, CONFIRMED], 0, "wait", "confirm"),
+        ([SHIFT, NO_LABELS, CONFIRMED], 0, "ask", "confirm"),
+        ([STILL, NO_LABELS, AUDITED], 900, "ask", "900 more labelled rows are needed"),
+        # Labels that came are of older rows; audited ones are of this window's.
+        ([STILL, NO_HARM, AUDITED], 0, "ask", "150 audited labels confirm"),
+        ([SHIFT, HARM, PROBED], 0, "ask", "somebody tries the model out"),
+        ([STILL, NO_HARM, MIXES], 0, "skip", "no worse"),
+        ([DOUBLED, PROBED, HARM], 0, "block", "come twice"),
+        ([UNSURE, NO_LABELS], 0, "wait", "not known yet"),
+        ([STILL, NO_HARM, SLICE], 0, "ask", "a part of the rows fails"),
+        ([STILL, HARM, SLICE], 0, "retrain", "temporary workers"),
         ([SHIFT, NO_LABELS, NOT_EXPECTED], 0, "skip", "expected to do no worse"),
         ([SHIFT, NO_LABELS, CANNOT_TELL], 0, "wait", "cannot tell"),
         # Labels go before what is expected.
@@ -92,10 +107,13 @@ def test_the_watch(checks, short, action, word):
     [
         ([SHIFT, HARM], {"cooling_days": 0.5}, "wait", "0.5 days"),
         ([SHIFT, HARM], {"retrainings_left": 0}, "ask", "used up"),
-        ([SHIFT, NO_LABELS, EXPECTED], {"audit_share": 0.1}, "wait", "10 of the labels that were asked for are in"),
-        ([SHIFT, NO_LABELS, EXPECTED], {"audits_left": 159}, "ask", "159 left"),
-        ([SHIFT, NO_LABELS, EXPECTED], {"audits_left": 160}, "buy_labels", "10.0%"),
+        ([SHIFT, NO_LABELS, EXPECTED], {"audit_share": 0.1}, "wait", "10 of some 200 labels that were asked for are in"),
+        # Some of what was drawn has left the window; what is left is awaited.
+        ([SHIFT, NO_LABELS, EXPECTED], {"audit_share": 0.06}, "wait", "10 of some 120 labels"),
+        ([SHIFT, NO_LABELS, EXPECTED], {"audits_left": 188}, "ask", "188 left"),
+        ([SHIFT, NO_LABELS, EXPECTED], {"audits_left": 189}, "buy_labels", "11.5%"),
         ([SHIFT, NO_LABELS, EXPECTED], {"rows": 150, "audits_left": 197}, "buy_labels", "100.0%"),
+        ([SHIFT, HARM], {"unanswered": 10}, "ask", "none made a generation"),
     ],
 )
 def test_what_may_be_spent(checks, means, action, word):
@@ -106,7 +124,7 @@ def test_what_may_be_spent(checks, means, action, word):
 
 def test_buying_names_the_share_and_is_another_decision_once_it_was_bought():
     first = look(SHIFT, NO_LABELS, EXPECTED)
-    assert first.evidence["inputs"]["share"] == 0.1
+    assert first.evidence["inputs"]["share"] == 229 / 2000
     assert look(SHIFT, NO_LABELS, EXPECTED, audit_share=0.1).id != first.id
 
 

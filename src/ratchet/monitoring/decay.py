@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from ratchet.check import Check, undecided
-from ratchet.evaluation.loss import interval, per_row
+from ratchet.evaluation.loss import Z, per_row
 from ratchet.monitoring.autocorrelation import inflation
 from ratchet.problem import Problem
 from ratchet.registry import registered
@@ -32,8 +32,9 @@ def decay(problem: Problem, probability: np.ndarray, truth: np.ndarray, released
     if not (np.isfinite(released_mean) and np.isfinite(released_error)):
         return Check("decay", QUESTION, "fail", "the release does not tell its own loss", n=n, limit=limit, unit=unit)
     losses = per_row(problem, probability, truth)
-    mean, low, high = interval(losses)
     worth = inflation(losses)
+    mean, half = float(losses.mean()), Z * float(losses.std(ddof=1) * np.sqrt(worth / n))
+    low, high = mean - half, mean + half
     error = float(np.hypot(released_error, losses.std(ddof=1) * np.sqrt(worth / n)))
     rise = float(mean - released_mean)
     p = float(stats.norm.sf(rise / error)) if error > 0 else float(rise <= 0)

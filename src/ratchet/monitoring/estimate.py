@@ -12,6 +12,7 @@ from scipy import stats
 
 from ratchet.check import Check, Verdict, undecided
 from ratchet.evaluation.loss import POWER, per_row
+from ratchet.monitoring.autocorrelation import inflation
 from ratchet.monitoring.domain import Domain
 from ratchet.problem import Problem
 from ratchet.registry import registered
@@ -41,24 +42,25 @@ class Held:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean loss of a window with its 95% interval, and by how much it is above that of the held-out rows, with a standard error.
+    """The mean loss of a window with its 95% interval, and by how much it is above that of the held-out rows, with its own.
 
     `by` says from what: confidence alone, or confidence corrected by audited rows, or those alone where they contradict it.
-    `valid` is whether they do not; `why` says why nothing can be told, empty where something can. `df` are the degrees of freedom
-    of the rise's error; `spread` is the standard deviation of what a row costs beyond its expectation.
+    `valid` is whether they do not; `why` says why nothing can be told, empty where something can. `p_value` is that of "it is not above".
+    `spread` is the standard deviation of what a row costs beyond its expectation.
     """
 
     value: float
     low: float
     high: float
     rise: float
-    rise_error: float
+    rise_low: float
+    rise_high: float
+    p_value: float
     by: str
     valid: bool
     audited: int
     spread: float
     why: str = ""
-    df: float = float("inf")
 
 
 def estimate(
@@ -84,37 +86,47 @@ def estimate(
     at_release = _expected(loss, held.probability, calibration(held, np.ones(len(held.truth)))(held.probability))
     told = loss(held.probability, held.truth)
     beyond = told - _expected(loss, held.probability, calibrate(held.probability))
-    each = float(beyond.std(ddof=1))
     value, base = float(confident.mean()), float(at_release.mean())
-    drawn = float(np.std(confident) / np.sqrt(len(confident)))
-    error = float(np.hypot(drawn, np.sqrt(np.square(ratio * beyond).sum()) / ratio.sum()))
+    drawn = np.var(confident) * inflation(confident) / len(confident)
+    error = float(np.sqrt(drawn + np.square(ratio * beyond).sum() / ratio.sum() ** 2))
     # The same labels tell of both populations: what chance has put into them cancels out where those are alike.
     between = np.square((ratio / ratio.sum() - 1 / len(ratio)) * beyond).sum()
-    rise_error = float(np.sqrt(drawn**2 + np.var(at_release) / len(at_release) + between))
+    rise_error = float(np.sqrt(drawn + np.var(at_release) * inflation(at_release) / len(at_release) + between))
     effective = float(ratio.sum() ** 2 / np.square(ratio).sum())
     why = ""
     if foreign > MOST_FOREIGN:
         why = f"{foreign:.0%} of the window's rows are like nothing that was held out at release"
     elif effective < LEAST_EFFECTIVE:
         why = f"what was held out tells of this population as much as {effective:.0f} rows would; {LEAST_EFFECTIVE} are needed"
-    n = 0 if audited is None else len(audited)
+    each, n = float(beyond.std(ddof=1)), 0 if audited is None else len(audited)
     if audited is None or truth is None or n < LEAST_AUDITED:
-        low, high = value - Z * error, value + Z * error
-        return Estimate(value, low, high, value - base, rise_error, "confidence", not why, n, each, why)
+        numbers = (value, value - Z * error, value + Z * error, value - base, value - base - Z * rise_error, value - base + Z * rise_error)
+        return Estimate(*numbers, _chance(value - base, rise_error), "confidence", not why, n, each, why)
     weight = np.ones(n) if chance is None else 1 / chance
     excess = loss(probability[audited], truth) - confident[audited]
     mean = float((weight * excess).sum() / weight.sum())
     spread = float(np.sqrt(np.square(weight * (excess - mean)).sum() * n / (n - 1)) / weight.sum())
-    # The interval holds whatever has moved, so it is that of the audited rows, even where they agree with confidence.
-    half = float(stats.t.ppf(0.975, n - 1)) * float(np.hypot(spread, drawn))
-    low, high = value + mean - half, value + mean + half
+    # The intervals hold whatever has moved, so they are those of the audited rows, even where these agree with confidence.
+    sure = float(stats.t.ppf(0.975, n - 1))
+    half, rise_audited = sure * float(np.sqrt(spread**2 + drawn)), float(np.sqrt(spread**2 + drawn + np.var(told) / len(told)))
+    rise = value + mean - base
+    around = (value + mean - half, value + mean + half)
+    rise_around = (rise - sure * rise_audited, rise + sure * rise_audited)
     surprise = mean / float(np.hypot(spread, error)) if spread > 0 else 0.0
     if not why and CHEAPER <= stats.t.cdf(surprise, n - 1) <= 1 - COSTLIER:
         # Two estimates of one number, weighted by what each may be off.
-        both = value + error**2 / (spread**2 + error**2) * mean
-        return Estimate(both, low, high, both - base, rise_error, "confidence and audit", True, n, each)
-    rise_error = float(np.sqrt(spread**2 + drawn**2 + np.var(told) / len(told)))
-    return Estimate(value + mean, low, high, value + mean - base, rise_error, "audit", False, n, each, why, n - 1.0)
+        share = error**2 / (spread**2 + error**2)
+        both = float(np.hypot(rise_error, share * np.hypot(spread, error)))
+        p = _chance(value + share * mean - base, both, n - 1)
+        numbers = (value + share * mean, *around, value + share * mean - base, *rise_around)
+        return Estimate(*numbers, p, "confidence and audit", True, n, each)
+    p = _chance(rise, rise_audited, n - 1)
+    return Estimate(value + mean, *around, rise, *rise_around, p, "audit", False, n, float(excess.std(ddof=1)), why)
+
+
+def _chance(rise: float, error: float, freedom: float = float("inf")) -> float:
+    """How likely chance brings about such a rise where there is none."""
+    return float(stats.t.sf(rise / error, freedom)) if error > 0 else float(rise <= 0)
 
 
 def calibration(held: Held, ratio: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -170,40 +182,49 @@ def expected_harm(
 
     `found` tells the window from the held-out rows; None where there are too few. `truth` has the labels of rows that were drawn for
     an audit, NaN elsewhere, and `chance` the probability with which each was drawn, both of shape (m,). It fails like `decay` does:
-    beyond the problem's margin, and beyond chance at a level that spends the year's budget over the year's checks. Undecided where it
-    cannot tell: with rows unlike those held out, or a rise that may be chance.
+    beyond the problem's margin, and beyond chance at a level that spends the year's budget over the year's checks; where audited rows
+    alone count, over as many audits as the year's budget buys. Undecided where it cannot tell: with rows unlike those held out, with a
+    rise that may be chance, or where audited rows leave room for one beyond the margin.
     """
     n, limit, unit = len(probability), problem.gate.margin, f"{problem.metric} per row"
     alpha = problem.watch.false_alarms_per_year / problem.watch.checks_per_year
+    by_audit = problem.watch.false_alarms_per_year * LEAST_AUDITED / max(problem.watch.audit_budget, LEAST_AUDITED)
     told: dict[str, float | str | None] = {"limit": limit, "unit": unit}
-    if found is None or n < problem.watch.min_window:
-        return undecided("estimate", QUESTION, f"{n} predictions; {problem.watch.min_window} are needed", n, **told)
+    least = problem.watch.min_window
+    if found is None or n < least:
+        reason = f"{n} predictions with every feature, {len(held.truth)} rows held out at release; {least} of each are needed"
+        return undecided("estimate", QUESTION, reason, n, **told)
     if np.unique(held.truth).size < 2:
         return undecided("estimate", QUESTION, f"cannot tell: the {len(held.truth)} held-out rows are of one class", n, **told)
     places = np.flatnonzero(~np.isnan(truth))
     made = estimate(
         lambda p, y: per_row(problem, p, y), held, found.ratio, probability, found.foreign, places, truth[places], chance[places]
     )
-    half = float(stats.t.ppf(0.975, made.df)) * made.rise_error
-    p = float(stats.t.sf(made.rise / made.rise_error, made.df)) if made.rise_error > 0 else float(made.rise <= 0)
+    level = by_audit if made.by == "audit" else alpha
+    matters = max(made.rise, limit)
+    needed = math.ceil(((stats.norm.isf(by_audit) + POWERFUL) * made.spread / matters) ** 2) if matters > 0 else LEAST_AUDITED
     evidence = {
-        "p_value": p,
-        "p_limit": alpha,
+        "p_value": made.p_value,
+        "p_limit": level,
         "estimated": made.value,
         "by": made.by,
         "valid": made.valid,
         "audited": made.audited,
         "foreign": found.foreign,
-        "audits_needed": max(LEAST_AUDITED, math.ceil(((Z + POWERFUL) * made.spread / max(made.rise, limit)) ** 2)),
+        "audits_needed": max(LEAST_AUDITED, needed),
     }
     if made.why and made.by != "audit":
         return undecided("estimate", QUESTION, f"cannot tell: {made.why}", n, evidence=evidence, **told)
-    beyond = made.rise > limit
-    verdict: Verdict = "pass" if not beyond else "fail" if p < alpha else "undecided"
+    verdict: Verdict = "pass"
+    if made.rise > limit:
+        verdict = "fail" if made.p_value < level else "undecided"
+    elif made.by != "confidence" and made.rise_high > limit:
+        verdict = "undecided"
     contradiction = "; audited rows contradict the model's confidence, so they alone count" if made.by == "audit" else ""
     reason = (
         f"{problem.metric} {made.value:.4f} expected from {made.by} ({made.audited} audited rows), {made.rise:+.4f} "
-        f"[{made.rise - half:+.4f}, {made.rise + half:+.4f}] against release, p = {p:.1e}, limit {alpha:.1e}, margin {limit:.4f}{contradiction}"
+        f"[{made.rise_low:+.4f}, {made.rise_high:+.4f}] against release, p = {made.p_value:.1e}, limit {level:.1e}, "
+        f"margin {limit:.4f}{contradiction}"
     )
     return Check(
         name="estimate",
@@ -211,8 +232,8 @@ def expected_harm(
         verdict=verdict,
         reason=reason,
         value=made.rise,
-        low=made.rise - half,
-        high=made.rise + half,
+        low=made.rise_low,
+        high=made.rise_high,
         limit=limit,
         n=n,
         unit=unit,

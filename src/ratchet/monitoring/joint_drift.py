@@ -19,7 +19,7 @@ def joint_drift(problem: Problem, found: Domain | None, n: int) -> Check:
     """
     limit, unit = problem.watch.false_alarms_per_year / 2 / problem.watch.checks_per_year, "p-value"
     if found is None or n < problem.watch.min_window:
-        reason = f"{n} predictions; {problem.watch.min_window} are needed"
+        reason = f"{n} predictions with every feature, or the release's rows, are fewer than the {problem.watch.min_window} that are needed"
         return undecided("joint_drift", QUESTION, reason, n, limit=limit, unit=unit)
     moved = found.p_value < limit
     reason = (

@@ -9,12 +9,14 @@ import pandas as pd
 from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
+from ratchet.monitoring.adversarial_input import probes
 from ratchet.monitoring.concept_drift import Stream, concept_drift
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
 from ratchet.monitoring.domain import Domain, domain
 from ratchet.monitoring.estimate import Held, expected_harm
 from ratchet.monitoring.joint_drift import joint_drift
+from ratchet.monitoring.silent_failure import silent
 from ratchet.monitoring.validity import validity
 from ratchet.problem import Problem
 
@@ -41,11 +43,24 @@ Apart = tuple[Domain, Domain] | tuple[None, None]
 
 def without_labels(problem: Problem, released: Released, window: pd.DataFrame, apart: Apart) -> list[Check]:
     """The monitors that need no label, of a window of n predictions, oldest first."""
+    contract, encoder = released.contract, released.encoder
     return [
-        validity(problem, released.contract, released.reference, window),
-        *data_drift(problem, released.contract, released.reference, window),
+        *by_column(problem, released, window),
         joint_drift(problem, apart[0], len(window)),
+        *silent(problem, contract, encoder, released.held, window),
+        *probes(problem, contract, encoder, released.held, window),
     ]
+
+
+def by_column(problem: Problem, released: Released, window: pd.DataFrame) -> list[Check]:
+    """The monitors that look at one column at a time."""
+    contract, reference = released.contract, released.reference
+    return [validity(problem, contract, reference, window), *data_drift(problem, contract, reference, window)]
+
+
+def held_of(released: Released) -> Held:
+    """The held-out rows' probabilities and truths."""
+    return Held(released.held["probability"].to_numpy(float), released.held["truth"].to_numpy(float))
 
 
 def on_labels(
@@ -57,10 +72,9 @@ def on_labels(
     row was drawn). `labelled` are the newest labelled predictions, with `probability` and `truth`. `stream` was fed with
     whether each decision was wrong, in the order in which labels came.
     """
-    held = Held(released.held["probability"].to_numpy(float), released.held["truth"].to_numpy(float))
     probability, gold, chance = (window[name].to_numpy(float) for name in ("probability", "gold", "audited"))
     return [
-        expected_harm(problem, held, apart[1], probability, gold, chance),
+        expected_harm(problem, held_of(released), apart[1], probability, gold, chance),
         decay(problem, labelled["probability"].to_numpy(float), labelled["truth"].to_numpy(float), released.mean, released.error),
         concept_drift(problem, stream),
     ]
@@ -81,3 +95,9 @@ def told_apart(problem: Problem, released: Released, window: pd.DataFrame) -> Ap
     looked_at = [released.encoder.names.index(name) for name in released.relies_on]
     apart = domain(before[:, looked_at], now[:, looked_at])
     return everything, apart.without_difference() if apart.alike else apart
+
+
+def typed(rows: pd.DataFrame, contract: Contract) -> pd.DataFrame:
+    """The same rows; what is no number in a numeric feature is missing."""
+    numeric = [c.name for c in contract.features if c.values is None and c.name in rows]
+    return rows.assign(**{name: pd.to_numeric(rows[name], errors="coerce") for name in numeric})

@@ -80,12 +80,12 @@ def problem(watch: Watch | None = None, margin: float = 0.02) -> Problem:
         outcome=Outcome(positive="happened", negative="did not"),
         costs=Costs(false_positive=1.0, false_negative=1.0),
         gate=Gate(margin=margin),
-        watch=watch or Watch(every_seconds=WEEK, label_delay_days=14, min_labels=1500),
+        watch=watch or Watch(every_seconds=WEEK, label_delay_days=14, min_labels=1500, min_window=200),
     )
 
 
 def draw(rows: int, moved: Moved, seed: int, first: int = 0) -> pd.DataFrame:
-    """Rows with their outcome and `p`, the true P(y | x); ids count from `first`, one row a minute."""
+    """Rows with their outcome and `p`, the true P(y | x); ids count from `first`, one row a second."""
     rng = np.random.default_rng([seed, first])
     latent = _latent(rng, rows, moved.hangs_together)
     active = np.isin(np.arange(WIDTH), list(SIGN))
@@ -99,7 +99,7 @@ def draw(rows: int, moved: Moved, seed: int, first: int = 0) -> pd.DataFrame:
         made[f"x{place:02d}"], seen[:, place] = _column(place, latent[:, place], rng)
     z = _log_odds(seen, moved)
     p = 1 / (1 + np.exp(-z))
-    at = pd.Timestamp("2025-01-01") + pd.to_timedelta(first + np.arange(rows), unit="min")
+    at = pd.Timestamp("2025-01-01") + pd.to_timedelta(first + np.arange(rows), unit="s")
     frame = pd.DataFrame(made)
     frame.insert(1, "happened", np.asarray(at).astype("datetime64[us]"))
     return frame.assign(outcome=(rng.random(rows) < p).astype(float), p=p)

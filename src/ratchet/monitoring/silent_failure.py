@@ -1,0 +1,120 @@
+"""Does something fail that no average shows: rows like none before, a confidence that is not the model's, one row sent again and again, one slice?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import IsolationForest
+from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
+
+from ratchet.check import Check, Verdict, undecided
+from ratchet.contract import Column, Contract
+from ratchet.data.encoding import Encoder
+from ratchet.evaluation.loss import per_row
+from ratchet.evaluation.slices import FEWEST, inside_of, search, view
+from ratchet.monitoring.data_drift import difference
+from ratchet.monitoring.domain import thinned
+from ratchet.monitoring.estimate import Held, calibration
+from ratchet.monitoring.excess import MOST_ROWS, RARE, level, more_often
+from ratchet.problem import Problem
+from ratchet.registry import registered
+
+NEIGHBOURS = 5
+# A slice in which that share of the labelled rows lies is looked for.
+SUPPORT = 0.02
+SURE = "Is the model as sure of its answers as it was at release?"
+STRANGE = "Are there more rows like none before than there were at release?"
+SAME = "Does the same row come again and again?"
+SLICE = "Is any slice of the rows decided worse than the model's confidence says?"
+
+
+@registered("silent", "monitor")
+def silent(problem: Problem, contract: Contract, encoder: Encoder, held: pd.DataFrame, window: pd.DataFrame) -> list[Check]:
+    """What needs no label: confidence, rows out of the distribution, and sameness, of n rows in their order.
+
+    `held` are the release's held-out rows; both frames have the features and `probability`.
+    """
+    names = [column.name for column in contract.features]
+    least = problem.watch.min_window
+    if min(len(window), len(held)) < least or not set(names) <= set(window.columns):
+        reason = f"{len(window)} predictions with every feature, {len(held)} rows of the release; {least} of each are needed"
+        told = {"limit": level(problem), "unit": "p-value"}
+        asked = {"confidence": SURE, "outliers": STRANGE, "sameness": SAME}
+        return [undecided(f"silent:{part}", question, reason, len(window), **told) for part, question in asked.items()]
+    return [_confidence(problem, held, window), _outliers(problem, encoder, names, held, window), _sameness(problem, names, held, window)]
+
+
+def _confidence(problem: Problem, held: pd.DataFrame, window: pd.DataFrame) -> Check:
+    """Kolmogorov-Smirnov of the model's probabilities: a graph that was changed or read its columns wrongly shows here first."""
+    found = difference(Column(name="confidence", scale="continuous", role="time"), held["probability"], window["probability"])
+    limit, n = level(problem), len(window)
+    moved = "has moved" if found.p < limit else "has not moved beyond chance"
+    reason = f"the model's confidence {moved}: {found.measure} {found.effect:.3f}, p = {found.p:.1e}, limit {limit:.1e}, {n:,} predictions"
+    verdict: Verdict = "fail" if found.p < limit else "pass"
+    evidence = {"effect": found.effect, "measure": found.measure}
+    return Check("silent:confidence", SURE, verdict, reason, value=found.p, limit=limit, n=n, unit="p-value", evidence=evidence)
+
+
+def _outliers(problem: Problem, encoder: Encoder, names: list[str], held: pd.DataFrame, window: pd.DataFrame) -> Check:
+    """The share of rows that are further from their neighbours, or sooner alone, than the rarest hundredth of rows held out at release.
+
+    Distance to the fifth nearest neighbour (Ramaswamy et al., 2000) and isolation forest (Liu et al., 2008), both learnt on every second
+    held-out row; the others tell what is rare.
+    """
+    window = window.iloc[thinned(len(window), MOST_ROWS)]
+    before, now = (encoder.encode({name: rows[name] for name in names}, ("dense",))["dense"] for rows in (held, window))
+    learnt, told = before[::2], before[1::2]
+    with threadpool_limits(1):
+        near = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(learnt)
+        forest = IsolationForest(n_estimators=50, random_state=0).fit(learnt)
+        scores = [(near.kneighbors(rows)[0][:, -1], -forest.score_samples(rows)) for rows in (told, now)]
+    limits = [np.quantile(each, 1 - RARE) for each in scores[0]]
+    flags = [(distance > limits[0]) | (alone > limits[1]) for distance, alone in scores]
+    return more_often("silent:outliers", STRANGE, "like next to none before", flags[0], flags[1], problem, n=len(window))
+
+
+def _sameness(problem: Problem, names: list[str], held: pd.DataFrame, window: pd.DataFrame) -> Check:
+    """The share of rows that come more than once: an upstream join that doubles them, a client that sends the same one."""
+    size = min(len(held), len(window))
+    before, now = held[names].head(size), window[names].tail(size)
+    flags = [rows.astype(object).duplicated(keep=False).to_numpy() for rows in (before, now)]
+    return more_often("silent:sameness", SAME, "the same as another one", flags[0], flags[1], problem, n=len(window), bursts=True)
+
+
+@registered("live_slices", "monitor")
+def live_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.DataFrame, seed: int = 0) -> Check:
+    """The slice of n labelled predictions whose decisions cost most beyond what the model's own confidence expects.
+
+    What is hard is hard everywhere, and confidence says so; a slice that costs more fails though the mean may look well. Slices are
+    found on one half of the rows and tested on the other (Holm), at a level that spends the year's budget over the year's checks, against
+    the margin `gate.slice_margin`.
+    """
+    n, limit, unit = len(labelled), problem.gate.slice_margin, f"{problem.metric} per row"
+    if n < max(problem.gate.min_rows, problem.watch.min_window) or np.unique(held.truth).size < 2:
+        reason = f"{n} labelled predictions; {max(problem.gate.min_rows, problem.watch.min_window)} are needed"
+        return undecided("live_slices", SLICE, reason, n, limit=limit, unit=unit)
+    probability, truth = labelled["probability"].to_numpy(float), labelled["truth"].to_numpy(float)
+    sure = calibration(held, np.ones(len(held.truth)))(probability)
+    one, nought = (per_row(problem, probability, np.full(n, value)) for value in (1.0, 0.0))
+    excess = per_row(problem, probability, truth) - (sure * one + (1 - sure) * nought)
+    categories = view(labelled, contract)
+    found = search(categories, excess, probability, limit, max(SUPPORT, 2 * FEWEST / n), seed)
+    alpha = problem.watch.false_alarms_per_year / problem.watch.checks_per_year
+    told = [
+        {"slice": each.name, "rows": int(inside_of(categories, each.where).sum()), "value": each.value, "error": each.error, "p": each.p}
+        for each in found[:5]
+    ]
+    bad = [each for each in found if each.p < alpha]
+    worst = found[0] if found else None
+    numbers = (worst.value, worst.value - 1.96 * worst.error, worst.value + 1.96 * worst.error) if worst else (0.0, 0.0, 0.0)
+    said = (
+        f"{worst.name}: {problem.metric} {worst.value:+.4f} beyond what confidence expects on {worst.rows} rows, p = {worst.p:.1e}"
+        if worst
+        else "none"
+    )
+    reason = (
+        f"{said}, limit {alpha:.1e}, margin {limit:.4f}" if bad else f"no slice is provably worse than expected; the worst found is {said}"
+    )
+    verdict: Verdict = "fail" if bad else "pass"
+    return Check("live_slices", SLICE, verdict, reason, *numbers, limit=limit, n=n, unit=unit, evidence={"slices": told})
