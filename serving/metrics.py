@@ -120,6 +120,9 @@ class Lifecycle(Collector):
             verdicts.add_metric([verdict], sum(check["verdict"] == verdict for check in checks))
         for check in checks:
             failing.add_metric([check["name"]], int(check["verdict"] == "fail"))
+        action = GaugeMetricFamily("ratchet_watch_action", "1 for what the watch decided last", labels=["action"])
+        for name in ACTIONS if newest else ():
+            action.add_metric([name], int(newest[0].action == name))
         paused = _gauge("ratchet_retraining_paused", "Whether a person has paused automatic retraining", int(store.paused))
         verified = _gauge(
             "ratchet_route_verified", "Whether the answers of the routed version were verified", int(route.verified) if route else 0
@@ -131,7 +134,7 @@ class Lifecycle(Collector):
             )
             for d in held
         ]
-        return [*made, counted, verdicts, failing, paused, verified, *missed]
+        return [*made, counted, verdicts, failing, action, paused, verified, *missed]
 
 
 def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:

@@ -1,0 +1,134 @@
+"""Drift, column by column: the test that the scale calls for, whatever the column holds."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.signal import lfilter
+
+from ratchet.contract import Column
+from ratchet.monitoring.data_drift import data_drift, difference
+
+LETTERS = ["a", "b", "c", "d", "e"]
+COLUMNS = {
+    "continuous": Column(name="x", scale="continuous", range=(-99, 99)),
+    "missing": Column(name="x", scale="continuous", range=(-99, 99), missing=0.2),
+    "discrete": Column(name="x", scale="discrete", range=(0, 20)),
+    "many values": Column(name="x", scale="discrete", range=(0, 9999)),
+    "ordinal": Column(name="x", scale="ordinal", values=LETTERS),
+    "nominal": Column(name="x", scale="nominal", values=LETTERS),
+    "binary": Column(name="x", scale="binary"),
+    "text": Column(name="x", role="id", scale="text"),
+    "image": Column(name="x", role="id", scale="image"),
+}
+
+
+def png(pixels):
+    with io.BytesIO() as file:
+        Image.fromarray(pixels.astype(np.uint8)).save(file, format="PNG")
+        return base64.b64encode(file.getvalue()).decode()
+
+
+def values(kind, rng, n, moved=0.0):
+    """n values of a kind; moved by so much of what they vary by."""
+    z = rng.normal(moved, 1.0, n)
+    if kind == "missing":
+        return pd.Series(np.where(rng.random(n) < 0.05 + 0.1 * moved, np.nan, z))
+    if kind == "discrete":
+        return pd.Series(np.clip(np.round(3 + 1.5 * z), 0, 20))
+    if kind == "many values":
+        return pd.Series(np.round(3000 + 700 * z))
+    if kind in ("ordinal", "nominal"):
+        return pd.Series(np.array(LETTERS)[np.digitize(z, [-1, -0.3, 0.3, 1])])
+    if kind == "binary":
+        return pd.Series((z > 0.5).astype(float))
+    if kind == "text":
+        words = np.array(["late", "paid", "default", "again", "never"])
+        return pd.Series([" ".join(words[np.digitize(rng.normal(moved, 1, 4), [-1, -0.3, 0.3, 1])]) for _ in range(n)])
+    if kind == "image":
+        return pd.Series([png(np.clip(rng.normal(120 + 25 * level, 20, (6, 6, 3)), 0, 255)) for level in z])
+    return pd.Series(z)
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_each_scale_sees_a_shift_and_rings_as_seldom_as_its_level(kind):
+    rng = np.random.default_rng(5)
+    size = 400 if kind in ("text", "image") else 1000
+    moved = difference(COLUMNS[kind], values(kind, rng, size), values(kind, rng, size, 0.5))
+    assert moved.p < 1e-6
+    assert 0.02 < moved.effect <= 1
+    quiet = [difference(COLUMNS[kind], values(kind, rng, size), values(kind, rng, size)).p for _ in range(12 if size == 400 else 60)]
+    assert sum(p < 0.05 for p in quiet) <= (3 if size == 400 else 8)
+
+
+@pytest.mark.parametrize("kind", ["continuous", "discrete", "ordinal", "binary"])
+def test_rows_that_hang_together_do_not_ring(kind):
+    rng = np.random.default_rng(6)
+
+    def stream(n):
+        z = lfilter([np.sqrt(1 - 0.64)], [1, -0.8], rng.normal(size=n + 100))[100:]
+        if kind == "continuous":
+            return pd.Series(z)
+        if kind == "discrete":
+            return pd.Series(np.clip(np.round(3 + 1.5 * z), 0, 20))
+        return pd.Series((z > 0.5).astype(float)) if kind == "binary" else pd.Series(np.array(LETTERS)[np.digitize(z, [-1, -0.3, 0.3, 1])])
+
+    # Taken for independent, about every second of these would be below 0.001.
+    told = [difference(COLUMNS[kind], stream(4000), stream(2000)) for _ in range(60)]
+    assert sum(d.p < 0.001 for d in told) <= 1
+    assert np.median([d.inflation for d in told]) > 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(["continuous", "missing", "discrete", "ordinal", "nominal", "binary"]),
+    old=st.lists(st.one_of(st.none(), st.integers(0, 4)), min_size=1, max_size=60),
+    new=st.lists(st.one_of(st.none(), st.integers(0, 4)), min_size=1, max_size=60),
+)
+def test_whatever_two_samples_hold_there_is_a_p_value(kind, old, new):
+    def made(sample):
+        told = [
+            None
+            if value is None
+            else LETTERS[value]
+            if kind in ("ordinal", "nominal")
+            else float(value > 2)
+            if kind == "binary"
+            else float(value)
+            for value in sample
+        ]
+        return pd.Series(told, dtype=object if kind in ("ordinal", "nominal") else float)
+
+    found = difference(COLUMNS[kind], made(old), made(new))
+    assert 0.0 <= found.p <= 1.0
+    same = difference(COLUMNS[kind], made(old), made(old))
+    assert same.p > 0.05
+
+
+def test_a_column_that_is_gone_all_missing_or_no_number_is_told(problem, contract, credit):
+    source = credit.open_source(None, 3)
+    before, now = source.traffic(3000, drifted=False), source.traffic(1000, drifted=False)
+    for window, verdict in (
+        (now.drop(columns="income"), "fail"),
+        (now.assign(income=None), "fail"),
+        (now.assign(income="n/a"), "fail"),
+        (now.assign(something="new"), "pass"),
+        (now.head(10), "undecided"),
+        (now.head(0), "undecided"),
+    ):
+        found = {check.name: check for check in data_drift(problem, contract, before, window)}
+        assert found["data_drift:income"].verdict == verdict
+        assert found["data_drift:income"].reason
+
+
+def test_a_new_category_is_a_shift(problem):
+    rng = np.random.default_rng(8)
+    old, new = values("nominal", rng, 2000), values("nominal", rng, 2000)
+    assert difference(COLUMNS["nominal"], old, new.mask(rng.random(2000) < 0.05, "z")).p < 1e-6

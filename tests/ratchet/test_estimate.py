@@ -1,0 +1,123 @@
+"""The estimate of a window without labels: near the truth where the population moves, honest where the concept does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ratchet.monitoring.autocorrelation import inflation
+from ratchet.monitoring.domain import domain
+from ratchet.monitoring.estimate import Held, estimate, expected_harm, relied_on
+from ratchet.simulation.population import problem as framed
+
+WRONG = framed()
+
+
+def wrong(probability, truth):
+    return ((probability >= 0.5) != (truth == 1)).astype(float)
+
+
+def rows(rng, n, middle=-1.5, turned=0.0):
+    """Rows with one feature that tells the probability, which the model knows; of some the outcome is turned around."""
+    x = rng.normal(middle, 1.0, n)
+    p = 1 / (1 + np.exp(-x))
+    true = p * (1 - turned) + (1 - p) * turned
+    return x, p, true, (rng.random(n) < true).astype(float)
+
+
+def one(seed, middle=-1.5, turned=0.0, audited=0, n=4000):
+    rng = np.random.default_rng(seed)
+    x, p, _, y = rows(rng, 3000)
+    new, q, true, truth = rows(rng, n, middle, turned)
+    found = domain(x[:, None], new[:, None], seed)
+    ratio = np.ones(3000) if found.alike else found.ratio
+    places = np.sort(rng.choice(n, audited, replace=False))
+    made = estimate(wrong, Held(p, y), ratio, q, 0.0, places, truth[places], np.full(audited, audited / n))
+    return made, float(np.where(q >= 0.5, 1 - true, true).mean())
+
+
+@pytest.mark.parametrize("middle", [-1.5, -1.2, -0.8, -2.2])
+def test_where_the_population_moves_it_is_near_the_truth(middle):
+    told = [one(seed, middle) for seed in range(8)]
+    assert np.mean([abs(made.value - true) for made, true in told]) < 0.008
+    assert {made.by for made, _ in told} == {"confidence"}
+
+
+def test_audits_hold_the_truth_whatever_moves():
+    told = [one(seed, turned=turned, audited=300) for seed in range(40) for turned in (0.0, 0.05, 0.2)]
+    held = sum(made.low <= true <= made.high for made, true in told)
+    assert held >= 0.9 * len(told)
+    # What turns a fifth of the outcomes is contradicted nearly always, what turns none seldom.
+    strong = [made.valid for made, _ in told[2::3]]
+    none = [made.valid for made, _ in told[0::3]]
+    assert sum(strong) <= 4
+    assert sum(none) >= 36
+
+
+def test_chance_is_chance_with_many_audits_too():
+    values = [one(seed, audited=2000)[0].p_value for seed in range(60)]
+    assert sum(p < 0.05 for p in values) <= 8
+
+
+def test_fewer_than_a_hundred_audits_change_nothing():
+    few, none = one(3, turned=0.2, audited=99)[0], one(3, turned=0.2)[0]
+    assert (few.by, few.value) == ("confidence", none.value)
+
+
+def check(rng, q, truth, chance, foreign=0.0, margin=0.02, ratio=None):
+    x, p, _, y = rows(rng, 3000)
+    found = domain(x[:, None], rng.normal(-1.5, 1, 4000)[:, None])
+    found = type(found)(**{**found.__dict__, "ratio": np.ones(3000) if ratio is None else ratio, "foreign": foreign})
+    return expected_harm(framed(margin=margin), Held(p, y), found, q, truth, chance)
+
+
+def test_it_says_where_it_cannot_tell():
+    rng = np.random.default_rng(0)
+    _, q, _, _ = rows(rng, 4000)
+    nobody, never = np.full(4000, np.nan), np.zeros(4000)
+    strange = check(rng, q, nobody, never, foreign=0.3)
+    assert (strange.verdict, strange.value) == ("undecided", None)
+    assert "30% of the window's rows are like nothing" in strange.reason
+    thin = np.r_[np.full(100, 30.0), np.full(2900, 1e-3)]
+    assert "as much as 100 rows would" in check(rng, q, nobody, never, ratio=thin).reason
+
+
+def test_audits_that_leave_room_for_harm_are_no_pass():
+    told = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        _, q, _, truth = rows(rng, 4000)
+        chance = np.where(np.arange(4000) % 33 == 0, 0.03, 0.0)
+        told.append(check(rng, q, np.where(chance > 0, truth, np.nan), chance))
+        assert check(rng, q, truth, np.ones(4000), margin=0.05).verdict == "pass"
+    # A hundred and twenty rows can seldom exclude a rise of two points; four thousand can.
+    assert sum(c.verdict == "undecided" for c in told) >= 5
+    assert all((c.verdict == "pass") == (c.high <= c.limit) for c in told)
+
+
+def test_a_margin_of_nothing_is_a_margin():
+    rng = np.random.default_rng(2)
+    _, q, _, _ = rows(rng, 4000, middle=-2.0)
+    assert check(rng, q, np.full(4000, np.nan), np.zeros(4000), margin=0.0).verdict == "pass"
+
+
+def test_what_the_model_does_not_look_at_is_left_out(contract, credit):
+    frame = credit.open_source(None, 1).traffic(500, drifted=False)
+    told = relied_on(
+        lambda f: 1 / (1 + np.exp(-(f["late_payments"] - 2 + 0.5 * f["open_loans"]))), frame, [c.name for c in contract.features]
+    )
+    assert told == ["open_loans", "late_payments"]
+
+
+@pytest.mark.parametrize("shape", ["alone", "columns"])
+def test_rows_that_hang_together_are_worth_fewer(shape):
+    rng = np.random.default_rng(4)
+    alone = rng.normal(size=(3000, 3))
+    together = np.repeat(rng.normal(size=(300, 3)), 10, axis=0)
+    step = alone + (np.arange(3000) >= 1500)[:, None]
+    if shape == "alone":
+        alone, together, step = alone[:, 0], together[:, 0], step[:, 0]
+    assert inflation(alone) == 1.0
+    assert 7 < inflation(together) < 20
+    # One step is drift, not dependence.
+    assert inflation(step) == 1.0
