@@ -34,7 +34,7 @@ def test_the_loop_closes_on_real_rows(real_rows, tmp_path):
     summary = loop.summary
     assert summary["problem"] == "credit_card"
     assert summary["rows"] == {"received": 18000, "accepted": 18000, "quarantined": 0}
-    assert [d["action"] for d in summary["decisions"]] == ["promote", "skip", "wait", "wait", "retrain", "promote"]
+    assert [d["action"] for d in summary["decisions"]] == ["promote", "skip", "skip", "wait", "retrain", "promote"]
     assert summary["generations"][1]["parent"] == "1"
     assert summary["predictions"]["answered"] == summary["predictions"]["logged"] == 2000 + 3600 + 900
     live = {(row["traffic"], row["version"]): row["value"] for row in summary["live"]}
