@@ -1,4 +1,4 @@
-"""What does the stack cost over the bare models, and how quick is one prediction? `make bench` writes docs/results/bench.md."""
+"""What does the stack cost over the bare models, how quick are one prediction, the release tests and the watch? `make bench` writes docs/results/bench.md."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ from stack.demo import demonstrate, home_of
 from stack.experiment import RESULTS, machine
 
 PREDICTIONS = 2000
+UNITS = {
+    "drift check of 100,000 rows, 30 columns": "s",
+    "drift check of 100,000 rows, 30 columns: Evidently's preset": "s",
+    "drift check of 100,000 rows, 30 columns: Evidently / ours": "times",
+    "monitor: rows of the window a second, every check": "rows/s",
+    "monitor: time on a log of 200,000 rows over one of 20,000": "times",
+    "monitor: memory on a log of 200,000 rows over one of 20,000": "times",
+}
 
 
 def main(runs: int = 3, seed: int = 7, source: Path | None = None) -> None:
@@ -37,6 +45,7 @@ def main(runs: int = 3, seed: int = 7, source: Path | None = None) -> None:
     steps: dict[str, list[float]] = {}
     single: dict[str, list[float]] = {}
     tested: dict[str, list[float]] = {}
+    watched: dict[str, list[float]] = {}
     for run in range(runs):
         console.rule(f"run {run + 1} of {runs}")
         begun = time.perf_counter()
@@ -56,11 +65,14 @@ def main(runs: int = 3, seed: int = 7, source: Path | None = None) -> None:
         bare.append(bare_loop(folder, folder.problem.demo, seed))
         for name, value in release_tests(home / "suite", source, seed).items():
             tested.setdefault(name, []).append(value)
+        for name, value in watch(home / "watch", seed + run).items():
+            watched.setdefault(name, []).append(value)
     rows = [
         measured("loop with the stack", loops, "s"),
         measured("bare training and scoring", bare, "s"),
         measured("loop / bare", [a / b for a, b in zip(loops, bare, strict=True)], "times"),
         *(measured(name, values, "s") for name, values in tested.items()),
+        *(measured(name, values, UNITS[name]) for name, values in watched.items()),
         *(measured(name, values, "ms") for name, values in single.items()),
         *(measured(f"step: {name}", values, "s") for name, values in steps.items()),
     ]
@@ -78,6 +90,17 @@ def release_tests(home: Path, source: Path | None, seed: int) -> dict[str, float
     found = release_suite(home, str(source) if source else None, seed)
     made = {f"release tests, {form} form, 30,000 real rows": sum(parts.values()) for form, parts in found.items()}
     return made | {f"{form} form: {part}": seconds for form, parts in found.items() for part, seconds in parts.items()}
+
+
+def watch(home: Path, seed: int) -> dict[str, float]:
+    """What the watch takes, beside Evidently on the same rows, and on a log ten times as long."""
+    from flows.bench_watch import LENGTHS, drift_checks, monitors
+
+    checks, looks = drift_checks(seed), monitors(home, seed)
+    (short, small), (long, large) = (looks[length] for length in LENGTHS)
+    window = find_problem("credit", settings().problems).problem.watch.window
+    numbers = (checks["ours"], checks["Evidently"], checks["Evidently"] / checks["ours"], window / short, long / short, large / small)
+    return dict(zip(UNITS, numbers, strict=True))
 
 
 def predictions(place: Path) -> dict[str, float]:

@@ -24,14 +24,16 @@ def inflation(values: np.ndarray) -> float:
     >>> inflation(np.repeat(np.random.default_rng(0).normal(size=400), 5)) > 4
     True
     """
-    values = values.reshape(len(values), -1).astype(float)
+    values = values.reshape(len(values), -1)
     blocks = max(int(0.9 * len(values) ** 0.5), FEWEST)
     size = len(values) // blocks
     if size < 2:
         return 1.0
     starts = np.arange(blocks) * size
-    means = np.add.reduceat(values[: blocks * size], starts, axis=0) / size
-    within = values.var(axis=0)
+    means = np.add.reduceat(values[: blocks * size], starts, axis=0, dtype=float) / size
+    # Of flags the share tells the variance.
+    share = means.mean(axis=0)
+    within = share * (1 - share) if values.dtype == bool else values.var(axis=0)
     told = within > 0
     if not told.any():
         return 1.0

@@ -31,7 +31,7 @@ def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, wind
         allowed = column.missing + 3 * (column.missing * (1 - column.missing) / n) ** 0.5
         if values.isna().mean() > allowed:
             faults.append(f"{column.name} is missing in {values.isna().mean():.0%} of rows")
-        elif values.nunique() == 1 and reference[column.name].nunique() > 1 and _commonest(reference[column.name]) < 0.99:
+        elif _stuck(values) and reference[column.name].nunique() > 1 and _commonest(reference[column.name]) < 0.99:
             faults.append(f"{column.name} is stuck on {values.dropna().iloc[0]}")
     return Check(
         name="validity",
@@ -44,6 +44,12 @@ def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, wind
         unit="share of features",
         evidence={"faults": faults},
     )
+
+
+def _stuck(values: pd.Series) -> bool:
+    """Whether all that is there is one value."""
+    there = values.dropna()
+    return len(there) > 0 and bool((there == there.iloc[0]).all())
 
 
 def _commonest(values: pd.Series) -> float:

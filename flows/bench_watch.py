@@ -1,0 +1,92 @@
+"""How quick is the watch: beside Evidently on the same rows, and however long the log is?"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import time
+import uuid
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from flows.experiment_watch import NAMES, PROBLEM, Watched, evidently
+from flows.setting import Setting
+from flows.standing import stand
+from ratchet.data.batch import conform
+from ratchet.monitoring.joint_drift import joint_drift
+from ratchet.monitoring.panel import by_column, told_apart
+from ratchet.prediction import Prediction
+from ratchet.problem import Folder, find_problem
+from ratchet.release import read
+from ratchet.request import records
+from ratchet.settings import Settings, settings
+from ratchet.simulation.population import Moved
+from ratchet.store import now
+
+ROWS, TRAINED = 100_000, 8000
+LENGTHS = (20_000, 200_000)
+
+
+def drift_checks(seed: int) -> dict[str, float]:
+    """Seconds of the drift checks of 100,000 rows of 30 columns, ours and Evidently's preset, each after one that does not count."""
+    watched = Watched(seed)
+    window = watched.arrive(ROWS, Moved())
+
+    def ours() -> None:
+        by_column(PROBLEM, watched.released, window)
+        joint_drift(PROBLEM, told_apart(PROBLEM, watched.released, window)[0], len(window))
+
+    made = {}
+    for name, check in (("ours", ours), ("Evidently", lambda: evidently(watched.released.reference, window[NAMES]))):
+        check()
+        begun = time.perf_counter()
+        check()
+        made[name] = time.perf_counter() - begun
+    return made
+
+
+def monitors(home: Path, seed: int) -> dict[int, tuple[float, float]]:
+    """Seconds and megabytes of the monitor's look at a log, by the rows that the log holds; each in a process of its own."""
+    made = {}
+    for length in LENGTHS:
+        place = home / str(length)
+        shutil.rmtree(place, ignore_errors=True)
+        at = Settings(RATCHET_HOME=place, DATABASE_URL=None)
+        folder = find_problem("credit", settings().problems)
+        stand(folder, at, "trees", TRAINED, seed)
+        _fill(Setting(folder, at), length, seed)
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
+            made[length] = processes.submit(_look, folder.path, place).result()
+    return made
+
+
+def _fill(setting: Setting, length: int, seed: int) -> None:
+    """So many answered requests in the log, a tenth of them labelled."""
+    release = read(setting.settings.releases / setting.problem.name / "2")
+    rows = conform(setting.folder.open_source(None, seed + 1).traffic(LENGTHS[0], drifted=False), setting.contract, "the world")
+    probability = release.scorer.probability(rows)
+    texts = [json.dumps(record) for record in records(rows, setting.contract)]
+    truth, store, at = rows[setting.contract.target].to_numpy(int), setting.store, now()
+    for start in range(0, length, LENGTHS[0]):
+        ids = [uuid.UUID(int=start + n).hex for n in range(LENGTHS[0])]
+        decided = (probability >= release.threshold).astype(int).tolist()
+        told = zip(ids, probability.tolist(), decided, texts, strict=True)
+        store.log([Prediction(i, setting.problem.name, at, "2", "champion", 1.0, p, d, text) for i, p, d, text in told])
+        chosen = np.arange(0, LENGTHS[0], 10)
+        store.add_labels([{"prediction_id": ids[n], "at": now(), "value": int(truth[n]), "provenance": "outcome"} for n in chosen])
+    store.close()
+
+
+def _look(path: Path, home: Path) -> tuple[float, float]:
+    from flows.monitor import examine
+
+    setting = Setting(Folder(path), Settings(RATCHET_HOME=home, DATABASE_URL=None))
+    release = read(setting.settings.releases / setting.problem.name / "2")
+    examine.fn(setting, release)
+    begun = time.perf_counter()
+    examine.fn(setting, release)
+    return time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
