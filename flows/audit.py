@@ -53,7 +53,7 @@ def take(setting: Setting, path: Path) -> int:
     frame = frame.assign(row=np.arange(len(frame)) + 2)[frame[LABEL].notna().to_numpy()]
     values = pd.to_numeric(frame[LABEL], errors="coerce")
     if len(wrong := frame[~values.isin([0, 1])]):
-        raise BatchError(f"{path}: row {wrong['row'].iloc[0]}: label {wrong[LABEL].iloc[0]!r} is neither 0 nor 1.")
+        raise BatchError(f"{path}: row {wrong['row'].iloc[0]}: label {str(wrong[LABEL].iloc[0])!r} is neither 0 nor 1.")
     ids = frame[ID].astype(str)
     if len(twice := frame[ids.duplicated().to_numpy()]):
         raise BatchError(f"{path}: row {twice['row'].iloc[0]}: prediction {twice[ID].iloc[0]} stands in the file already.")

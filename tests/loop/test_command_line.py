@@ -10,6 +10,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from ratchet.settings import ROOT
@@ -52,6 +53,26 @@ def test_the_monitor_by_hand_decides_the_same_twice(loop):
     first, second = loop.ratchet("monitor", "credit").stdout, loop.ratchet("monitor", "credit").stdout
     assert first == second
     assert "data_drift:income" in first
+
+
+def test_audits_are_handed_out_and_what_is_wrong_with_them_is_said(loop, tmp_path):
+    said = loop.ratchet("audit").stdout
+    assert "of the newest 1,000 predictions are drawn, 0 are audited" in said
+    file = tmp_path / "audit.csv"
+    loop.ratchet("audit", "--out", str(file))
+    rows = pd.read_csv(file)
+    assert 5 <= len(rows) <= 45
+    assert {"prediction_id", "at", "income", "label"} <= set(rows.columns)
+    assert rows["label"].isna().all()
+    again = loop.ratchet("audit", "--out", str(file), check=False)
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+    nowhere = loop.ratchet("audit", "--out", str(tmp_path / "no" / "audit.csv"), check=False)
+    assert (nowhere.returncode, "is no folder" in nowhere.stderr) == (2, True)
+    rows.assign(label=2).to_csv(file, index=False)
+    wrong = loop.ratchet("audit", "--labels", str(file), check=False)
+    assert wrong.returncode == 2
+    assert "row 2: label '2' is neither 0 nor 1" in wrong.stderr
 
 
 def test_a_version_that_is_not_there_is_said(loop):
