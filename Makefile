@@ -52,6 +52,7 @@ experiments: setup ## What the gate catches, what a warm start saves, whether se
 	@$(BIN)/ratchet experiment concept
 	@$(BIN)/ratchet experiment watch
 	@$(BIN)/ratchet experiment estimate
+	@$(BIN)/ratchet experiment slices
 
 lock: setup ## Write requirements.lock anew from requirements.in
 	@scripts/lock

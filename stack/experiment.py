@@ -161,6 +161,21 @@ def estimate(models: int, workers: int, console: Console, out: Path = RESULTS) -
     return rows
 
 
+def slices(runs: int, workers: int, console: Console, out: Path = RESULTS) -> list[Row]:
+    """Plant slices that fail among labelled rows; write slices.json and slices.md."""
+    from flows import experiment_slices as experiment
+
+    if runs < 2:
+        raise BatchError("An experiment needs two runs or more.")
+    todo = experiment.cases(runs)
+    judged = _all(
+        "slices", [asdict(case) for case in todo], lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers), console
+    )
+    rows = experiment.measure(judged)
+    _write(out, "slices", rows, f"ratchet experiment slices --runs {runs}", list(range(runs)))
+    return rows
+
+
 def _all(
     name: str, todo: Sequence[dict[str, Any]], ask: Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]], console: Console
 ) -> list[dict[str, Any]]:

@@ -105,6 +105,18 @@ def experiment_estimate(
         _measured(run.estimate(models, workers, console))
 
 
+@app.command("slices")
+def experiment_slices(
+    runs: Annotated[int, typer.Option(help="Logs with a planted slice, and as many without.")] = 100,
+    workers: Workers = 2,
+) -> None:
+    """Let one slice of labelled rows lose ten points of accuracy: is it found, and are those bad that are found? (a quarter of an hour)"""
+    with sentences():
+        from stack import experiment as run
+
+        _measured(run.slices(runs, workers, console))
+
+
 def _measured(rows: list[Any]) -> None:
     table = Table("what", "value", "95% interval", "runs")
     for row in rows:

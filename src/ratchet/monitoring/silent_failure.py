@@ -12,7 +12,7 @@ from ratchet.check import Check, Verdict, undecided
 from ratchet.contract import Column, Contract
 from ratchet.data.encoding import Encoder
 from ratchet.evaluation.loss import per_row
-from ratchet.evaluation.slices import FEWEST, inside_of, search, view
+from ratchet.evaluation.slices import FEWEST, Slice, search, view
 from ratchet.monitoring.data_drift import difference
 from ratchet.monitoring.domain import thinned
 from ratchet.monitoring.estimate import Held, calibration
@@ -94,15 +94,10 @@ def live_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.D
     if n < max(problem.gate.min_rows, problem.watch.min_window) or np.unique(held.truth).size < 2:
         reason = f"{n} labelled predictions; {max(problem.gate.min_rows, problem.watch.min_window)} are needed"
         return undecided("live_slices", SLICE, reason, n, limit=limit, unit=unit)
-    probability, truth = labelled["probability"].to_numpy(float), labelled["truth"].to_numpy(float)
-    sure = calibration(held, np.ones(len(held.truth)))(probability)
-    one, nought = (per_row(problem, probability, np.full(n, value)) for value in (1.0, 0.0))
-    excess = per_row(problem, probability, truth) - (sure * one + (1 - sure) * nought)
-    categories = view(labelled, contract)
-    found = search(categories, excess, probability, limit, max(SUPPORT, 2 * FEWEST / n), seed)
+    found = worst_slices(problem, contract, held, labelled, seed)
     alpha = problem.watch.false_alarms_per_year / problem.watch.checks_per_year
     told = [
-        {"slice": each.name, "rows": int(inside_of(categories, each.where).sum()), "value": each.value, "error": each.error, "p": each.p}
+        {"slice": each.name, "rows": each.rows, "support": each.support, "value": each.value, "error": each.error, "p": each.p}
         for each in found[:5]
     ]
     bad = [each for each in found if each.p < alpha]
@@ -118,3 +113,15 @@ def live_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.D
     )
     verdict: Verdict = "fail" if bad else "pass"
     return Check("live_slices", SLICE, verdict, reason, *numbers, limit=limit, n=n, unit=unit, evidence={"slices": told})
+
+
+def worst_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.DataFrame, seed: int = 0) -> list[Slice]:
+    """The slices of n labelled predictions that cost most beyond what confidence expects, the least likely by chance first, each once."""
+    probability, n = labelled["probability"].to_numpy(float), len(labelled)
+    sure = calibration(held, np.ones(len(held.truth)))(probability)
+    one, nought = (per_row(problem, probability, np.full(n, value)) for value in (1.0, 0.0))
+    excess = per_row(problem, probability, labelled["truth"].to_numpy(float)) - (sure * one + (1 - sure) * nought)
+    support = max(SUPPORT, 2 * FEWEST / n)
+    found = search(view(labelled, contract), excess, probability, problem.gate.slice_margin, support, seed)
+    # Either half of the rows may find the same one.
+    return list({each.name: each for each in reversed(found)}.values())[::-1]

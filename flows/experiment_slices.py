@@ -1,0 +1,111 @@
+"""Is a slice that fails found among the labelled rows, and are those that are found bad?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flows.experiment_watch import CONTRACT, PROBLEM, standing
+from ratchet.evaluation.slices import Where, inside_of, view
+from ratchet.monitoring.estimate import Held
+from ratchet.monitoring.silent_failure import worst_slices
+from ratchet.report.results import Row, share
+from ratchet.simulation.population import Moved, draw
+
+ROWS, MODELS, TOP = 20_000, 5, 3
+SUPPORT = (0.02, 0.10)
+DROP = 0.10
+# A slice that was found is the planted one where they share so much of their rows (Jaccard).
+SAME = 0.5
+
+
+@dataclass(frozen=True)
+class Case:
+    """Labelled rows in which one slice loses ten points of accuracy, or none does."""
+
+    planted: bool
+    seed: int
+
+
+def cases(runs: int) -> list[Case]:
+    """So many with a planted slice, and so many without."""
+    return [Case(planted, seed) for planted in (True, False) for seed in range(runs)]
+
+
+def plant(categories: pd.DataFrame, right: np.ndarray, rng: np.random.Generator) -> tuple[Where, np.ndarray]:
+    """A slice of one or two columns with 2 to 10% of the rows, and which decisions in it are to become wrong, shape (n,)."""
+    while True:
+        names = rng.choice(categories.columns, rng.integers(1, 3), replace=False)
+        where: Where = {str(name): (str(rng.choice(categories[name].astype(str))),) for name in names}
+        inside = inside_of(categories, where)
+        if SUPPORT[0] <= inside.mean() <= SUPPORT[1]:
+            break
+    turned = np.zeros(len(categories), dtype=bool)
+    places = np.flatnonzero(inside & right)
+    turned[rng.choice(places, min(len(places), round(DROP * inside.sum())), replace=False)] = True
+    return where, turned
+
+
+def judge(case: Case) -> dict[str, Any]:
+    """Whether the planted slice is among the first three found, and of those that are called bad how many are it."""
+    released, answer = standing(case.seed % MODELS, 0.0)
+    frame = draw(ROWS, Moved(), 500_000 + case.seed, 10_000_000)
+    probability, truth = answer(frame), frame[CONTRACT.target].to_numpy(float)
+    categories = view(frame, CONTRACT)
+    inside = np.zeros(ROWS, dtype=bool)
+    if case.planted:
+        right = (probability >= PROBLEM.threshold) == (truth == 1)
+        where, turned = plant(categories, right, np.random.default_rng(case.seed))
+        inside, truth = inside_of(categories, where), np.where(turned, 1 - truth, truth)
+    held = Held(released.held["probability"].to_numpy(float), released.held["truth"].to_numpy(float))
+    found = worst_slices(PROBLEM, CONTRACT, held, frame.assign(probability=probability, truth=truth), case.seed)
+    alike = [_jaccard(inside, inside_of(categories, each.where)) >= SAME for each in found]
+    # What overlaps the planted slice is bad as well, in part; what does not is a false discovery.
+    overlaps = [
+        bool((inside & inside_of(categories, each.where)).sum() > inside.mean() * inside_of(categories, each.where).sum() * 2)
+        for each in found
+    ]
+    alpha = PROBLEM.watch.false_alarms_per_year / PROBLEM.watch.checks_per_year
+    bad = [place for place, each in enumerate(found) if each.p < alpha]
+    return {
+        **asdict(case),
+        "top": any(alike[:TOP]),
+        "first": any(alike[:1]),
+        "raised": bool(bad),
+        "bad": len(bad),
+        "false": sum(not (alike[place] or overlaps[place]) for place in bad),
+    }
+
+
+def _jaccard(one: np.ndarray, other: np.ndarray) -> float:
+    return float((one & other).sum() / max((one | other).sum(), 1))
+
+
+def judge_all(todo: Sequence[Case], workers: int) -> Iterator[dict[str, Any]]:
+    """Judge every case, in `workers` processes, each as soon as it is done."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes:
+        try:
+            for done in as_completed([processes.submit(judge, case) for case in todo]):
+                yield done.result()
+        finally:
+            # A case that fails is told at once, not after all the others.
+            processes.shutdown(cancel_futures=True)
+
+
+def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
+    """Found, raised, and called bad without being so."""
+    planted, clean = ([told for told in judged if told["planted"] is which] for which in (True, False))
+    bad, wrong = sum(told["bad"] for told in judged), sum(told["false"] for told in judged)
+    return [
+        share("planted slices among the first three found", sum(told["top"] for told in planted), len(planted)),
+        share("planted slices found first", sum(told["first"] for told in planted), len(planted)),
+        share("planted slices: the check fails", sum(told["raised"] for told in planted), len(planted)),
+        share("slices called bad that have no more than chance of the planted one", wrong, max(bad, 1)),
+        share("no slice planted: the check fails", sum(told["raised"] for told in clean), len(clean)),
+    ]
