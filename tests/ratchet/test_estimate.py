@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ratchet.monitoring.autocorrelation import inflation
-from ratchet.monitoring.domain import domain
+from ratchet.monitoring.domain import Domain, domain
 from ratchet.monitoring.estimate import Held, estimate, expected_harm, relied_on
 from ratchet.simulation.population import problem as framed
 
@@ -29,8 +29,10 @@ def one(seed, middle=-1.5, turned=0.0, audited=0, n=4000):
     rng = np.random.default_rng(seed)
     x, p, _, y = rows(rng, 3000)
     new, q, true, truth = rows(rng, n, middle, turned)
-    found = domain(x[:, None], new[:, None], seed)
-    ratio = np.ones(3000) if found.alike else found.ratio
+    ratio = np.ones(3000)
+    if middle != -1.5:
+        found = domain(x[:, None], new[:, None], seed)
+        ratio = np.ones(3000) if found.alike else found.ratio
     places = np.sort(rng.choice(n, audited, replace=False))
     made = estimate(wrong, Held(p, y), ratio, q, 0.0, places, truth[places], np.full(audited, audited / n))
     return made, float(np.where(q >= 0.5, 1 - true, true).mean())
@@ -38,7 +40,7 @@ def one(seed, middle=-1.5, turned=0.0, audited=0, n=4000):
 
 @pytest.mark.parametrize("middle", [-1.5, -1.2, -0.8, -2.2])
 def test_where_the_population_moves_it_is_near_the_truth(middle):
-    told = [one(seed, middle) for seed in range(8)]
+    told = [one(seed, middle) for seed in range(6)]
     assert np.mean([abs(made.value - true) for made, true in told]) < 0.008
     assert {made.by for made, _ in told} == {"confidence"}
 
@@ -65,9 +67,8 @@ def test_fewer_than_a_hundred_audits_change_nothing():
 
 
 def check(rng, q, truth, chance, foreign=0.0, margin=0.02, ratio=None):
-    x, p, _, y = rows(rng, 3000)
-    found = domain(x[:, None], rng.normal(-1.5, 1, 4000)[:, None])
-    found = type(found)(**{**found.__dict__, "ratio": np.ones(3000) if ratio is None else ratio, "foreign": foreign})
+    _, p, _, y = rows(rng, 3000)
+    found = Domain(0.5, 0.48, 0.52, 0.5, np.ones(3000) if ratio is None else ratio, foreign)
     return expected_harm(framed(margin=margin), Held(p, y), found, q, truth, chance)
 
 
