@@ -46,17 +46,36 @@ def data_drift(problem: Problem, contract: Contract, reference: pd.DataFrame, wi
     """
     tests = problem.watch.checks_per_year * len(contract.features)
     alpha = problem.watch.false_alarms_per_year / 2 / tests
-    return [_check(problem, column, reference, window, alpha) for column in contract.features]
+    least = dependence(contract, reference), dependence(contract, window)
+    return [_check(problem, column, reference, window, alpha, least) for column in contract.features]
 
 
-def _check(problem: Problem, column: Column, reference: pd.DataFrame, window: pd.DataFrame, alpha: float) -> Check:
+def dependence(contract: Contract, rows: pd.DataFrame) -> float:
+    """By how much rows in their order hang together, all features looked at: a single column may by chance not show it."""
+    flags = []
+    for column in contract.features:
+        if column.name not in rows or rows[column.name].isna().all():
+            continue
+        values = rows[column.name]
+        if column.values is None:
+            numbers = pd.to_numeric(values, errors="coerce")
+            flags.append((numbers > numbers.median()).to_numpy())
+        else:
+            codes, _ = factorised(values)
+            flags.append(codes == np.bincount(codes[codes >= 0]).argmax())
+    return inflation(np.column_stack(flags)) if flags and len(rows) else 1.0
+
+
+def _check(
+    problem: Problem, column: Column, reference: pd.DataFrame, window: pd.DataFrame, alpha: float, least: tuple[float, float]
+) -> Check:
     name, n = f"data_drift:{column.name}", len(window)
     if n < problem.watch.min_window:
         reason = f"{n} predictions; {problem.watch.min_window} are needed"
         return undecided(name, QUESTION, reason, n, limit=alpha, unit="p-value")
     if column.name not in window.columns:
         return Check(name, QUESTION, "fail", f"{column.name} is gone from the log", value=0.0, limit=alpha, n=n, unit="p-value")
-    found = difference(column, reference[column.name], window[column.name])
+    found = difference(column, reference[column.name], window[column.name], least)
     moved = "moved" if found.p < alpha else "did not move beyond chance"
     worth = f" that tell as much as {n / found.inflation:.0f} independent ones" if found.inflation > 1 else ""
     return Check(
@@ -72,12 +91,13 @@ def _check(problem: Problem, column: Column, reference: pd.DataFrame, window: pd
     )
 
 
-def difference(column: Column, old: pd.Series, new: pd.Series) -> Difference:
+def difference(column: Column, old: pd.Series, new: pd.Series, least: tuple[float, float] = (1.0, 1.0)) -> Difference:
     """What tells n new values from m old ones, by the column's measurement scale; both in the order of their rows.
 
     Continuous: Kolmogorov-Smirnov. Discrete and ordinal: Mann-Whitney and chi-squared. Nominal and binary: chi-squared, missing
     being a category of its own. Text and images: Kolmogorov-Smirnov of each of their projections. Where several questions are asked
-    of one column, the smallest p-value counts so many times.
+    of one column, the smallest p-value counts so many times. `least` is by how much the rows of both hang together as their other
+    columns tell.
     """
     if column.scale == "text":
         project: Callable[[pd.Series], dict[str, np.ndarray]] = projection.text(old)
@@ -86,17 +106,17 @@ def difference(column: Column, old: pd.Series, new: pd.Series) -> Difference:
     elif column.scale in CATEGORICAL or column.scale == "binary":
         (before_codes, after_codes), names = _codes(old, new)
         ordered = [as_text(value) for value in column.values or ()] if column.scale == "ordinal" else []
-        return _counted(before_codes, after_codes, names, ordered)
+        return _counted(before_codes, after_codes, names, ordered, least)
     else:
         before, after = (pd.to_numeric(values, errors="coerce").to_numpy(float) for values in (old, new))
-        return _numbers(before, after, discrete=column.scale == "discrete")
+        return _numbers(before, after, least, discrete=column.scale == "discrete")
     before_of, after_of = project(old), project(new)
-    found = {name: _numbers(before_of[name], after_of[name], discrete=False) for name in before_of}
+    found = {name: _numbers(before_of[name], after_of[name], least, discrete=False) for name in before_of}
     part, worst = min(found.items(), key=lambda pair: pair[1].p)
     return Difference(min(1.0, len(found) * worst.p), worst.effect, f"{worst.measure} of its {part}", worst.inflation)
 
 
-def _numbers(before: np.ndarray, after: np.ndarray, discrete: bool) -> Difference:
+def _numbers(before: np.ndarray, after: np.ndarray, least: tuple[float, float], discrete: bool) -> Difference:
     """Two arrays of numbers, NaN where missing."""
     gone = [np.isnan(values) for values in (before, after)]
     old, new = before[~gone[0]], after[~gone[1]]
@@ -108,11 +128,11 @@ def _numbers(before: np.ndarray, after: np.ndarray, discrete: bool) -> Differenc
         codes = [
             np.where(lost, len(distinct), np.searchsorted(distinct, values)) for values, lost in zip((before, after), gone, strict=True)
         ]
-        return _counted(codes[0], codes[1], names, names[:-1])
-    found = _kolmogorov_smirnov(old, new)
+        return _counted(codes[0], codes[1], names, names[:-1], least)
+    found = _kolmogorov_smirnov(old, new, least)
     if not (gone[0].any() or gone[1].any()):
         return found
-    lacking = _counted(gone[0].astype(int), gone[1].astype(int), ["value", "missing"], [])
+    lacking = _counted(gone[0].astype(int), gone[1].astype(int), ["value", "missing"], [], least)
     # Two questions were asked of one column.
     if lacking.p < found.p:
         effect = float(abs(gone[1].mean() - gone[0].mean()))
@@ -120,9 +140,9 @@ def _numbers(before: np.ndarray, after: np.ndarray, discrete: bool) -> Differenc
     return Difference(min(1.0, 2 * found.p), found.effect, found.measure, found.inflation)
 
 
-def _kolmogorov_smirnov(old: np.ndarray, new: np.ndarray) -> Difference:
+def _kolmogorov_smirnov(old: np.ndarray, new: np.ndarray, least: tuple[float, float]) -> Difference:
     edges = np.unique(np.quantile(old, TENTHS))
-    worth = [inflation(values[:, None] > edges) for values in (old, new)]
+    worth = [max(inflation(values[:, None] > edges), at) for values, at in zip((old, new), least, strict=True)]
     steps, counts = np.unique(old, return_counts=True)
     ordered = np.sort(new)
     reached = np.cumsum(counts) / old.size
@@ -146,10 +166,11 @@ def _codes(old: pd.Series, new: pd.Series) -> tuple[list[np.ndarray], list[str]]
     return made, names
 
 
-def _counted(old: np.ndarray, new: np.ndarray, names: list[str], order: list[str]) -> Difference:
+def _counted(old: np.ndarray, new: np.ndarray, names: list[str], order: list[str], least: tuple[float, float]) -> Difference:
     """Two arrays of codes of categories that are called `names`; `order` names those that have one."""
     kinds = range(min(len(names), COUNTED))
-    worth = [inflation(np.column_stack([codes == kind for kind in kinds])) for codes in (old, new)]
+    flags = [np.column_stack([codes == kind for kind in kinds]) for codes in (old, new)]
+    worth = [max(inflation(each), at) for each, at in zip(flags, least, strict=True)]
     counts = [np.bincount(codes, minlength=len(names)) / each for codes, each in zip((old, new), worth, strict=True)]
     effective = np.column_stack(counts)
     p, effect = _chi_squared(effective)
