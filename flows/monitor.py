@@ -26,7 +26,8 @@ from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.decision import Decision
 from ratchet.monitoring.concept_drift import Stream
-from ratchet.monitoring.panel import Released, held_of, on_labels, told_apart, typed, without_labels
+from ratchet.monitoring.feedback_loop import disparity
+from ratchet.monitoring.panel import Released, held_of, on_labels, on_the_way, told_apart, typed, without_labels
 from ratchet.monitoring.silent_failure import live_slices
 from ratchet.monitoring.skew import score_skew
 from ratchet.release import Release, read
@@ -38,6 +39,8 @@ RETRAIN_REQUESTED = "ratchet.retrain.requested"
 OUTCOMES = 20_000
 # A slice is a part of the rows: to see one it takes more of them than to see the mean.
 SLICE_ROWS = 20_000
+# So many earlier looks tell how many rows are usual.
+LOOKS = 60
 
 
 def _name() -> str:
@@ -114,6 +117,11 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     checks.append(score_skew(problem, window.head(0) if lost else window, replayed[:0] if lost else replayed))
     onset, used = _onset(setting, release.version, _drifted([check.as_dict() for check in checks]))
     labelled = store.window(newest=problem.watch.window, version=release.version, labelled=True, after=onset - 1)
+    present = now()
+    aged = store.aged(release.version, present - timedelta(days=problem.watch.label_delay_days), SLICE_ROWS)
+    looks = [*store.looks(LOOKS), (present, int(window["seq"].max()) if len(window) else 0)]
+    checks += on_the_way(problem, released, window, aged, looks)
+    checks += disparity(problem, _ratios(setting), len(window))
     whole = store.window(newest=SLICE_ROWS, version=release.version, labelled=True, after=onset - 1)
     checks.append(live_slices(problem, setting.contract, held_of(released), whole))
     checks += on_labels(problem, released, window, apart, labelled, Stream(problem.watch.detector, _wrong(store, release.version)))
@@ -157,6 +165,17 @@ def with_audits(store: Store, version: str, window: pd.DataFrame) -> pd.DataFram
     found = window["id"].map(store.audited(version, window["at"].min())).astype(float)
     counts = drawn(window["id"], chance) & found.notna().to_numpy()
     return window.assign(audited=np.where(counts, chance, 0.0), gold=np.where(counts, found, np.nan))
+
+
+def _ratios(setting: Setting) -> dict[str, list[tuple[float, float, float]]]:
+    """By protected group, the lowest ratio of favourable decisions of each generation that went live, oldest first, with its interval."""
+    told: dict[str, list[tuple[float, float, float]]] = {column.name: [] for column in setting.contract.protected}
+    for entry in setting.store.decisions("promote"):
+        for check in entry.evidence["checks"]:
+            kind, _, group = check["name"].partition(":")
+            if kind == "fairness" and group in told and None not in (check["value"], check["low"], check["high"]):
+                told[group].append((check["value"], check["low"], check["high"]))
+    return told
 
 
 def _means(setting: Setting, window: pd.DataFrame, labels_short: int) -> Means:
@@ -241,6 +260,16 @@ def _show(setting: Setting, version: str, decision: Decision, checks: list[Check
             {"check": c.name, "verdict": c.verdict, "value": c.value, "limit": c.limit, "rows": c.n, "reason": c.reason} for c in checks
         ],
         description=f"The checks of version {version}'s newest window",
+    )
+    create_table_artifact(
+        key=f"{key}-quality",
+        table=[
+            {"dimension": c.name.split(":")[1], "verdict": c.verdict, "score": c.value}
+            | {f"part {place}": score for place, score in enumerate(c.evidence.get("trend", []), start=1)}
+            for c in checks
+            if c.name.startswith("quality:")
+        ],
+        description="The share of sound rows, in all and along the window, oldest first",
     )
     why = "\n".join(f"- {reason}" for reason in decision.reasons)
     create_markdown_artifact(

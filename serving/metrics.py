@@ -120,6 +120,11 @@ class Lifecycle(Collector):
             verdicts.add_metric([verdict], sum(check["verdict"] == verdict for check in checks))
         for check in checks:
             failing.add_metric([check["name"]], int(check["verdict"] == "fail"))
+        score = GaugeMetricFamily("ratchet_quality_score", "Share of the newest window's rows that are sound", labels=["dimension"])
+        for check in checks:
+            kind, _, dimension = check["name"].partition(":")
+            if kind == "quality" and check["value"] is not None:
+                score.add_metric([dimension], check["value"])
         action = GaugeMetricFamily("ratchet_watch_action", "1 for what the watch decided last", labels=["action"])
         for name in ACTIONS if newest else ():
             action.add_metric([name], int(newest[0].action == name))
@@ -134,7 +139,7 @@ class Lifecycle(Collector):
             )
             for d in held
         ]
-        return [*made, counted, verdicts, failing, action, paused, verified, *missed]
+        return [*made, counted, verdicts, failing, score, action, paused, verified, *missed]
 
 
 def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:

@@ -13,7 +13,9 @@ from ratchet.decision import Action, Decision, decide
 # What the monitor decides.
 ACTIONS: tuple[Action, ...] = ("skip", "wait", "buy_labels", "retrain", "block", "ask")
 # A check that one of these makes says that the rows are not what they seem: retraining would learn the fault.
-FAULTS = ("validity", "skew", "silent:sameness")
+FAULTS = ("validity", "skew", "clock", "quality:completeness", "quality:consistency", "quality:uniqueness", "quality:validity")
+# Labels that are not what they seem: harm that they show may be none, and retraining would learn from them.
+DOUBTED = ("feedback:labels", "feedback:slice", "quality:accuracy")
 # Somebody tries the model out: a person must look before anything is learnt from such rows.
 PROBED = ("probes:duplicates", "probes:boundary")
 # Harm that labels show, and that may therefore be a reason to retrain.
@@ -21,8 +23,8 @@ HARM = ("decay", "concept_drift")
 DRIFT = ("data_drift", "joint_drift", "silent:confidence", "silent:outliers", "probes:mixes")
 # So many retrainings that came to nothing are enough.
 UNANSWERED = 10
-# Harm in a part of the rows, while the mean may look well.
-PARTS = ("live_slices",)
+# Harm in a part of the rows, while the mean may look well; groups that are treated ever more unequally; rows and labels that are lacking.
+PARTS = ("live_slices", "disparity", "volume", "quality:timeliness")
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,15 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
         return decide("block", subject, _told(faults), inputs, checks)
     if probed := _failed(checks, PROBED):
         return decide("ask", subject, ["somebody tries the model out: a person must look", *_told(probed)], inputs, checks)
+    if doubted := _failed(checks, DOUBTED):
+        said = "labels are not what they seem, and retraining would learn from them: a person must look"
+        return decide("ask", subject, [said, *_told(doubted)], inputs, checks)
     harm, drift, parts = (_failed(checks, names) for names in (HARM, DRIFT, PARTS))
     if harm:
         action, why = _harmed(harm, means)
         return decide(action, subject, [*why, *_told([*harm, *parts, *drift[:5]])], inputs, checks)
     if parts:
-        return decide(
-            "ask", subject, ["a part of the rows fails while the mean looks well: a person must look", *_told(parts)], inputs, checks
-        )
+        return decide("ask", subject, [f"{_lacking(parts)}: a person must look", *_told(parts)], inputs, checks)
     decay = _named(checks, "decay")
     expected = _named(checks, "estimate")
     labelled = decay is not None and decay.verdict == "pass"
@@ -119,6 +122,13 @@ def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any
         why = f"{needed} audited labels would tell: the share of the window that is drawn rises from {means.audit_share:.1%} to {share:.1%}"
         return "buy_labels", why, {"share": share}
     return "ask", f"{needed} audited labels would tell, and the year's budget has {means.audits_left} left: a person must decide", {}
+
+
+def _lacking(parts: Sequence[Check]) -> str:
+    names = {check.name.split(":")[0] for check in parts}
+    if "live_slices" in names:
+        return "a part of the rows fails while the mean looks well"
+    return "groups are treated ever more unequally" if "disparity" in names else "predictions or labels are lacking"
 
 
 def drifts(name: str) -> bool:

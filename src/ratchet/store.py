@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ratchet import schema
-from ratchet.audit import Draw
+from ratchet.audit import AUDIT, Draw
 from ratchet.decision import Decision
 from ratchet.errors import StoreError
 from ratchet.line import Line
@@ -287,6 +287,19 @@ class Store:
         """Note that the monitor looked at the log, and what it decided; the same window may be decided on once only."""
         with self.engine.begin() as connection:
             connection.execute(sa.insert(looks), {"problem": self.problem, "at": now(), "decision": decision})
+
+    def looks(self, newest: int) -> list[tuple[datetime, int]]:
+        """When the monitor looked of late, oldest first, and the last place of the log that it saw."""
+        to = decisions.c.evidence["inputs"]["to"].as_integer()
+        query = (
+            sa.select(looks.c.at, to)
+            .select_from(looks.join(decisions, sa.and_(decisions.c.id == looks.c.decision, decisions.c.problem == looks.c.problem)))
+            .where(looks.c.problem == self.problem, to > 0)
+            .order_by(looks.c.seq.desc())
+            .limit(newest)
+        )
+        with self.engine.connect() as connection:
+            return [(at, int(place)) for at, place in reversed(connection.execute(query).all())]
 
     def looked(self) -> datetime | None:
         """When the monitor last looked."""
@@ -554,6 +567,33 @@ class Store:
         )
         with self.engine.connect() as connection:
             return {row.prediction_id: row.value for row in sorted(connection.execute(query), key=lambda row: row.seq)}
+
+    def aged(self, version: str, until: datetime, newest: int) -> pd.DataFrame:
+        """The newest live predictions of a version up to a time, oldest first, with what came back and what audits found.
+
+        Columns: seq, id, at, label (the decision), probability, outcome (the newest label that is of no audit), gold (the newest that is
+        of one), NaN where there is none, then the request's columns.
+        """
+        p = predictions.c
+        query = (
+            sa.select(p.seq, p.id, p.at, p.label, p.probability, p.features)
+            .where((p.problem + "") == self.problem, p.version == version, p.variant.in_(LIVE), p.at <= until)
+            .order_by(p.at.desc(), p.seq.desc())
+            .limit(newest)
+        )
+        part = query.subquery()
+        told = sa.select(labels.c.prediction_id, labels.c.value, labels.c.provenance).where(
+            labels.c.prediction_id.in_(sa.select(part.c.id))
+        )
+        with self.engine.connect() as connection:
+            rows = connection.execute(query).all()
+            values = connection.execute(told.order_by(labels.c.seq)).all() if rows else []
+        plain = pd.DataFrame(rows[::-1], columns=[column.name for column in query.selected_columns])
+        for name, by_audit in (("outcome", False), ("gold", True)):
+            known = {identity: value for identity, value, provenance in values if (provenance == AUDIT) == by_audit}
+            plain[name] = plain["id"].map(known).astype(float)
+        features = pd.DataFrame([msgspec.json.decode(text) for text in plain.pop("features")], index=plain.index)
+        return pd.concat([plain, features], axis=1)
 
     def bought(self, since: datetime) -> int:
         """Of how many predictions audits have told since then."""

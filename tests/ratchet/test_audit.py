@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.audit import Draw, chances, drawn, place
+from ratchet.decision import decide
 from ratchet.prediction import Prediction
 from ratchet.store import Store, now
 
@@ -59,3 +62,30 @@ def test_what_audits_found_is_kept_beside_the_outcomes(store):
     store.set_draw(0.02, 1, None)
     store.set_draw(0.2, 3, "d1")
     assert store.draws() == [Draw(0.02, 1, None), Draw(0.2, 3, "d1")]
+
+
+def test_what_came_back_and_what_audits_found_stand_side_by_side(store):
+    began = now()
+    times = [began - timedelta(days=10 - n) for n in range(4)]
+    store.log([Prediction(f"p{n}", "credit", at, "2", "champion", 1.0, 0.3, n % 2, f'{{"x": {n}}}') for n, at in enumerate(times)])
+    store.log([Prediction("probe", "credit", times[0], "2", "probe", 1.0, 0.3, 0, "{}")])
+    told = {"at": now(), "value": 1, "provenance": "outcome"}
+    store.add_labels([told | {"prediction_id": "p0"}, told | {"prediction_id": "p0", "value": 0, "provenance": "audit"}])
+    store.add_labels([told | {"prediction_id": "p1", "value": 0}, told | {"prediction_id": "p1", "provenance": "human"}])
+    aged = store.aged("2", times[2], 100)
+    assert list(aged["id"]) == ["p0", "p1", "p2"]
+    assert aged["outcome"].tolist()[:2] == [1.0, 1.0]
+    assert aged["gold"].tolist()[0] == 0.0
+    assert aged[["outcome", "gold"]].isna().sum().tolist() == [1, 2]
+    assert aged[["label", "x"]].to_numpy().tolist() == [[0, 0], [1, 1], [0, 2]]
+    assert list(store.aged("2", times[2], 2)["id"]) == ["p1", "p2"]
+
+
+def test_earlier_looks_tell_how_far_they_saw(store):
+    for seen in (10, 25, 0):
+        decision = decide("skip", "version 2", ["no check fired"], {"version": "2", "to": seen})
+        store.record(decision)
+        store.look(decision.id)
+    store.look(None)
+    assert [seen for _, seen in store.looks(60)] == [10, 25]
+    assert [seen for _, seen in store.looks(1)] == [25]

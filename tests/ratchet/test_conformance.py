@@ -5,10 +5,12 @@ One suite over every check there is: a check that is registered but has no plan 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +38,15 @@ from ratchet.evaluation.separation import separation
 from ratchet.evaluation.slices import slices
 from ratchet.evaluation.training import training
 from ratchet.monitoring.adversarial_input import probes
+from ratchet.monitoring.arrival import clock, volume
 from ratchet.monitoring.concept_drift import Stream, concept_drift
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
 from ratchet.monitoring.domain import domain
 from ratchet.monitoring.estimate import Held, expected_harm
+from ratchet.monitoring.feedback_loop import disparity, feedback
 from ratchet.monitoring.joint_drift import joint_drift
+from ratchet.monitoring.quality import quality
 from ratchet.monitoring.silent_failure import live_slices, silent
 from ratchet.monitoring.skew import score_skew, skew
 from ratchet.monitoring.validity import validity
@@ -253,11 +258,9 @@ def _silent(w: World, bad: bool) -> list[Check]:
     held, window = _answered(w, ENOUGH, 12), w.rows.assign(probability=w.perfect)
     encoder = fit(held, w.folder.contract)
     if bad:
-        # Rows like none before, sure answers, and every tenth row twice.
+        # Rows like none before, and sure answers.
         window.loc[window.index % 20 == 0, ["amount", "late_payments", "open_loans"]] = [75000.0, 24.0, 20.0]
         window["probability"] = window["probability"] ** 3
-        again = window.iloc[: len(window) // 10]
-        window = pd.concat([window.iloc[: len(window) - len(again)], again], ignore_index=True)
     found = silent(w.folder.problem, w.folder.contract, encoder, held, window)
     assert not bad or len(window) <= LITTLE or {check.verdict for check in found} == {"fail"}
     return found
@@ -283,6 +286,71 @@ def _live_slices(w: World, bad: bool) -> list[Check]:
     probability = np.where(inside, 1 - w.truth, w.perfect)
     told = w.rows.assign(probability=np.clip(probability, 0.02, 0.98), truth=w.truth)
     return [live_slices(w.folder.problem, w.folder.contract, Held(w.perfect, w.truth), told)]
+
+
+def _aged(w: World, bad: bool) -> pd.DataFrame:
+    """Predictions whose labels are due, some of them audited."""
+    rng = np.random.default_rng(4)
+    n = len(w.truth)
+    decided = (w.perfect >= 0.3).astype(float)
+    # One label in fifty is wrong; in the bad world most labels are what the model decided, those of the gig workers are the other
+    # way round, and every second refusal has none.
+    outcome = np.where(rng.random(n) < 0.02, 1 - w.truth, w.truth)
+    labelled = rng.random(n) < 0.9
+    if bad:
+        outcome = np.where(rng.random(n) < 0.6, decided, outcome)
+        outcome = np.where(w.rows["employment"] == "gig", 1 - w.truth, outcome)
+        labelled &= (decided == 0) | (rng.random(n) < 0.5)
+    audited = rng.random(n) < 0.3
+    return w.rows.assign(label=decided, outcome=np.where(labelled, outcome, np.nan), gold=np.where(audited, w.truth, np.nan))
+
+
+def _feedback(w: World, bad: bool) -> list[Check]:
+    found = feedback(w.folder.problem, w.folder.contract, _aged(w, bad))
+    assert not bad or len(w.rows) <= LITTLE or {check.verdict for check in found} == {"fail"}
+    return found
+
+
+def _quality(w: World, bad: bool) -> list[Check]:
+    held, window = world(w.folder, ENOUGH, seed=12).rows, w.rows.copy()
+    if bad:
+        # Toward the end of the window: amounts are gone, none is left of the income, no such purpose, every tenth row comes twice.
+        late = window.index >= len(window) * 9 // 10
+        window.loc[late & (window.index % 3 == 0), "amount"] = np.nan
+        window.loc[late & (window.index % 3 == 1), "income"] = 0.0
+        window.loc[late & (window.index % 3 == 2), "purpose"] = "a yacht"
+        tenth = len(window) // 10
+        window = pd.concat([window.iloc[tenth:], window.iloc[tenth : 2 * tenth]], ignore_index=True)
+    aged = _aged(w, bad)
+    aged["outcome"] = aged["outcome"].where(np.random.default_rng(6).random(len(aged)) < (0.6 if bad else 1.0))
+    found = quality(w.folder.problem, w.folder.contract, held, window, aged)
+    if len(w.rows) <= LITTLE:
+        return found
+    assert not bad or [check.reason for check in found if check.verdict != "fail"] == []
+    # Only rows that were audited tell of accuracy.
+    return [dataclasses.replace(check, n=len(w.rows)) if check.name == "quality:accuracy" else check for check in found]
+
+
+def _volume(w: World, bad: bool) -> list[Check]:
+    looks = 31 if len(w.rows) > LITTLE else 6
+    rows = [len(w.rows) // looks + (place % 5) for place in range(looks)]
+    rows[-1] = 1 if bad else rows[-1]
+    rows[0] += len(w.rows) - sum(rows)
+    return [volume(w.folder.problem, [300.0] * looks, rows)]
+
+
+def _clock(w: World, bad: bool) -> list[Check]:
+    n, present = len(w.rows), datetime(2026, 3, 1)
+    at = pd.Series(present - pd.to_timedelta(np.arange(n, 0, -1), unit="s"))
+    if bad:
+        at.iloc[-3:] += pd.Timedelta(days=1)
+    window = pd.DataFrame({"seq": np.arange(n), "at": at, "label_at": pd.NaT})
+    return [clock(w.folder.problem, window, present, (present - timedelta(minutes=5), n // 2))]
+
+
+def _disparity(w: World, bad: bool) -> list[Check]:
+    values = (0.95, 0.9, 0.8) if bad else (0.9, 0.92, 0.91)
+    return disparity(w.folder.problem, {"sex": [(value, value - 0.03, value + 0.03) for value in values]}, len(w.truth))
 
 
 def _decay(w: World, bad: bool) -> list[Check]:
@@ -354,6 +422,11 @@ PLANS: dict[str, Callable[[World, bool], list[Check]]] = {
     "silent": _silent,
     "probes": _probes,
     "live_slices": _live_slices,
+    "feedback": _feedback,
+    "disparity": _disparity,
+    "quality": _quality,
+    "volume": _volume,
+    "clock": _clock,
     "decay": _decay,
     "concept_drift": _concept,
     "validity": _validity,

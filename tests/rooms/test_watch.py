@@ -13,7 +13,9 @@ import pytest
 from flows.audit import take, todo
 from flows.monitor import examine, keep
 from flows.setting import Setting
+from ratchet.check import Check
 from ratchet.data.batch import conform
+from ratchet.decision import decide
 from ratchet.errors import BatchError
 from ratchet.prediction import Prediction
 from ratchet.problem import Folder
@@ -214,3 +216,76 @@ def test_a_release_of_before_has_nothing_to_estimate_by(watched):
     for name in ("estimate", "joint_drift", "silent:outliers", "probes:duplicates"):
         assert named(checks, name).verdict == "undecided"
     assert "0 rows held out at release" in named(checks, "estimate").reason
+
+
+@pytest.fixture
+def due(standing, credit, tmp_path):
+    """A released model whose labels are due at once, 3,000 requests in its log, and all of their outcomes."""
+    folder = tmp_path / "credit"
+    shutil.copytree(credit.path, folder)
+    text = (folder / "problem.yaml").read_text(encoding="utf-8")
+    (folder / "problem.yaml").write_text(
+        text.replace("every_seconds: 300", "every_seconds: 604800").replace("label_delay_days: 90", "label_delay_days: 0"), encoding="utf-8"
+    )
+    setting, release = opened(standing, Folder(folder), tmp_path / "home")
+    release.facts["released"] = {"mean": 10.0, "error": 0.1}
+    setting.store.set_draw(0.3, 1, None)
+    return setting, release, traffic(setting, release, 3000, drifted=False)
+
+
+def audit(setting, truth):
+    """Audits tell of every prediction that was drawn."""
+    drawn_ids = todo(setting)[0]["prediction_id"]
+    setting.store.add_labels(
+        [{"prediction_id": each, "at": now(), "value": int(truth[int(each[1:])]), "provenance": "audit"} for each in drawn_ids]
+    )
+
+
+def test_labels_that_follow_the_decision_are_not_learnt_from_but_shown_to_a_person(due):
+    setting, release, truth = due
+    decided = setting.store.window(newest=3000)["label"].to_numpy(int)
+    # Of seven in ten nobody found out the truth: the decision stands as the label.
+    followed = np.where(np.random.default_rng(1).random(len(truth)) < 0.7, decided, truth)
+    label(setting, followed, 0, 3000)
+    audit(setting, truth)
+    checks, decision = examine.fn(setting, release)
+    assert named(checks, "feedback:labels").verdict == "fail"
+    assert decision.action == "ask"
+    assert decision.reasons[0].startswith("labels are not what they seem")
+    aged = setting.store.aged("2", now(), 3000)
+    assert (aged["outcome"].to_numpy(int) == followed).all()
+    audited = aged["gold"].notna()
+    assert 0.15 < audited.mean() < 0.3
+    assert (aged.loc[audited, "gold"].to_numpy(int) == truth[audited.to_numpy()]).all()
+    assert list(setting.store.aged("2", now(), 10)["id"]) == [f"p{n}" for n in range(2990, 3000)]
+    assert setting.store.aged("1", now(), 10).empty
+
+
+def test_sound_labels_are_told_so(due):
+    setting, release, truth = due
+    label(setting, truth, 0, 3000)
+    audit(setting, truth)
+    checks, decision = examine.fn(setting, release)
+    told = {check.name: check.verdict for check in checks if check.name.split(":")[0] in ("feedback", "quality", "clock")}
+    assert set(told.values()) == {"pass"}, [check.reason for check in checks if told.get(check.name, "pass") != "pass"]
+    assert len(told) == 10
+    assert decision.action == "skip"
+
+
+def test_rows_that_come_later_than_they_should_are_seen(due):
+    setting, release, _ = due
+    first, decision = examine.fn(setting, release)
+    assert named(first, "volume").verdict == "undecided"
+    keep(setting, decision)
+    assert [place for _, place in setting.store.looks(60)] == [3000]
+    assert named(first, "quality:timeliness").reason == "none of 3,000 rows older than the label delay has a label"
+
+
+def test_a_disparity_that_grows_from_one_generation_to_the_next_asks_a_person(due):
+    setting, release, _ = due
+    for version, ratio in (("3", 0.97), ("4", 0.92), ("5", 0.85)):
+        told = Check("fairness:sex", "Are they?", "pass", "so", value=ratio, low=ratio - 0.01, high=ratio + 0.01)
+        setting.store.record(decide("promote", f"version {version}", ["it is better"], {"generation": version}, [told]))
+    checks, decision = examine.fn(setting, release)
+    assert named(checks, "disparity:sex").verdict == "fail"
+    assert (decision.action, decision.reasons[0]) == ("ask", "groups are treated ever more unequally: a person must look")

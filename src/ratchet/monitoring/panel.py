@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import pandas as pd
 
@@ -10,12 +12,15 @@ from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
 from ratchet.monitoring.adversarial_input import probes
+from ratchet.monitoring.arrival import clock, intervals, volume
 from ratchet.monitoring.concept_drift import Stream, concept_drift
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
 from ratchet.monitoring.domain import Domain, domain
 from ratchet.monitoring.estimate import Held, expected_harm
+from ratchet.monitoring.feedback_loop import feedback
 from ratchet.monitoring.joint_drift import joint_drift
+from ratchet.monitoring.quality import quality
 from ratchet.monitoring.silent_failure import silent
 from ratchet.monitoring.validity import validity
 from ratchet.problem import Problem
@@ -77,6 +82,23 @@ def on_labels(
         expected_harm(problem, held_of(released), apart[1], probability, gold, chance),
         decay(problem, labelled["probability"].to_numpy(float), labelled["truth"].to_numpy(float), released.mean, released.error),
         concept_drift(problem, stream),
+    ]
+
+
+def on_the_way(
+    problem: Problem, released: Released, window: pd.DataFrame, aged: pd.DataFrame, looks: Sequence[tuple[datetime, int]]
+) -> list[Check]:
+    """The monitors of what happens to rows and labels on their way: quality, feedback, volume, the clock.
+
+    `window` has the columns `seq`, `at` and `label_at`. `aged` are predictions older than the label delay, with `label`, `outcome` and
+    `gold`. `looks` tells when the log was looked at, oldest first, and which place of it was the last; its last is the present.
+    """
+    contract = released.contract
+    return [
+        *quality(problem, contract, released.held, window, aged),
+        *feedback(problem, contract, aged),
+        volume(problem, *intervals(looks, problem.watch.every_seconds / 2)),
+        clock(problem, window, looks[-1][0], looks[-2] if len(looks) > 1 else None),
     ]
 
 

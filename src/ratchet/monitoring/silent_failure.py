@@ -1,4 +1,4 @@
-"""Does something fail that no average shows: rows like none before, a confidence that is not the model's, one row sent again and again, one slice?"""
+"""Does something fail that no average shows: rows like none before, a confidence that is not the model's, one slice?"""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ NEIGHBOURS = 5
 SUPPORT = 0.02
 SURE = "Is the model as sure of its answers as it was at release?"
 STRANGE = "Are there more rows like none before than there were at release?"
-SAME = "Does the same row come again and again?"
 SLICE = "Is any slice of the rows decided worse than the model's confidence says?"
 
 
 @registered("silent", "monitor")
 def silent(problem: Problem, contract: Contract, encoder: Encoder, held: pd.DataFrame, window: pd.DataFrame) -> list[Check]:
-    """What needs no label: confidence, rows out of the distribution, and sameness, of n rows in their order.
+    """What needs no label: confidence, and rows out of the distribution, of n rows in their order.
 
     `held` are the release's held-out rows; both frames have the features and `probability`.
     """
@@ -40,9 +39,9 @@ def silent(problem: Problem, contract: Contract, encoder: Encoder, held: pd.Data
     if min(len(window), len(held)) < least or not set(names) <= set(window.columns):
         reason = f"{len(window)} predictions with every feature, {len(held)} rows of the release; {least} of each are needed"
         told = {"limit": level(problem), "unit": "p-value"}
-        asked = {"confidence": SURE, "outliers": STRANGE, "sameness": SAME}
+        asked = {"confidence": SURE, "outliers": STRANGE}
         return [undecided(f"silent:{part}", question, reason, len(window), **told) for part, question in asked.items()]
-    return [_confidence(problem, held, window), _outliers(problem, encoder, names, held, window), _sameness(problem, names, held, window)]
+    return [_confidence(problem, held, window), _outliers(problem, encoder, names, held, window)]
 
 
 def _confidence(problem: Problem, held: pd.DataFrame, window: pd.DataFrame) -> Check:
@@ -72,14 +71,6 @@ def _outliers(problem: Problem, encoder: Encoder, names: list[str], held: pd.Dat
     limits = [np.quantile(each, 1 - RARE) for each in scores[0]]
     flags = [(distance > limits[0]) | (alone > limits[1]) for distance, alone in scores]
     return more_often("silent:outliers", STRANGE, "like next to none before", flags[0], flags[1], problem, n=len(window))
-
-
-def _sameness(problem: Problem, names: list[str], held: pd.DataFrame, window: pd.DataFrame) -> Check:
-    """The share of rows that come more than once: an upstream join that doubles them, a client that sends the same one."""
-    size = min(len(held), len(window))
-    before, now = held[names].head(size), window[names].tail(size)
-    flags = [rows.astype(object).duplicated(keep=False).to_numpy() for rows in (before, now)]
-    return more_often("silent:sameness", SAME, "the same as another one", flags[0], flags[1], problem, n=len(window), bursts=True)
 
 
 @registered("live_slices", "monitor")

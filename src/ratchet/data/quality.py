@@ -1,0 +1,54 @@
+"""How good are these rows? The six dimensions of data quality, row by row."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ratchet.contract import CATEGORICAL, Column, Contract
+from ratchet.data.rules import keeps, used
+from ratchet.data.values import as_text
+
+# As DAMA UK's working group names them (2013).
+DIMENSIONS = ("accuracy", "completeness", "consistency", "timeliness", "uniqueness", "validity")
+
+
+def flaws(contract: Contract, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """By dimension, which of n rows is flawed, shape (n,), bool; what can be told from the rows alone.
+
+    completeness: a feature is missing that may not be. validity: a value is none that its column may have. consistency: a rule across
+    columns is broken. uniqueness: every feature is that of an earlier row. A column that is gone is missing in every row.
+    """
+    names = [column.name for column in contract.features if column.name in rows]
+    nowhere = np.zeros(len(rows), dtype=bool)
+    missing, invalid, broken = nowhere.copy(), nowhere.copy(), nowhere.copy()
+    for column in contract.features:
+        if column.name not in rows:
+            missing |= True
+            continue
+        if column.missing == 0:
+            missing |= rows[column.name].isna().to_numpy()
+        invalid |= _invalid(column, rows[column.name])
+    for rule in contract.rules:
+        if used(rule, contract) <= set(rows.columns):
+            broken |= ~keeps(rows, rule, contract)
+    again = rows[names].astype(object).duplicated().to_numpy() if names else nowhere
+    return {"completeness": missing, "consistency": broken, "uniqueness": again, "validity": invalid}
+
+
+def _invalid(column: Column, values: pd.Series) -> np.ndarray:
+    """Whether each value is there and none of those that the contract allows, shape (n,)."""
+    there = values.notna().to_numpy()
+    if column.scale in CATEGORICAL:
+        return np.asarray(there & ~values.map(as_text, na_action="ignore").isin({as_text(value) for value in column.values or ()}))
+    if column.scale not in ("continuous", "discrete", "binary"):
+        return np.zeros(len(values), dtype=bool)
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(float)
+    wrong = there & ~np.isfinite(numbers)
+    if column.scale == "binary":
+        return np.asarray(wrong | (there & ~np.isin(numbers, (0.0, 1.0))))
+    if column.scale == "discrete":
+        wrong |= np.isfinite(numbers) & (numbers != np.round(numbers))
+    low, high = column.range or (-np.inf, np.inf)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(wrong | (numbers < low) | (numbers > high))

@@ -1,0 +1,139 @@
+"""Do the model's own decisions come back as labels: for whom labels come, what they say, and whom it favours from one generation to the next?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ratchet.check import Check, Verdict, undecided
+from ratchet.contract import Contract
+from ratchet.evaluation.slices import view
+from ratchet.monitoring.excess import level
+from ratchet.problem import Problem
+from ratchet.registry import registered
+
+EXPOSED = "Do labels come as often whichever way the model decided?"
+LEANS = "Do labels follow the model's decision where an audit found otherwise?"
+WHERE = "Is there a slice whose labels audits contradict more often than others?"
+APART = "Do generations favour groups more and more unequally?"
+# A gap between the decisions' shares of labelled rows from which on it matters.
+GAP = 0.1
+# A slice with fewer audited rows is not looked at.
+FEWEST = 10
+# So many generations tell a trend.
+GENERATIONS = 3
+
+
+@registered("feedback", "monitor")
+def feedback(problem: Problem, contract: Contract, aged: pd.DataFrame) -> list[Check]:
+    """Three checks of n predictions that are older than the label delay.
+
+    `aged` has the requested columns, `label`, the model's decision (0 or 1), `outcome`, what came back, and `gold`, what an audit found,
+    NaN where there is none. What is decided on labels that the decisions themselves brought about repeats itself (Ensign et al., 2018).
+    """
+    both = aged[aged["outcome"].notna() & aged["gold"].notna()]
+    if len(both) < problem.gate.min_group:
+        reason = f"{len(both)} audited rows have an outcome as well, of {len(aged):,} predictions; {problem.gate.min_group} are needed"
+        told = {"limit": level(problem), "unit": "p-value"}
+        unknown = {"feedback:labels": LEANS, "feedback:slice": WHERE}
+        by_audit = [undecided(name, question, reason, len(aged), **told) for name, question in unknown.items()]
+    else:
+        by_audit = [_leaning(problem, both, len(aged)), _sliced(problem, contract, both, len(aged))]
+    return [_exposure(problem, aged["label"].to_numpy(float), aged["outcome"].notna().to_numpy()), *by_audit]
+
+
+def _exposure(problem: Problem, decided: np.ndarray, labelled: np.ndarray) -> Check:
+    """The gap between the shares of labelled rows among those decided one way and the other (Newcombe's interval, 1998).
+
+    Advisory: who is refused a loan brings no outcome, and that is no fault. But labels of one side alone do not tell of the other.
+    """
+    n, unit = len(decided), "share of rows"
+    parts = [labelled[decided == value] for value in (0, 1)]
+    least, fewest = problem.gate.min_group, min(map(len, parts))
+    if n < problem.watch.min_window or fewest < least or not labelled.any():
+        reason = f"{n:,} predictions older than the label delay, {int(labelled.sum()):,} labelled, {fewest:,} of the rarer decision; "
+        reason += f"{problem.watch.min_window} and {least} of each decision are needed"
+        return undecided("feedback:exposure", EXPOSED, reason, n, limit=GAP, unit=unit, blocking=False)
+    alpha = level(problem)
+    shares = [float(part.mean()) for part in parts]
+    ends = [stats.binomtest(int(part.sum()), len(part)).proportion_ci(1 - 2 * alpha, method="wilson") for part in parts]
+    gap = shares[0] - shares[1]
+    low = gap - float(np.hypot(shares[0] - ends[0].low, ends[1].high - shares[1]))
+    high = gap + float(np.hypot(ends[0].high - shares[0], shares[1] - ends[1].low))
+    verdict: Verdict = "fail" if low > GAP or high < -GAP else "pass"
+    reason = (
+        f"{shares[0]:.1%} of the {len(parts[0]):,} rows decided {problem.outcome.negative!r} are labelled, {shares[1]:.1%} of the "
+        f"{len(parts[1]):,} decided {problem.outcome.positive!r}: a gap of {gap:+.1%} [{low:+.1%}, {high:+.1%}], {GAP:.0%} matters"
+    )
+    return Check("feedback:exposure", EXPOSED, verdict, reason, gap, low, high, GAP, n, unit, blocking=False)
+
+
+def _leaning(problem: Problem, both: pd.DataFrame, n: int) -> Check:
+    """Whether labels of rows that the model decides wrongly are wrong more often than those that it decides rightly (Fisher).
+
+    Labels that are noise are wrong as often either way; such as follow the decision are wrong where it is.
+    """
+    contradicted = (both["outcome"] != both["gold"]).to_numpy()
+    mistaken = (both["label"] != both["gold"]).to_numpy()
+    p, limit = _fisher(contradicted, mistaken), level(problem)
+    reason = (
+        f"of {int(mistaken.sum()):,} audited rows that were decided wrongly, {_share(contradicted[mistaken])} have a label that says what the "
+        f"model decided; of {int((~mistaken).sum()):,} decided rightly, {_share(contradicted[~mistaken])} have a wrong one: p = {p:.1e}, "
+        f"limit {limit:.1e}"
+    )
+    return Check("feedback:labels", LEANS, "fail" if p < limit else "pass", reason, value=p, limit=limit, n=n, unit="p-value")
+
+
+def _sliced(problem: Problem, contract: Contract, both: pd.DataFrame, n: int) -> Check:
+    """The value of one column among whose rows audits contradict labels more often than elsewhere (Fisher, Bonferroni over all)."""
+    contradicted, categories = (both["outcome"] != both["gold"]).to_numpy(), view(both, contract)
+    inside = {f"{name} = {value}": (categories[name] == value).to_numpy() for name in categories for value in categories[name].unique()}
+    asked = {name: flags for name, flags in inside.items() if FEWEST <= flags.sum() <= len(both) - FEWEST}
+    found = {name: _fisher(contradicted, flags) for name, flags in asked.items()}
+    limit, worst = level(problem), min(found, key=lambda name: found[name], default="")
+    p = min(1.0, found[worst] * len(found)) if worst else 1.0
+    there, elsewhere = (contradicted[asked[worst]], contradicted[~asked[worst]]) if worst else (contradicted[:0], contradicted)
+    verdict: Verdict = "fail" if p < limit else "pass"
+    reason = (
+        f"where {worst or 'nothing'}, audits contradict {_share(there)} of {len(there)} labels, elsewhere {_share(elsewhere)} of "
+        f"{len(elsewhere):,}: p = {p:.1e} among {len(found)} slices, limit {limit:.1e}"
+    )
+    return Check("feedback:slice", WHERE, verdict, reason, value=p, limit=limit, n=n, unit="p-value", evidence={"slice": worst})
+
+
+def _fisher(flags: np.ndarray, inside: np.ndarray) -> float:
+    """How likely chance brings about so many flags inside, one-sided."""
+    table = [[int((flags & side).sum()), int((~flags & side).sum())] for side in (inside, ~inside)]
+    return float(stats.fisher_exact(np.array(table), alternative="greater").pvalue)
+
+
+def _share(flags: np.ndarray) -> str:
+    return f"{flags.mean():.0%}" if len(flags) else "none"
+
+
+@registered("disparity", "monitor")
+def disparity(problem: Problem, ratios: Mapping[str, Sequence[tuple[float, float, float]]], n: int) -> list[Check]:
+    """By protected group, the lowest ratio of favourable decisions of each generation that went live, oldest first, with its interval.
+
+    It fails where every generation is more unequal than the one before and the last is so beyond chance of the first. `n` counts the
+    rows behind the last.
+    """
+    return [_trend(problem, group, list(told), n) for group, told in ratios.items()]
+
+
+def _trend(problem: Problem, group: str, told: list[tuple[float, float, float]], n: int) -> Check:
+    name, unit = f"disparity:{group}", "ratio to the first generation's"
+    if len(told) < GENERATIONS or n < problem.watch.min_window:
+        reason = f"{len(told)} generations, {n} rows behind the last; {GENERATIONS} and {problem.watch.min_window} are needed"
+        return undecided(name, APART, reason, n, limit=1.0, unit=unit)
+    values = [value for value, _, _ in told]
+    falling = all(later < earlier for earlier, later in pairwise(values))
+    found = falling and told[-1][2] < told[0][1]
+    reason = f"{group}: the lowest ratio of favourable decisions was {', '.join(f'{value:.3f}' for value in values)}"
+    reason += "; it falls from one generation to the next, beyond chance" if found else "; no fall beyond chance"
+    value = values[-1] / values[0] if values[0] else 1.0
+    return Check(name, APART, "fail" if found else "pass", reason, value=value, limit=1.0, n=n, unit=unit)
