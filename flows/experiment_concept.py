@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +171,6 @@ def _alarms(name: str, wrong: np.ndarray) -> list[int]:
         if detector.drift_detected:
             found.append(place)
     return found
-
-
-def judge_all(todo: Sequence[Case], workers: int) -> Iterator[dict[str, Any]]:
-    """Judge every case, in `workers` processes, each as soon as it is done."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes:
-        for done in as_completed([processes.submit(judge, case) for case in todo]):
-            yield done.result()
 
 
 def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -161,17 +159,6 @@ def judge(case: Case) -> dict[str, Any]:
     base = world.draw(50_000, {}, 99_000 + case.seed)
     p, sure = world.answer(base), base[world.probability].to_numpy(float)
     return {**asdict(case), "base": float(np.where(p >= threshold, 1 - sure, sure).mean()), "windows": told}
-
-
-def judge_all(todo: Sequence[Case], workers: int) -> Iterator[dict[str, Any]]:
-    """Judge every case, in `workers` processes, each as soon as it is done."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes:
-        try:
-            for done in as_completed([processes.submit(judge, case) for case in todo]):
-                yield done.result()
-        finally:
-            # A case that fails is told at once, not after all the others.
-            processes.shutdown(cancel_futures=True)
 
 
 def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:

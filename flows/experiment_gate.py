@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +130,6 @@ def _real(source: str) -> tuple[pd.DataFrame, np.ndarray]:
         answer = refit(rows.iloc[train], rows.iloc[tune], folder.contract, "trees", params, SEED)
         told[fold] = answer(rows.iloc[fold])
     return rows, told
-
-
-def judge_all(todo: Sequence[Case], workers: int) -> Iterator[dict[str, Any]]:
-    """Judge every case, in `workers` processes, each as soon as it is done."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(judge, case) for case in todo]):
-            yield done.result()
 
 
 def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -85,17 +83,6 @@ def judge(case: Case) -> dict[str, Any]:
 
 def _jaccard(one: np.ndarray, other: np.ndarray) -> float:
     return float((one & other).sum() / max((one | other).sum(), 1))
-
-
-def judge_all(todo: Sequence[Case], workers: int) -> Iterator[dict[str, Any]]:
-    """Judge every case, in `workers` processes, each as soon as it is done."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes:
-        try:
-            for done in as_completed([processes.submit(judge, case) for case in todo]):
-                yield done.result()
-        finally:
-            # A case that fails is told at once, not after all the others.
-            processes.shutdown(cancel_futures=True)
 
 
 def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:

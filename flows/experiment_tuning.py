@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -77,13 +75,6 @@ def judge(case: Case) -> dict[str, Any]:
         name: next((place for place, value in enumerate(told[name], 1) if value <= optimum + NEAR), None) for name in ("cold", "warm")
     }
     return {**asdict(case), "optimum": optimum, "warm_optimum": min(told["warm"]), **reached}
-
-
-def judge_all(todo: Sequence[Case], workers: int) -> Iterator[dict[str, Any]]:
-    """Judge every case, in `workers` processes, each as soon as it is done."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(judge, case) for case in todo]):
-            yield done.result()
 
 
 def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:

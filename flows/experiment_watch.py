@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -238,17 +236,6 @@ def evidently(reference: pd.DataFrame, window: pd.DataFrame) -> tuple[bool, bool
     told = Report([DataDriftPreset()]).run(new, old).dict()
     counted = next(metric["value"] for metric in told["metrics"] if metric["metric_name"].startswith("DriftedColumnsCount"))
     return bool(counted["count"] > 0), bool(counted["share"] >= 0.5)
-
-
-def judge_all(todo: Sequence[Case], workers: int) -> Iterator[dict[str, Any]]:
-    """Judge every case, in `workers` processes, each as soon as it is done."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes:
-        try:
-            for done in as_completed([processes.submit(judge, case) for case in todo]):
-                yield done.result()
-        finally:
-            # A case that fails is told at once, not after all the others.
-            processes.shutdown(cancel_futures=True)
 
 
 def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:

@@ -35,9 +35,7 @@ def gate(runs: int, curve_runs: int, workers: int, console: Console, source: Pat
         raise BatchError("An experiment needs two runs of each kind or more.")
     name = "gate_real" if source else "gate"
     todo = experiment.real_cases(str(source.resolve()), runs) if source else experiment.cases(runs, curve_runs)
-    judged = _all(
-        name, [asdict(case) for case in todo], lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers), console
-    )
+    judged = _judged(name, experiment, todo, workers, console)
     rows = experiment.measure(judged)
     more = f"--source {source.name}" if source else f"--curve-runs {curve_runs}"
     _write(out, name, rows, f"ratchet experiment gate --runs {runs} {more}", sorted({case.seed for case in todo}))
@@ -53,9 +51,7 @@ def tuning(runs: int, trials: int, workers: int, console: Console, out: Path = R
     if runs < 2:
         raise BatchError("An experiment needs two runs or more.")
     todo = experiment.cases(runs, trials)
-    judged = _all(
-        "tuning", [asdict(case) for case in todo], lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers), console
-    )
+    judged = _judged("tuning", experiment, todo, workers, console)
     rows = experiment.measure(judged)
     _write(out, "tuning", rows, f"ratchet experiment tuning --runs {runs} --trials {trials}", sorted({case.seed for case in todo}))
     return rows
@@ -117,9 +113,7 @@ def concept(runs: int, workers: int, console: Console, source: Path | None = Non
         raise BatchError("An experiment needs two runs or more.")
     name = "concept_real" if source else "concept"
     todo = experiment.cases(runs, str(source.resolve()) if source else "")
-    judged = _all(
-        name, [asdict(case) for case in todo], lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers), console
-    )
+    judged = _judged(name, experiment, todo, workers, console)
     rows = experiment.measure(judged)
     more = f" --source {source.name}" if source else ""
     _write(out, name, rows, f"ratchet experiment concept --runs {runs}{more}", sorted({case.seed for case in todo}))
@@ -133,9 +127,7 @@ def watch(runs: int, years: int, large: int, workers: int, console: Console, out
     if min(runs, years, large) < 2:
         raise BatchError("An experiment needs two runs of each kind or more.")
     todo = experiment.cases(runs, years, large)
-    judged = _all(
-        "watch", [asdict(case) for case in todo], lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers), console
-    )
+    judged = _judged("watch", experiment, todo, workers, console)
     rows = experiment.measure(judged)
     command = f"ratchet experiment watch --runs {runs} --years {years} --large {large}"
     _write(out, "watch", rows, command, sorted({case.seed for case in todo}))
@@ -150,12 +142,7 @@ def estimate(models: int, workers: int, console: Console, out: Path = RESULTS) -
     if models < 2:
         raise BatchError("An experiment needs two models or more.")
     todo = experiment.cases(models)
-    judged = _all(
-        "estimate",
-        [asdict(case) for case in todo],
-        lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers),
-        console,
-    )
+    judged = _judged("estimate", experiment, todo, workers, console)
     rows = experiment.measure(judged)
     _write(out, "estimate", rows, f"ratchet experiment estimate --models {models}", list(range(models)))
     return rows
@@ -168,12 +155,18 @@ def slices(runs: int, workers: int, console: Console, out: Path = RESULTS) -> li
     if runs < 2:
         raise BatchError("An experiment needs two runs or more.")
     todo = experiment.cases(runs)
-    judged = _all(
-        "slices", [asdict(case) for case in todo], lambda rest: experiment.judge_all([experiment.Case(**c) for c in rest], workers), console
-    )
+    judged = _judged("slices", experiment, todo, workers, console)
     rows = experiment.measure(judged)
     _write(out, "slices", rows, f"ratchet experiment slices --runs {runs}", list(range(runs)))
     return rows
+
+
+def _judged(name: str, experiment: Any, todo: Sequence[Any], workers: int, console: Console) -> list[dict[str, Any]]:
+    """Every case of an experiment, judged; `experiment` is its module, with `Case` and `judge`."""
+    from flows.judging import judge_all
+
+    cases = [asdict(case) for case in todo]
+    return _all(name, cases, lambda rest: judge_all(experiment.judge, [experiment.Case(**case) for case in rest], workers), console)
 
 
 def _all(
