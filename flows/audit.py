@@ -35,7 +35,7 @@ def todo(setting: Setting) -> tuple[pd.DataFrame, dict[str, Any]]:
         return pd.DataFrame(columns=[ID, "at"]), facts
     chance = chances(store.draws(), window["seq"].to_numpy(int))
     mine = window[drawn(window["id"], chance)]
-    known = mine["id"].isin(store.audited(route.champion, window["at"].min()))
+    known = mine["id"].isin(store.audits(route.champion, int(window["seq"].min()) - 1)["id"])
     facts |= {"drawn": len(mine), "audited": int(known.sum())}
     names = [column.name for column in setting.contract.requested if column.name in mine]
     return mine[~known][["id", "at", *names]].rename(columns={"id": ID}), facts

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.experiment_watch import NAMES, PROBLEM, Watched, evidently
+from flows.experiment_watch import CONTRACT, PROBLEM, Run
+from flows.peers import evidently
 from flows.setting import Setting
 from flows.standing import stand
 from ratchet.data.batch import conform
@@ -33,7 +34,7 @@ LENGTHS = (20_000, 200_000)
 
 def drift_checks(seed: int) -> dict[str, float]:
     """Seconds of the drift checks of 100,000 rows of 30 columns, ours and Evidently's preset, each after one that does not count."""
-    watched = Watched(seed)
+    watched = Run(seed)
     window = watched.arrive(ROWS, Moved())
 
     def ours() -> None:
@@ -41,7 +42,7 @@ def drift_checks(seed: int) -> dict[str, float]:
         joint_drift(PROBLEM, told_apart(PROBLEM, watched.released, window)[0], len(window))
 
     made = {}
-    for name, check in (("ours", ours), ("Evidently", lambda: evidently(watched.released.reference, window[NAMES]))):
+    for name, check in (("ours", ours), ("Evidently", lambda: evidently(CONTRACT, watched.released.reference, window))):
         check()
         begun = time.perf_counter()
         check()

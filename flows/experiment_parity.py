@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
 import numpy as np
@@ -19,7 +18,7 @@ from ratchet.data.batch import conform
 from ratchet.monitoring.skew import differs
 from ratchet.release import Release
 from ratchet.report.results import Row, count, share
-from ratchet.request import records
+from ratchet.request import as_sent, records
 from ratchet.simulation.skews import Skew
 
 CHUNK = 50_000
@@ -90,7 +89,7 @@ def caught(setting: Setting, url: str, skew: Skew, seed: int, requests: int = SO
     """After how many requests of an upstream with that skew it was caught, and by what: the contract or the comparison."""
     contract = setting.contract
     rows = conform(setting.folder.open_source(None, seed).traffic(requests, drifted=False), contract, "the world")
-    sent = _records(skew.plant(rows), contract)
+    sent = as_sent(skew.plant(rows), contract)
     with httpx.Client(base_url=url, headers=setting.settings.authorization, timeout=30) as client:
         for start in range(0, requests, STEP):
             ids = []
@@ -105,18 +104,6 @@ def caught(setting: Setting, url: str, skew: Skew, seed: int, requests: int = SO
             if wrong.any():
                 return start + int(np.flatnonzero(wrong)[0]) + 1, "comparison"
     return None, "nothing"
-
-
-def _records(frame: pd.DataFrame, contract: Any) -> list[dict[str, Any]]:
-    """As `records`, whatever an upstream has made of the values."""
-    try:
-        return records(frame, contract)
-    except (TypeError, ValueError):
-        names = [column.name for column in contract.requested]
-        return [
-            {name: None if pd.isna(value) else value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
-            for row in frame[names].astype(object).to_dict("records")
-        ]
 
 
 def measure(found: dict[str, Compared], drilled: Sequence[tuple[str, int, int]]) -> list[Row]:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.figure import Figure
 
-from models.train import train
-from ratchet.data.splits import split
+from flows.peers import evidently
+from flows.watched import Answer, Scope, Watched, release
 from ratchet.decision import Decision
-from ratchet.evaluation.loss import per_row
-from ratchet.monitoring.concept_drift import Stream
-from ratchet.monitoring.estimate import relied_on
-from ratchet.monitoring.joint_drift import joint_drift
-from ratchet.monitoring.panel import Released, by_column, on_labels, told_apart, without_labels
+from ratchet.monitoring.panel import Released
 from ratchet.report import figures
 from ratchet.report.results import Row, share
-from ratchet.retraining import Means, drifts, watch
-from ratchet.scoring import Scorer
-from ratchet.settings import ROOT
+from ratchet.retraining import drifts
 from ratchet.simulation.population import Moved, contract, draw, problem
 
 FIRST, BATCH, REFERENCE_ROWS = 20_000, 2000, 5000
@@ -73,75 +66,28 @@ def cases(runs: int, years: int, large: int) -> list[Case]:
 
 
 @lru_cache(maxsize=2)
-def standing(seed: int, hangs_together: float) -> tuple[Released, Callable[[pd.DataFrame], np.ndarray]]:
+def standing(seed: int, hangs_together: float) -> tuple[Released, Answer]:
     """Trees trained on a first batch, as their release would tell of it, and what they answer."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"] | {"families": ["trees"]}
-    rows = draw(FIRST, Moved(hangs_together=hangs_together), seed)
-    sides = split(rows[CONTRACT.id])
-    encoder, (trees,) = train(rows, sides, CONTRACT, PROBLEM.threshold, params, seed)
-    answer = Scorer(trees.graph, encoder).probability
-    held, test = rows[np.isin(sides, ("select", "test"))], rows[sides == "test"]
-    losses = per_row(PROBLEM, answer(test), test[CONTRACT.target].to_numpy())
-    return Released(
-        contract=CONTRACT,
-        encoder=encoder,
-        reference=rows[sides == "train"][NAMES].sample(REFERENCE_ROWS, random_state=0).sort_index(),
-        held=held[NAMES].assign(probability=answer(held), truth=held[CONTRACT.target]),
-        relies_on=tuple(relied_on(answer, held, NAMES)),
-        mean=float(losses.mean()),
-        error=float(losses.std(ddof=1) / np.sqrt(len(losses))),
-    ), answer
+    return release(PROBLEM, CONTRACT, draw(FIRST, Moved(hangs_together=hangs_together), seed), seed)
 
 
-@dataclass
-class Watched:
-    """A release and its log, batch by batch; the labels of a batch come some batches later."""
+class Run:
+    """Batches of one population, watched."""
 
-    seed: int
-    hangs_together: float = 0.0
-    delay: int = DELAY
-    batches: list[pd.DataFrame] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.released, self.answer = standing(self.seed, self.hangs_together)
-        self._stream = Stream(PROBLEM.watch.detector)
-        self._told = 0
-        self._quiet = 0
+    def __init__(self, seed: int, hangs_together: float = 0.0, delay: int = DELAY) -> None:
+        self._seed = seed
+        self.released, answer = standing(seed, hangs_together)
+        self._watched = Watched(PROBLEM, self.released, answer, delay, BATCH)
 
     def arrive(self, rows: int, moved: Moved) -> pd.DataFrame:
         """The next batch with its answers."""
-        first = FIRST + LARGE * (1 + len(self.batches))
-        frame = draw(rows, moved, self.seed, first)
-        probability = self.answer(frame)
-        wrong = (probability >= PROBLEM.threshold) != (frame[CONTRACT.target] == 1)
-        self.batches.append(frame.assign(probability=probability, wrong=wrong, gold=np.nan, audited=0.0))
-        return self.batches[-1]
+        first = FIRST + LARGE * (1 + len(self._watched.batches))
+        frame = draw(rows, moved, self._seed, first)
+        return self._watched.arrive(frame, self._watched.answer(frame))
 
-    def decide(self, labels: bool = True, everything: bool = True) -> Decision:
-        """What the watch decides on the newest batch, as the monitor would; not `everything` leaves out what can lead to no retraining."""
-        window = self.batches[-1]
-        apart = told_apart(PROBLEM, self.released, window)
-        if everything:
-            checks = without_labels(PROBLEM, self.released, window, apart)
-        else:
-            checks = [*by_column(PROBLEM, self.released, window), joint_drift(PROBLEM, apart[0], len(window))]
-        known = self.batches[: len(self.batches) - self.delay] if labels else []
-        for batch in known[self._told :]:
-            self._stream.feed(batch["wrong"].to_numpy(float))
-        self._told = max(self._told, len(known))
-        drifting = any(drifts(check.name) and check.verdict == "fail" for check in checks)
-        if not drifting:
-            self._quiet = len(self.batches)
-        fresh = known[self._quiet if drifting else 0 :]
-        labelled = pd.concat(fresh).tail(PROBLEM.watch.window) if fresh else window.head(0)
-        checks += on_labels(PROBLEM, self.released, window, apart, labelled.assign(truth=labelled[CONTRACT.target]), self._stream)
-        means = Means(
-            labels_short=max(0, PROBLEM.watch.min_labels - sum(map(len, fresh))),
-            rows=len(window),
-            audit_share=PROBLEM.watch.audit_share,
-            audits_left=PROBLEM.watch.audit_budget,
-        )
-        return watch(checks, "the release", {"batch": len(self.batches)}, means)
+    def decide(self, labels: bool = True, scope: Scope = "rows") -> Decision:
+        """What the watch decides on the newest batch."""
+        return self._watched.look(scope, labels)
 
 
 def judge(case: Case) -> dict[str, Any]:
@@ -152,26 +98,26 @@ def judge(case: Case) -> dict[str, Any]:
 def _year(case: Case) -> dict[str, Any]:
     """A clean year: whether any week retrained, raised harm that was not there, or saw a shift that was not."""
     moved = YEARS[case.what]
-    watched = Watched(case.seed, moved.hangs_together)
+    watched = Run(case.seed, moved.hangs_together)
     told: dict[str, Any] = {"retrained": 0, "raised": 0, "columns": 0, "joint": 0}
     peers: list[tuple[bool, bool]] = []
     for _ in range(WEEKS):
         window = watched.arrive(case.rows, moved)
-        decision = watched.decide(everything=False)
+        decision = watched.decide(scope="harm")
         failed = {check["name"].split(":")[0] for check in decision.evidence["checks"] if check["verdict"] == "fail"}
         told["retrained"] += decision.action == "retrain"
         told["raised"] += decision.action in RAISED
         told["columns"] += "data_drift" in failed
         told["joint"] += "joint_drift" in failed
         if case.seed < YEARS_WITH_PEER:
-            peers.append(evidently(watched.released.reference, window[NAMES]))
+            peers.append(evidently(CONTRACT, watched.released.reference, window))
     return told | ({"evidently_any": sum(any_ for any_, _ in peers), "evidently": sum(most for _, most in peers)} if peers else {})
 
 
 def _shift(case: Case) -> dict[str, Any]:
     """A shift of the population, no label: in which of its batches harm was raised, and what harm it really does."""
     moved = (HARMFUL | BENIGN)[case.what]
-    watched = Watched(case.seed)
+    watched = Run(case.seed)
     batches = 2 if case.rows == BATCH else 1
     raised, seen, peers, harms = [], [], [], []
     for _ in range(batches):
@@ -181,8 +127,8 @@ def _shift(case: Case) -> dict[str, Any]:
         seen.append(_drifted(decision))
         harms.append(expected_wrong(window))
         if case.seed % PEER_EVERY == 0 and case.rows == BATCH:
-            peers.append(evidently(watched.released.reference, window[NAMES]))
-    before = Watched(case.seed)
+            peers.append(evidently(CONTRACT, watched.released.reference, window))
+    before = Run(case.seed)
     harm = float(np.mean(harms)) - expected_wrong(before.arrive(50_000, Moved()))
     made = {"harm": harm, "raised": any(raised), "seen": any(seen)}
     return made | ({"evidently_any": any(a for a, _ in peers), "evidently": any(b for _, b in peers)} if peers else {})
@@ -190,7 +136,7 @@ def _shift(case: Case) -> dict[str, Any]:
 
 def _concept(case: Case) -> dict[str, Any]:
     """Five clean batches, then a change of the concept, labels at once: after which of its batches harm was raised."""
-    watched = Watched(case.seed, delay=0)
+    watched = Run(case.seed, delay=0)
     for _ in range(5):
         before = watched.arrive(case.rows, Moved())
     early = _harmed(watched.decide())
@@ -204,7 +150,7 @@ def _concept(case: Case) -> dict[str, Any]:
 
 def _power(case: Case) -> dict[str, Any]:
     """Whether a shift is seen, and whether harm is raised, in one batch of so many rows."""
-    watched = Watched(case.seed)
+    watched = Run(case.seed)
     watched.arrive(case.rows, POWER[case.what])
     decision = watched.decide(labels=False)
     return {"seen": _drifted(decision), "raised": decision.action in RAISED}
@@ -222,20 +168,6 @@ def expected_wrong(window: pd.DataFrame) -> float:
     """The share of decisions that the true P(y | x) expects to be wrong."""
     p = window["p"].to_numpy(float)
     return float(np.where(window["probability"] >= PROBLEM.threshold, 1 - p, p).mean())
-
-
-def evidently(reference: pd.DataFrame, window: pd.DataFrame) -> tuple[bool, bool]:
-    """What Evidently's default drift preset says: whether any column drifts, and whether half of them do, its alarm."""
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.presets import DataDriftPreset
-
-    numbers = [column.name for column in CONTRACT.features if column.is_numeric and column.scale != "binary"]
-    others = [name for name in NAMES if name not in numbers]
-    definition = DataDefinition(numerical_columns=numbers, categorical_columns=others)
-    old, new = (Dataset.from_pandas(frame.astype(dict.fromkeys(others, str)), definition) for frame in (reference, window))
-    told = Report([DataDriftPreset()]).run(new, old).dict()
-    counted = next(metric["value"] for metric in told["metrics"] if metric["metric_name"].startswith("DriftedColumnsCount"))
-    return bool(counted["count"] > 0), bool(counted["share"] >= 0.5)
 
 
 def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:

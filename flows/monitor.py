@@ -26,6 +26,7 @@ from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.decision import Decision
 from ratchet.monitoring.concept_drift import Stream
+from ratchet.monitoring.estimate import NONE, Audits
 from ratchet.monitoring.feedback_loop import disparity
 from ratchet.monitoring.panel import Released, held_of, on_labels, on_the_way, told_apart, typed, without_labels
 from ratchet.monitoring.silent_failure import live_slices
@@ -39,6 +40,8 @@ RETRAIN_REQUESTED = "ratchet.retrain.requested"
 OUTCOMES = 20_000
 # A slice is a part of the rows: to see one it takes more of them than to see the mean.
 SLICE_ROWS = 20_000
+# Audits are looked for in so many windows before the newest one.
+BEFORE = 10
 # So many earlier looks tell how many rows are usual.
 LOOKS = 60
 
@@ -107,7 +110,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     """Run every monitor on the champion's newest window, and apply the policy."""
     store, problem = setting.store, setting.problem
     logged = typed(store.window(newest=problem.watch.window, version=release.version), setting.contract)
-    window = with_audits(store, release.version, logged)
+    window, earlier = with_audits(store, release.version, logged)
     released = released_of(release, setting.contract)
     apart = told_apart(problem, released, window)
     checks = without_labels(problem, released, window, apart)
@@ -124,7 +127,8 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     checks += disparity(problem, _ratios(setting), len(window))
     whole = store.window(newest=SLICE_ROWS, version=release.version, labelled=True, after=onset - 1)
     checks.append(live_slices(problem, setting.contract, held_of(released), whole))
-    checks += on_labels(problem, released, window, apart, labelled, Stream(problem.watch.detector, _wrong(store, release.version)))
+    wrong = Stream(problem.watch.detector, _wrong(store, release.version))
+    checks += on_labels(problem, released, window, apart, labelled, wrong, earlier)
     concept = next(check for check in checks if check.name == "concept_drift")
     fresh = int((labelled["seq"] > used).sum())
     if concept.verdict == "fail" and onset == 1:
@@ -140,6 +144,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         "labels_to": int(labelled["seq"].max()) if len(labelled) else 0,
         "outcomes": concept.n,
         "audited": int((window["audited"] > 0).sum()),
+        "audited_before": len(earlier),
         "audit_share": means.audit_share,
         "paused": means.paused,
         "cooling": means.cooling_days > 0,
@@ -157,14 +162,24 @@ def released_of(release: Release, contract: Contract) -> Released:
     return Released(contract, release.encoder, release.reference, held, relies_on, told["mean"], told["error"])
 
 
-def with_audits(store: Store, version: str, window: pd.DataFrame) -> pd.DataFrame:
-    """The window with what audits found: `audited` is the probability with which a row was drawn, 0 where no audit told of it yet."""
+def with_audits(store: Store, version: str, window: pd.DataFrame) -> tuple[pd.DataFrame, Audits]:
+    """The window with what audits found, and what they found in the rows before it, ten times as many as the window has.
+
+    Of the window, `audited` is the probability with which a row was drawn, 0 where no audit told of it yet.
+    """
     if window.empty:
-        return window.assign(audited=pd.Series(dtype=float), gold=pd.Series(dtype=float))
-    chance = chances(store.draws(), window["seq"].to_numpy(int))
-    found = window["id"].map(store.audited(version, window["at"].min())).astype(float)
-    counts = drawn(window["id"], chance) & found.notna().to_numpy()
-    return window.assign(audited=np.where(counts, chance, 0.0), gold=np.where(counts, found, np.nan))
+        return window.assign(audited=pd.Series(dtype=float), gold=pd.Series(dtype=float)), NONE
+    first = int(window["seq"].min())
+    found = store.audits(version, max(0, first - BEFORE * len(window)))
+    draws = store.draws()
+    chance = chances(draws, found["seq"].to_numpy(int))
+    # What is audited beside the draw was not chosen by chance.
+    counts = drawn(found["id"], chance)
+    told = found.assign(chance=chance)[counts]
+    earlier = told[told["seq"] < first]
+    audited = window["id"].map(told.set_index("id")["chance"]).fillna(0.0)
+    gold = window["id"].map(told.set_index("id")["gold"]).astype(float)
+    return window.assign(audited=audited, gold=gold), Audits(*(earlier[name].to_numpy(float) for name in ("probability", "gold", "chance")))
 
 
 def _ratios(setting: Setting) -> dict[str, list[tuple[float, float, float]]]:

@@ -93,6 +93,33 @@ def records(frame: pd.DataFrame, contract: Contract) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
+def as_sent(frame: pd.DataFrame, contract: Contract) -> list[dict[str, Any]]:
+    """As `records`, whatever an upstream has made of the values."""
+    try:
+        return records(frame, contract)
+    except (TypeError, ValueError):
+        rows = frame[[column.name for column in contract.requested]].astype(object).to_dict("records")
+        return [{str(name): _as_is(value) for name, value in row.items()} for row in rows]
+
+
+def _as_is(value: Any) -> Any:
+    return None if pd.isna(value) else value.item() if isinstance(value, np.generic) else value
+
+
+def accepted(sent: list[dict[str, Any]], contract: Contract) -> np.ndarray:
+    """Which of n records the service would take, shape (n,), bool: the others are no requests of the contract."""
+    kind = request_type(contract)
+
+    def fits(record: dict[str, Any]) -> bool:
+        try:
+            msgspec.convert(record, kind)
+        except msgspec.ValidationError:
+            return False
+        return True
+
+    return np.array([fits(record) for record in sent], dtype=bool)
+
+
 def _is_whole(column: Column) -> bool:
     return column.scale in ("discrete", "binary") or (column.values is not None and all(isinstance(value, int) for value in column.values))
 

@@ -557,16 +557,23 @@ class Store:
         with self.engine.connect() as connection:
             return [Draw(row.share, row.since, row.decision) for row in connection.execute(query)]
 
-    def audited(self, version: str, since: datetime) -> dict[str, int]:
-        """What audits have found of a version's predictions since then: the newest such label of each, by prediction id."""
+    def audits(self, version: str, after: int) -> pd.DataFrame:
+        """A version's predictions after a place of the log of which an audit has told, oldest first: seq, id, probability, gold.
+
+        Of what audits have found of one prediction, the newest counts.
+        """
         p = predictions.c
+        # No label is older than its prediction: those of before are passed over by the index of audits.
+        since = sa.select(p.at).where(p.seq > after).order_by(p.seq).limit(1).scalar_subquery()
         query = (
-            sa.select(labels.c.seq, labels.c.prediction_id, labels.c.value)
+            sa.select(p.seq, p.id, p.probability, labels.c.value.label("gold"))
             .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
-            .where((p.problem + "") == self.problem, p.version == version, schema.BY_AUDIT, labels.c.at >= since)
+            .where((p.problem + "") == self.problem, p.version == version, p.seq > after, schema.BY_AUDIT, labels.c.at >= since)
+            .order_by(p.seq, labels.c.seq)
         )
         with self.engine.connect() as connection:
-            return {row.prediction_id: row.value for row in sorted(connection.execute(query), key=lambda row: row.seq)}
+            told = pd.DataFrame(connection.execute(query).all(), columns=[column.name for column in query.selected_columns])
+        return told.drop_duplicates("id", keep="last").reset_index(drop=True)
 
     def aged(self, version: str, until: datetime, newest: int) -> pd.DataFrame:
         """The newest live predictions of a version up to a time, oldest first, with what came back and what audits found.

@@ -55,8 +55,11 @@ def test_what_audits_found_is_kept_beside_the_outcomes(store):
     assert store.add_labels([audit]) == [True]
     assert store.add_labels([audit, outcome, audit]) == [False, False, False]
     store.add_labels([audit | {"prediction_id": "p2", "value": 0}, audit | {"prediction_id": "p2", "value": 1}])
-    assert store.audited("2", began) == {"p1": 1, "p2": 1}
-    assert store.audited("3", began) == {}
+    told = store.audits("2", 0)
+    assert told[["id", "gold"]].to_numpy().tolist() == [["p1", 1], ["p2", 1]]
+    assert list(store.audits("2", int(told["seq"].iloc[0]))["id"]) == ["p2"]
+    assert store.audits("3", 0).empty
+    assert store.audits("2", 10**6).empty
     assert store.bought(began) == 2
     assert store.draws() == []
     store.set_draw(0.02, 1, None)

@@ -7,7 +7,7 @@ import pytest
 
 from ratchet.monitoring.autocorrelation import inflation
 from ratchet.monitoring.domain import Domain, domain
-from ratchet.monitoring.estimate import Held, estimate, expected_harm, relied_on
+from ratchet.monitoring.estimate import NONE, Audits, Held, estimate, expected_harm, relied_on
 from ratchet.simulation.population import problem as framed
 
 WRONG = framed()
@@ -34,7 +34,7 @@ def one(seed, middle=-1.5, turned=0.0, audited=0, n=4000):
         found = domain(x[:, None], new[:, None], seed)
         ratio = np.ones(3000) if found.alike else found.ratio
     places = np.sort(rng.choice(n, audited, replace=False))
-    made = estimate(wrong, Held(p, y), ratio, q, 0.0, places, truth[places], np.full(audited, audited / n))
+    made = estimate(wrong, Held(p, y), ratio, q, 0.0, Audits(q[places], truth[places], np.full(audited, audited / n)))
     return made, float(np.where(q >= 0.5, 1 - true, true).mean())
 
 
@@ -122,3 +122,38 @@ def test_rows_that_hang_together_are_worth_fewer(shape):
     assert 7 < inflation(together) < 20
     # One step is drift, not dependence.
     assert inflation(step) == 1.0
+
+
+def audits(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return Audits(rng.random(n), (rng.random(n) < 0.5).astype(float), np.full(n, 0.02))
+
+
+def test_audits_of_before_the_window_count_where_its_own_are_too_few():
+    own, before = audits(40), audits(900, 1)
+    both = own.after(before)
+    assert len(both) == 400
+    assert (both.probability[-40:] == own.probability).all()
+    # The newest of those before.
+    assert (both.truth[:360] == before.truth[-360:]).all()
+    enough = audits(100)
+    assert enough.after(before) is enough
+    assert own.after(NONE) is own
+
+
+def test_a_concept_that_turned_windows_ago_is_seen_by_audits_of_before():
+    rng = np.random.default_rng(8)
+    _, p, _, y = rows(rng, 3000)
+    _, old, _, old_truth = rows(rng, 400, turned=0.2)
+    _, q, true, truth = rows(rng, 2000, turned=0.2)
+    found = Domain(0.5, 0.48, 0.52, 0.5, np.ones(3000), 0.0)
+    gold = np.where(np.arange(2000) < 40, truth, np.nan)
+    asked = (framed(), Held(p, y), found, q, gold, np.where(np.arange(2000) < 40, 0.02, 0.0))
+    alone, with_earlier = expected_harm(*asked), expected_harm(*asked, Audits(old, old_truth, np.full(400, 0.02)))
+    assert (alone.evidence["by"], alone.evidence["audited_before"]) == ("confidence", 0)
+    assert (with_earlier.evidence["by"], with_earlier.evidence["audited_before"]) == ("audit", 360)
+    assert with_earlier.evidence["audited"] == 40
+    assert "400 audited rows, 360 of them before the window" in with_earlier.reason
+    expected = float(np.where(q >= 0.5, 1 - true, true).mean())
+    assert abs(with_earlier.evidence["estimated"] - expected) < abs(alone.evidence["estimated"] - expected)
+    assert with_earlier.verdict == "fail"

@@ -23,8 +23,9 @@ Loss = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Z = float(stats.norm.ppf(0.975))
 # The audited rows contradict the estimate where chance would seldom bring that much about, and seldomer still where they cost less.
 COSTLIER, CHEAPER = 0.016, 0.004
-# Fewer audited rows would put more chance into the estimate than they take out of it.
-LEAST_AUDITED = 100
+# Fewer audited rows would put more chance into the estimate than they take out of it. Where a window has fewer, those before it count as
+# well, up to so many.
+LEAST_AUDITED, MOST_AUDITED = 100, 400
 MOST_FOREIGN = 0.05
 LEAST_EFFECTIVE = 300
 LEAST_MOVE = 0.1
@@ -38,6 +39,29 @@ class Held:
 
     probability: np.ndarray
     truth: np.ndarray
+
+
+@dataclass(frozen=True)
+class Audits:
+    """Rows that were drawn by chance to find out their truth: the model's probabilities, the truth, the chance of each, of shape (a,)."""
+
+    probability: np.ndarray
+    truth: np.ndarray
+    chance: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def after(self, earlier: Audits) -> Audits:
+        """These, and the newest of those that were found out earlier, where these alone are too few."""
+        lacking = MOST_AUDITED - len(self) if len(self) < LEAST_AUDITED else 0
+        if not lacking or not len(earlier):
+            return self
+        pairs = ((earlier.probability, self.probability), (earlier.truth, self.truth), (earlier.chance, self.chance))
+        return Audits(*(np.concatenate([before[-lacking:], now]) for before, now in pairs))
+
+
+NONE = Audits(np.empty(0), np.empty(0), np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -69,17 +93,15 @@ def estimate(
     ratio: np.ndarray,
     probability: np.ndarray,
     foreign: float = 0.0,
-    audited: np.ndarray | None = None,
-    truth: np.ndarray | None = None,
-    chance: np.ndarray | None = None,
+    audits: Audits = NONE,
 ) -> Estimate:
     """The mean loss of a window of m rows, of which `probability` has shape (m,); `ratio` is how much likelier each held-out row is in it.
 
     Without labels: the model's confidence, calibrated on held-out rows weighted as the window has them, tells each row's
     expected loss (PAPE; Białek et al., 2024). That holds where the population moves and the truth of a row does not. With
     audited rows, drawn at random: the mean of what they cost beyond their expectation corrects it, whatever moved
-    (prediction-powered inference; Angelopoulos et al., 2023), and contradicts it where it is not chance. `audited` are their
-    places, `truth` their labels, `chance` the probability with which each was drawn, all of shape (a,).
+    (prediction-powered inference; Angelopoulos et al., 2023), and contradicts it where it is not chance. What a row costs beyond its
+    expectation may be told by rows of before the window too, as long as the truth of a row has not moved since.
     """
     calibrate = calibration(held, ratio)
     confident = _expected(loss, probability, calibrate(probability))
@@ -98,12 +120,12 @@ def estimate(
         why = f"{foreign:.0%} of the window's rows are like nothing that was held out at release"
     elif effective < LEAST_EFFECTIVE:
         why = f"what was held out tells of this population as much as {effective:.0f} rows would; {LEAST_EFFECTIVE} are needed"
-    each, n = float(beyond.std(ddof=1)), 0 if audited is None else len(audited)
-    if audited is None or truth is None or n < LEAST_AUDITED:
+    each, n = float(beyond.std(ddof=1)), len(audits)
+    if n < LEAST_AUDITED:
         numbers = (value, value - Z * error, value + Z * error, value - base, value - base - Z * rise_error, value - base + Z * rise_error)
         return Estimate(*numbers, _chance(value - base, rise_error), "confidence", not why, n, each, why)
-    weight = np.ones(n) if chance is None else 1 / chance
-    excess = loss(probability[audited], truth) - confident[audited]
+    weight = 1 / audits.chance
+    excess = loss(audits.probability, audits.truth) - _expected(loss, audits.probability, calibrate(audits.probability))
     mean = float((weight * excess).sum() / weight.sum())
     spread = float(np.sqrt(np.square(weight * (excess - mean)).sum() * n / (n - 1)) / weight.sum())
     # The intervals hold whatever has moved, so they are those of the audited rows, even where these agree with confidence.
@@ -177,11 +199,13 @@ def expected_harm(
     probability: np.ndarray,
     truth: np.ndarray,
     chance: np.ndarray,
+    earlier: Audits = NONE,
 ) -> Check:
     """By how much decisions cost more in a window of m rows than at release, told from confidence and from audited rows.
 
     `found` tells the window from the held-out rows; None where there are too few. `truth` has the labels of rows that were drawn for
-    an audit, NaN elsewhere, and `chance` the probability with which each was drawn, both of shape (m,). It fails like `decay` does:
+    an audit, NaN elsewhere, and `chance` the probability with which each was drawn, both of shape (m,); `earlier` are audits of before
+    the window, oldest first. It fails like `decay` does:
     beyond the problem's margin, and beyond chance at a level that spends the year's budget over the year's checks; where audited rows
     alone count, over as many audits as the year's budget buys. Undecided where it cannot tell: with rows unlike those held out, with a
     rise that may be chance, or where audited rows leave room for one beyond the margin.
@@ -197,9 +221,8 @@ def expected_harm(
     if np.unique(held.truth).size < 2:
         return undecided("estimate", QUESTION, f"cannot tell: the {len(held.truth)} held-out rows are of one class", n, **told)
     places = np.flatnonzero(~np.isnan(truth))
-    made = estimate(
-        lambda p, y: per_row(problem, p, y), held, found.ratio, probability, found.foreign, places, truth[places], chance[places]
-    )
+    own = Audits(probability[places], truth[places], chance[places])
+    made = estimate(lambda p, y: per_row(problem, p, y), held, found.ratio, probability, found.foreign, own.after(earlier))
     level = by_audit if made.by == "audit" else alpha
     matters = max(made.rise, limit)
     needed = math.ceil(((stats.norm.isf(by_audit) + POWERFUL) * made.spread / matters) ** 2) if matters > 0 else LEAST_AUDITED
@@ -209,7 +232,8 @@ def expected_harm(
         "estimated": made.value,
         "by": made.by,
         "valid": made.valid,
-        "audited": made.audited,
+        "audited": len(own),
+        "audited_before": made.audited - len(own),
         "foreign": found.foreign,
         "audits_needed": max(LEAST_AUDITED, needed),
     }
@@ -222,7 +246,7 @@ def expected_harm(
         verdict = "undecided"
     contradiction = "; audited rows contradict the model's confidence, so they alone count" if made.by == "audit" else ""
     reason = (
-        f"{problem.metric} {made.value:.4f} expected from {made.by} ({made.audited} audited rows), {made.rise:+.4f} "
+        f"{problem.metric} {made.value:.4f} expected from {made.by} ({_counted(made.audited, len(own))}), {made.rise:+.4f} "
         f"[{made.rise_low:+.4f}, {made.rise_high:+.4f}] against release, p = {made.p_value:.1e}, limit {level:.1e}, "
         f"margin {limit:.4f}{contradiction}"
     )
@@ -239,3 +263,8 @@ def expected_harm(
         unit=unit,
         evidence=evidence,
     )
+
+
+def _counted(audited: int, own: int) -> str:
+    before = f", {audited - own} of them before the window" if audited > own else ""
+    return f"{audited} audited rows{before}"

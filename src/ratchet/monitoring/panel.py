@@ -17,7 +17,7 @@ from ratchet.monitoring.concept_drift import Stream, concept_drift
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
 from ratchet.monitoring.domain import Domain, domain
-from ratchet.monitoring.estimate import Held, expected_harm
+from ratchet.monitoring.estimate import NONE, Audits, Held, expected_harm
 from ratchet.monitoring.feedback_loop import feedback
 from ratchet.monitoring.joint_drift import joint_drift
 from ratchet.monitoring.quality import quality
@@ -69,17 +69,23 @@ def held_of(released: Released) -> Held:
 
 
 def on_labels(
-    problem: Problem, released: Released, window: pd.DataFrame, apart: Apart, labelled: pd.DataFrame, stream: Stream
+    problem: Problem,
+    released: Released,
+    window: pd.DataFrame,
+    apart: Apart,
+    labelled: pd.DataFrame,
+    stream: Stream,
+    earlier: Audits = NONE,
 ) -> list[Check]:
     """The monitors of what decisions cost.
 
     `window` has the columns `probability`, `gold` (what an audit found, NaN elsewhere) and `audited` (the probability with which that
     row was drawn). `labelled` are the newest labelled predictions, with `probability` and `truth`. `stream` was fed with
-    whether each decision was wrong, in the order in which labels came.
+    whether each decision was wrong, in the order in which labels came. `earlier` are audits of before the window.
     """
     probability, gold, chance = (window[name].to_numpy(float) for name in ("probability", "gold", "audited"))
     return [
-        expected_harm(problem, held_of(released), apart[1], probability, gold, chance),
+        expected_harm(problem, held_of(released), apart[1], probability, gold, chance, earlier),
         decay(problem, labelled["probability"].to_numpy(float), labelled["truth"].to_numpy(float), released.mean, released.error),
         concept_drift(problem, stream),
     ]

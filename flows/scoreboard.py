@@ -1,0 +1,318 @@
+"""Which monitor sees which fault, how soon, and how often does it see what is not there? Planted streams, and what others say of them."""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flows.peers import evidently
+from flows.watched import Answer, Watched, release
+from ratchet.contract import Contract
+from ratchet.data.batch import conform, read_table
+from ratchet.errors import BatchError
+from ratchet.evaluation.loss import per_row
+from ratchet.monitoring.concept_drift import DETECTORS, Stream
+from ratchet.monitoring.panel import Released
+from ratchet.monitoring.skew import skew
+from ratchet.problem import Problem, find_problem
+from ratchet.report.results import Row, measured, share
+from ratchet.request import accepted, as_sent
+from ratchet.settings import settings
+from ratchet.simulation import population
+from ratchet.simulation.catalogue import DOOR, Drift, Fault, Labelled, catalogue
+from ratchet.simulation.population import Moved
+
+BATCH, DELAY, FIRST = 2000, 2, 20_000
+# Of real rows so many train, and so many there must be.
+TRAINED, LEAST = 0.6, 15_000
+# Batches before the fault, with it, and of a clean year.
+QUIET, FAULTY, YEAR = 3, 8, 52
+# Clean years cost most, and Evidently two seconds a batch: it is asked in the first of each.
+RUNS_WITH_PEER, YEARS_WITH_PEER = 1, 1
+EVERY = 4
+CLEAN = "a clean year"
+ACTS, RETRAINS = "the watch acts", "the watch retrains"
+# Its window is tested anew for every row.
+SLOW = ("kswin",)
+RIVER = tuple(f"river: {name}" for name in DETECTORS if name not in SLOW)
+EVIDENTLY = ("Evidently: half of the columns", "Evidently: any column")
+DUMMIES = (f"alarm every {EVERY} batches", "never")
+OURS = (
+    DOOR, "validity", "quality", "volume", "clock", "skew", "data_drift", "joint_drift", "estimate", "silent", "probes", "live_slices", "decay",
+    "concept_drift", "feedback",
+)  # fmt: skip
+MONITORS = (*OURS, ACTS, RETRAINS, *EVIDENTLY, *RIVER, *DUMMIES)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One stream: a fault by its name in one world, or a clean year; real rows come from the file `source`."""
+
+    world: str
+    fault: str
+    seed: int
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class World:
+    """A problem, a release of it, and batches drawn as its world is, or as it has drifted."""
+
+    problem: Problem
+    released: Released
+    answer: Answer
+    draw: Callable[[int, Drift, int], pd.DataFrame]
+    faults: dict[str, Fault]
+
+
+def cases(runs: int, years: int, source: Path | None) -> list[Case]:
+    """Every fault so many times and so many clean years, in the simulated world, and in real rows where there is a file of them."""
+    worlds = [("population", ""), *([("credit_card", str(source.resolve()))] if source else [])]
+    made = []
+    for seed in range(max(runs, years)):
+        for name, file in worlds:
+            # A model is trained once for all that is planted into its stream.
+            made += [Case(name, CLEAN, seed, file)] if seed < years else []
+            made += [Case(name, fault, seed, file) for fault in world(name, file, 0).faults] if seed < runs else []
+    return made
+
+
+@lru_cache(maxsize=2)
+def world(name: str, source: str, seed: int) -> World:
+    """The simulated population, or a file's rows: the first of them train, batches are drawn from the others."""
+    if name == "population":
+        problem, contract = population.problem(), population.contract()
+        released, answer = release(problem, contract, population.draw(FIRST, Moved(), seed), seed)
+        return World(problem, released, answer, _simulated(seed), _faults(contract, released, answer, problem))
+    folder = find_problem(name, settings().problems)
+    problem = folder.problem.model_copy(update={"watch": population.problem().watch})
+    every = conform(read_table(Path(source)), folder.contract, source)
+    every = every[every[folder.contract.target].notna()].sample(frac=1.0, random_state=seed).reset_index(drop=True)
+    if len(every) < LEAST:
+        raise BatchError(f"{source}: {len(every):,} labelled rows are too few; a drill needs {LEAST:,}.")
+    first = min(FIRST, round(TRAINED * len(every)))
+    rows, left = every.iloc[:first], every.iloc[first:].reset_index(drop=True)
+    released, answer = release(problem, folder.contract, rows.reset_index(drop=True), seed)
+    return World(problem, released, answer, _replayed(left, released, answer, problem), _faults(folder.contract, released, answer, problem))
+
+
+def _faults(contract: Contract, released: Released, answer: Answer, problem: Problem) -> dict[str, Fault]:
+    return {fault.name: fault for fault in catalogue(contract, released.relies_on, answer, problem.threshold)}
+
+
+def _simulated(seed: int) -> Callable[[int, Drift, int], pd.DataFrame]:
+    idle, active = (0.0, 0.3, 0.6, 1.0), (0.0, 0.1, 0.2, 0.3)
+
+    def draw(rows: int, drift: Drift, place: int) -> pd.DataFrame:
+        moved = Moved(idle=idle[drift.benign], active=active[drift.harmful], concept=0.9 * drift.concept, prior=drift.prior)
+        return population.draw(rows, moved, seed, FIRST + 1_000_000 * (1 + place))
+
+    return draw
+
+
+def _replayed(left: pd.DataFrame, released: Released, answer: Answer, problem: Problem) -> Callable[[int, Drift, int], pd.DataFrame]:
+    """Real rows, each once in a batch, in other proportions where the world has drifted; the concept turns the truth of every third."""
+    tilts, contract = (0.0, 0.3, 0.6, 1.0), released.contract
+    p, target = answer(left), left[contract.target].to_numpy(float)
+    odds = np.log(p / (1 - p)) - np.log(problem.threshold / (1 - problem.threshold))
+    hard = _standard(-np.abs(odds))
+    numbers = [c.name for c in contract.features if c.is_numeric and c.scale != "binary"]
+    # What goes least with how hard a row is, of what the model does not rely on.
+    idle = [name for name in numbers if name not in released.relies_on] or numbers
+    quiet = min(idle, key=lambda name: abs(np.corrcoef(_standard(left[name].rank().to_numpy(float)), hard)[0, 1]))
+    benign = _standard(left[quiet].rank().to_numpy(float))
+
+    def draw(rows: int, drift: Drift, place: int) -> pd.DataFrame:
+        rng = np.random.default_rng([7, place])
+        weight = np.exp(tilts[drift.benign] * benign + tilts[drift.harmful] * hard + drift.prior * target)
+        chosen = rng.choice(len(left), rows, replace=False, p=weight / weight.sum())
+        drawn = left.iloc[chosen].reset_index(drop=True)
+        turned = rng.random(rows) < drift.concept / 3
+        return drawn.assign(**{contract.target: drawn[contract.target].mask(turned, 1 - drawn[contract.target])})
+
+    return draw
+
+
+def _standard(values: np.ndarray) -> np.ndarray:
+    return np.asarray((values - values.mean()) / values.std())
+
+
+def judge(case: Case) -> dict[str, Any]:
+    """By monitor, in which batches it rang, as plain data; of a fault, the harm that it does and in which batch it began."""
+    at = world(case.world, case.source, case.seed)
+    clean = case.fault == CLEAN
+    stream = _Planted(at, None if clean else at.faults[case.fault], case.seed)
+    peer = case.seed < (YEARS_WITH_PEER if clean else RUNS_WITH_PEER)
+    rang: dict[str, list[int]] = {name: [] for name in MONITORS if peer or name not in EVIDENTLY}
+    for place in range(YEAR if clean else QUIET + FAULTY):
+        alarms = stream.step(place, look=clean or place >= QUIET - 1, peer=peer)
+        for name in alarms:
+            rang[name].append(place)
+    return {**asdict(case), "batches": YEAR if clean else QUIET + FAULTY, "harm": stream.harm(), "rang": rang}
+
+
+class _Planted:
+    """A watched stream into which a fault is planted from some batch on, with everybody who looks at it."""
+
+    def __init__(self, at: World, fault: Fault | None, seed: int) -> None:
+        self._at, self._fault, self._seed = at, fault, seed
+        self._watched = Watched(at.problem, at.released, at.answer, DELAY, BATCH)
+        self._streams = {name: Stream(name.removeprefix("river: ")) for name in RIVER}
+        self._fed = 0
+        self._before: list[float] = []
+        self._since: list[float] = []
+
+    def step(self, place: int, look: bool, peer: bool) -> list[str]:
+        """The next batch; who rang."""
+        at, age = self._at, place - QUIET
+        fault = self._fault if self._fault is not None and age >= 0 else None
+        contract = at.released.contract
+        # The draw is the same for every fault of a seed, what is planted is not.
+        rng = np.random.default_rng([self._seed, place, zlib.crc32(fault.name.encode()) if fault else 0])
+        rows = at.draw(BATCH, fault.drift(age) if fault else Drift(), place)
+        rows = fault.happen(rows, rng) if fault else rows
+        sent = fault.send(rows, rng) if fault else rows
+        taken = accepted(as_sent(sent, contract), contract)
+        alarms = {DOOR} if not taken.all() else set()
+        logged, known = (frame[taken].reset_index(drop=True) for frame in (sent, rows))
+        probability = at.answer(logged)
+        probability = fault.answer(probability) if fault else probability
+        truth = known[contract.target].to_numpy(float)
+        decided = (probability >= at.problem.threshold).astype(float)
+        outcome = fault.label(Labelled(known, truth, decided), rng) if fault else truth
+        self._watched.arrive(
+            logged.assign(**{contract.target: truth}), probability, outcome, stands_still=fault is not None and fault.clock_stands
+        )
+        (self._since if fault else self._before).append(float(per_row(at.problem, probability, truth).mean()) if len(truth) else np.nan)
+        alarms |= self._by_labels()
+        if not look:
+            return []
+        decision = self._watched.look()
+        failed = {check["name"].split(":")[0] for check in decision.evidence["checks"] if check["verdict"] == "fail"}
+        alarms |= failed & set(OURS)
+        window = self._watched.batches[-1]
+        if len(known) and skew(at.problem, contract, known, window).verdict == "fail":
+            alarms.add("skew")
+        if decision.action not in ("skip", "wait"):
+            alarms.add(ACTS)
+        if decision.action == "retrain":
+            alarms.add(RETRAINS)
+        if peer:
+            any_column, half = evidently(contract, at.released.reference, window)
+            alarms |= {name for name, rings in zip(EVIDENTLY, (half, any_column), strict=True) if rings}
+        if (place + self._seed) % EVERY == EVERY - 1:
+            alarms.add(DUMMIES[0])
+        return sorted(alarms)
+
+    def _by_labels(self) -> set[str]:
+        """river's detectors, each fed with the labels that are due; a change in either direction is an alarm."""
+        due = self._watched.batches[: len(self._watched.batches) - DELAY]
+        rang = set()
+        for batch in due[self._fed :]:
+            known = batch[batch["outcome"].notna()]
+            wrong = (known["label"] != known["outcome"]).to_numpy(float)
+            for name, stream in self._streams.items():
+                before = len(stream.changes)
+                stream.feed(wrong)
+                if len(stream.changes) > before:
+                    rang.add(name)
+        self._fed = len(due)
+        return rang
+
+    def harm(self) -> float | None:
+        """By how much a decision costs more since the fault than before, by the truth."""
+        return float(np.nanmean(self._since) - np.mean(self._before)) if self._since else None
+
+
+def board(judged: Sequence[dict[str, Any]], about: dict[str, Fault]) -> list[dict[str, Any]]:
+    """By world: every fault with its harm and, by monitor, the share of runs in which it was seen and the median delay in rows; clean years.
+
+    A monitor has seen a fault where it rings in a batch that has it. The delay counts the rows from the fault's begin to the end of that
+    batch.
+    """
+    worlds = []
+    for name in dict.fromkeys(told["world"] for told in judged):
+        mine = [told for told in judged if told["world"] == name]
+        by_fault: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for told in mine:
+            by_fault[told["fault"]].append(told)
+        years = by_fault.pop(CLEAN, [])
+        worlds.append(
+            {
+                "name": name,
+                "faults": [_of_fault(about[fault], runs) for fault, runs in by_fault.items()],
+                "clean": {monitor: _of_years(years, monitor) for monitor in MONITORS},
+            }
+        )
+    return worlds
+
+
+def _of_fault(fault: Fault, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    cells = {}
+    for monitor in MONITORS:
+        asked = [told["rang"][monitor] for told in runs if monitor in told["rang"]]
+        delays = [BATCH * (min(after) - QUIET + 1) for rang in asked if (after := [place for place in rang if place >= QUIET])]
+        cells[monitor] = {"n": len(asked), "seen": len(delays), "delay": float(np.median(delays)) if delays else None}
+    meant = [any(any(place >= QUIET for place in told["rang"][name]) for name in fault.seen_by) for told in runs]
+    return {
+        "name": fault.name,
+        "kind": fault.kind,
+        "about": fault.about,
+        "harmless": fault.harmless,
+        "seen_by": list(fault.seen_by),
+        "harm": [told["harm"] for told in runs],
+        "meant": sum(meant),
+        "n": len(runs),
+        "cells": cells,
+    }
+
+
+def _of_years(years: Sequence[dict[str, Any]], monitor: str) -> dict[str, int]:
+    asked = [told["rang"][monitor] for told in years if monitor in told["rang"]]
+    return {"n": len(asked), "with_alarm": sum(bool(rang) for rang in asked), "alarms": sum(map(len, asked)), "checks": YEAR * len(asked)}
+
+
+def measure(worlds: Iterable[dict[str, Any]]) -> list[Row]:
+    """The scoreboard as rows: first what is in sum, then every fault by every monitor."""
+    rows: list[Row] = []
+    cells: list[Row] = []
+    for at in worlds:
+        name, faults = at["name"], at["faults"]
+        runs = sum(fault["n"] for fault in faults)
+        rows.append(share(f"{name}: faults seen by a monitor that is meant to", sum(fault["meant"] for fault in faults), runs))
+        harmless = [fault for fault in faults if fault["harmless"]]
+        spared = sum(fault["n"] - fault["cells"][RETRAINS]["seen"] for fault in harmless)
+        rows.append(share(f"{name}: benign shifts that do not retrain", spared, sum(fault["n"] for fault in harmless)))
+        for monitor in MONITORS:
+            asked = sum(fault["cells"][monitor]["n"] for fault in faults)
+            if asked:
+                rows.append(share(f"{name}: faults seen, {monitor}", sum(fault["cells"][monitor]["seen"] for fault in faults), asked))
+            if (clean := at["clean"][monitor])["n"]:
+                rows.append(share(f"{name}: clean years with an alarm, {monitor}", clean["with_alarm"], clean["n"]))
+                rows.append(share(f"{name}: checks of clean years that ring, {monitor}", clean["alarms"], clean["checks"]))
+        for fault in faults:
+            rows.append(share(f"{name}, {fault['name']}: seen by {' or '.join(fault['seen_by'])}", fault["meant"], fault["n"]))
+            rows.append(measured(f"{name}, {fault['name']}: harm", fault["harm"], "of the metric, a row"))
+            for monitor, cell in fault["cells"].items():
+                if cell["n"]:
+                    cells.append(share(f"{name}, {fault['name']}, {monitor}: seen", cell["seen"], cell["n"]))
+                if cell["delay"] is not None:
+                    unit = f"rows, {cell['delay'] / (DELAY * BATCH):g} label delays"
+                    cells.append(Row(f"{name}, {fault['name']}, {monitor}: delay", cell["delay"], None, None, cell["seen"], unit))
+    return rows + cells
+
+
+def faults(judged: Sequence[dict[str, Any]]) -> dict[str, Fault]:
+    """The faults that were planted, by name."""
+    found: dict[str, Fault] = {}
+    for name, source in dict.fromkeys((told["world"], told["source"]) for told in judged):
+        found |= world(name, source, 0).faults
+    return found

@@ -1,0 +1,146 @@
+"""What does the watch say, batch by batch, of a log whose truth is known? A release, its answers, and labels that come some batches later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from models.train import train
+from ratchet.audit import drawn
+from ratchet.check import Check
+from ratchet.contract import Contract
+from ratchet.data.splits import split
+from ratchet.decision import Decision
+from ratchet.evaluation.loss import per_row
+from ratchet.monitoring.concept_drift import Stream
+from ratchet.monitoring.estimate import relied_on
+from ratchet.monitoring.joint_drift import joint_drift
+from ratchet.monitoring.panel import Released, by_column, held_of, on_labels, on_the_way, told_apart, without_labels
+from ratchet.monitoring.silent_failure import live_slices
+from ratchet.monitoring.skew import score_skew
+from ratchet.problem import Problem
+from ratchet.retraining import Means, drifts, watch
+from ratchet.scoring import Scorer
+from ratchet.settings import ROOT
+
+REFERENCE_ROWS, AGED_ROWS = 5000, 20_000
+# Looks at the log before the first batch: they tell how many rows are usual.
+LOOKED = 20
+Answer = Callable[[pd.DataFrame], np.ndarray]
+# What can lead to retraining; what looks at rows besides; all monitors.
+Scope = Literal["harm", "rows", "everything"]
+
+
+def release(problem: Problem, contract: Contract, rows: pd.DataFrame, seed: int) -> tuple[Released, Answer]:
+    """Trees trained on a first batch, as their release would tell of it, and what they answer."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"] | {"families": ["trees"]}
+    names = [column.name for column in contract.features]
+    sides = split(rows[contract.entity])
+    encoder, (trees,) = train(rows, sides, contract, problem.threshold, params, seed)
+    answer = Scorer(trees.graph, encoder).probability
+    held, test, trained = rows[np.isin(sides, ("select", "test"))], rows[sides == "test"], rows[sides == "train"]
+    losses = per_row(problem, answer(test), test[contract.target].to_numpy())
+    return Released(
+        contract=contract,
+        encoder=encoder,
+        reference=trained[names].sample(min(REFERENCE_ROWS, len(trained)), random_state=0).sort_index(),
+        held=held[names].assign(probability=answer(held), truth=held[contract.target]),
+        relies_on=tuple(relied_on(answer, held, names)),
+        mean=float(losses.mean()),
+        error=float(losses.std(ddof=1) / np.sqrt(len(losses))),
+    ), answer
+
+
+@dataclass
+class Watched:
+    """A release and its log; each batch takes the schedule's time, and labels come `delay` batches later."""
+
+    problem: Problem
+    released: Released
+    answer: Answer
+    delay: int
+    usual: int
+    batches: list[pd.DataFrame] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._stream = Stream(self.problem.watch.detector)
+        self._told = self._quiet = 0
+        self._every = pd.Timedelta(seconds=self.problem.watch.every_seconds)
+        self._start = pd.Timestamp("2025-01-01")
+        # They vary a little, as counts do.
+        rows = np.random.default_rng(0).poisson(self.usual, LOOKED)
+        before = self._start - self._every * np.arange(LOOKED - 1, -1, -1)
+        self._looks = list(zip(pd.DatetimeIndex(before).to_pydatetime(), np.cumsum(rows).tolist(), strict=True))
+
+    def arrive(
+        self, rows: pd.DataFrame, probability: np.ndarray, outcome: np.ndarray | None = None, stands_still: bool = False
+    ) -> pd.DataFrame:
+        """A batch as it is logged, n rows with their target; `outcome` are the labels that come back, NaN where none does."""
+        seen, place = self._looks[-1][1], len(self.batches)
+        now = self._start + self._every * (place + 1)
+        moments = self._start if stands_still else now - self._every * np.linspace(1, 0, len(rows), endpoint=False)
+        decided = (probability >= self.problem.threshold).astype(float)
+        truth = rows[self.released.contract.target].to_numpy(float)
+        outcome = truth if outcome is None else outcome
+        ids = [f"{place}:{n}" for n in range(len(rows))]
+        share = np.full(len(rows), self.problem.watch.audit_share)
+        self.batches.append(
+            rows.assign(
+                id=ids,
+                seq=seen + 1 + np.arange(len(rows)),
+                at=moments,
+                label_at=pd.NaT,
+                probability=probability,
+                label=decided,
+                truth=truth,
+                outcome=outcome,
+                found=np.where(drawn(pd.Series(ids), share), truth, np.nan),
+                gold=np.nan,
+                audited=0.0,
+            )
+        )
+        self._looks.append((now.to_pydatetime(), seen + len(rows)))
+        return self.batches[-1]
+
+    def look(self, scope: Scope = "everything", labels: bool = True) -> Decision:
+        """What the watch decides on the newest batch, as the monitor would."""
+        problem, released, window = self.problem, self.released, self.batches[-1]
+        apart = told_apart(problem, released, window)
+        if scope == "harm":
+            checks = [*by_column(problem, released, window), joint_drift(problem, apart[0], len(window))]
+        else:
+            checks = without_labels(problem, released, window, apart)
+        due = self.batches[: len(self.batches) - self.delay] if labels else []
+        for batch in due[self._told :]:
+            known = batch[batch["outcome"].notna()]
+            self._stream.feed((known["label"] != known["outcome"]).to_numpy(float))
+        self._told = max(self._told, len(due))
+        drifting = any(drifts(check.name) and check.verdict == "fail" for check in checks)
+        if not drifting:
+            self._quiet = len(self.batches)
+        fresh = due[self._quiet if drifting else 0 :]
+        labelled = pd.concat(fresh) if fresh else window.head(0)
+        labelled = labelled[labelled["outcome"].notna()].drop(columns="truth").rename(columns={"outcome": "truth"})
+        if scope == "everything":
+            checks += self._beside(window, due, labelled)
+        checks += on_labels(problem, released, window, apart, labelled.tail(problem.watch.window), self._stream)
+        means = Means(
+            labels_short=max(0, problem.watch.min_labels - len(labelled)),
+            rows=len(window),
+            audit_share=problem.watch.audit_share,
+            audits_left=problem.watch.audit_budget,
+        )
+        return watch(checks, "the release", {"batch": len(self.batches)}, means)
+
+    def _beside(self, window: pd.DataFrame, due: list[pd.DataFrame], labelled: pd.DataFrame) -> list[Check]:
+        aged = (pd.concat(due) if due else window.head(0)).tail(AGED_ROWS).drop(columns="gold").rename(columns={"found": "gold"})
+        return [
+            live_slices(self.problem, self.released.contract, held_of(self.released), labelled.tail(AGED_ROWS)),
+            *on_the_way(self.problem, self.released, window, aged, self._looks),
+            score_skew(self.problem, window, self.answer(window)),
+        ]
