@@ -280,17 +280,17 @@ def _of_years(years: Sequence[dict[str, Any]], monitor: str) -> dict[str, int]:
     return {"n": len(asked), "with_alarm": sum(bool(rang) for rang in asked), "alarms": sum(map(len, asked)), "checks": YEAR * len(asked)}
 
 
-def measure(worlds: Iterable[dict[str, Any]]) -> list[Row]:
-    """The scoreboard as rows: first what is in sum, then every fault by every monitor."""
+def measure(worlds: Iterable[dict[str, Any]]) -> tuple[list[Row], list[Row]]:
+    """The scoreboard as rows: what is in sum, and every fault by every monitor."""
     rows: list[Row] = []
     cells: list[Row] = []
     for at in worlds:
         name, faults = at["name"], at["faults"]
         runs = sum(fault["n"] for fault in faults)
         rows.append(share(f"{name}: faults seen by a monitor that is meant to", sum(fault["meant"] for fault in faults), runs))
-        harmless = [fault for fault in faults if fault["harmless"]]
-        spared = sum(fault["n"] - fault["cells"][RETRAINS]["seen"] for fault in harmless)
-        rows.append(share(f"{name}: benign shifts that do not retrain", spared, sum(fault["n"] for fault in harmless)))
+        if harmless := [fault for fault in faults if fault["harmless"]]:
+            spared = sum(fault["n"] - fault["cells"][RETRAINS]["seen"] for fault in harmless)
+            rows.append(share(f"{name}: benign shifts that do not retrain", spared, sum(fault["n"] for fault in harmless)))
         for monitor in MONITORS:
             asked = sum(fault["cells"][monitor]["n"] for fault in faults)
             if asked:
@@ -307,7 +307,7 @@ def measure(worlds: Iterable[dict[str, Any]]) -> list[Row]:
                 if cell["delay"] is not None:
                     unit = f"rows, {cell['delay'] / (DELAY * BATCH):g} label delays"
                     cells.append(Row(f"{name}, {fault['name']}, {monitor}: delay", cell["delay"], None, None, cell["seen"], unit))
-    return rows + cells
+    return rows, cells
 
 
 def faults(judged: Sequence[dict[str, Any]]) -> dict[str, Fault]:

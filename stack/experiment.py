@@ -148,6 +148,36 @@ def estimate(models: int, workers: int, console: Console, out: Path = RESULTS) -
     return rows
 
 
+def drill(
+    runs: int, years: int, workers: int, console: Console, source: Path | None = None, only: Sequence[str] = (), out: Path | None = RESULTS
+) -> list[Row]:
+    """Plant every fault into streams of known truth, and watch clean years; write drill.json, drill.md and drill.html.
+
+    `only` some faults, by their names: then nothing is written. What is in sum is returned. BatchError where a fault is not known.
+    """
+    from flows import scoreboard as experiment
+    from flows.lifecycle import code_version
+    from ratchet.report.scoreboard import render
+
+    if min(runs, years) < 2 and not only:
+        raise BatchError("A drill needs two runs and two years or more; --only plants a single fault.")
+    todo = experiment.cases(runs, years, source)
+    known = [name for name in dict.fromkeys(case.fault for case in todo) if name != experiment.CLEAN]
+    if unknown := [name for name in only if name not in known]:
+        raise BatchError(f"There is no fault called {unknown[0]!r}. There are: {'; '.join(known)}.")
+    todo = [case for case in todo if not only or case.fault in only]
+    judged = _judged("drill", experiment, todo, workers, console)
+    worlds = experiment.board(judged, experiment.faults(judged))
+    sums, cells = experiment.measure(worlds)
+    if only or out is None:
+        return [*sums, *cells]
+    command = f"ratchet drill --runs {runs} --years {years}" + (f" --source {source.name}" if source else "")
+    _write(out, "drill", [*sums, *cells], command, sorted({case.seed for case in todo}), shown=len(sums))
+    page = render(worlds, command=command, commit=code_version(), batch=experiment.BATCH, delay=experiment.DELAY)
+    (out / "drill.html").write_text(page, encoding="utf-8")
+    return sums
+
+
 def slices(runs: int, workers: int, console: Console, out: Path = RESULTS) -> list[Row]:
     """Plant slices that fail among labelled rows; write slices.json and slices.md."""
     from flows import experiment_slices as experiment
@@ -197,7 +227,7 @@ def _all(
     return [done[key] for key in asked]
 
 
-def _write(out: Path, name: str, rows: Sequence[Row], command: str, seeds: Sequence[int]) -> None:
+def _write(out: Path, name: str, rows: Sequence[Row], command: str, seeds: Sequence[int], shown: int | None = None) -> None:
     from flows.lifecycle import code_version
 
-    write(out, name, rows, command=command, commit=code_version(), seeds=seeds, machine=machine())
+    write(out, name, rows, command=command, commit=code_version(), seeds=seeds, machine=machine(), shown=shown)

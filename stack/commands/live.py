@@ -107,9 +107,30 @@ def audit(
 
 
 @app.command()
-def drill(problem: ProblemName) -> None:
-    """Plant known faults into a copy of the newest window, and look whether the watch sees them."""
+def drill(
+    problem: Annotated[
+        str | None,
+        typer.Argument(help="A running problem: its newest window is drilled. Left out: the whole catalogue, in simulated streams."),
+    ] = None,
+    runs: Annotated[int, typer.Option(help="Streams of each fault of the catalogue.")] = 3,
+    years: Annotated[int, typer.Option(help="Clean years of weekly checks.")] = 10,
+    source: Annotated[Path | None, typer.Option("--source", help="A file of credit_card's real rows, to be drilled as well.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="A single fault by its name, again and again; nothing is written.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+) -> None:
+    """Plant known faults, and look which monitor sees them: into a copy of a running problem's newest window, or the whole catalogue.
+
+    The catalogue takes an hour and a half; its scoreboard is docs/results/drill.html.
+    """
     with sentences():
+        if problem is None:
+            from stack import experiment
+            from stack.commands.measure import measured
+
+            measured(experiment.drill(runs, years, workers, console, source, only or ()))
+            return
         made = site_of(problem).drill()
         table = Table("planted", "column", "seen", "by")
         for item in made["planted"]:

@@ -27,7 +27,7 @@ def experiment_gate(
     with sentences():
         from stack import experiment as run
 
-        _measured(run.gate(runs, curve_runs, workers, console, source))
+        measured(run.gate(runs, curve_runs, workers, console, source))
 
 
 @app.command("tuning")
@@ -40,7 +40,7 @@ def experiment_tuning(
     with sentences():
         from stack import experiment as run
 
-        _measured(run.tuning(runs, trials, workers, console))
+        measured(run.tuning(runs, trials, workers, console))
 
 
 @app.command("parity")
@@ -52,7 +52,7 @@ def experiment_parity(
     with sentences():
         from stack import experiment as run
 
-        _measured(run.parity(requests, runs, console))
+        measured(run.parity(requests, runs, console))
 
 
 @app.command("compress")
@@ -61,7 +61,7 @@ def experiment_compress(runs: Annotated[int, typer.Option(help="Networks.")] = 2
     with sentences():
         from stack import experiment as run
 
-        _measured(run.compress(runs, console))
+        measured(run.compress(runs, console))
 
 
 @app.command("concept")
@@ -76,7 +76,7 @@ def experiment_concept(
     with sentences():
         from stack import experiment as run
 
-        _measured(run.concept(runs, workers, console, source))
+        measured(run.concept(runs, workers, console, source))
 
 
 @app.command("watch")
@@ -90,7 +90,7 @@ def experiment_watch(
     with sentences():
         from stack import experiment as run
 
-        _measured(run.watch(runs, years, large, workers, console))
+        measured(run.watch(runs, years, large, workers, console))
 
 
 @app.command("estimate")
@@ -102,7 +102,7 @@ def experiment_estimate(
     with sentences():
         from stack import experiment as run
 
-        _measured(run.estimate(models, workers, console))
+        measured(run.estimate(models, workers, console))
 
 
 @app.command("slices")
@@ -114,10 +114,11 @@ def experiment_slices(
     with sentences():
         from stack import experiment as run
 
-        _measured(run.slices(runs, workers, console))
+        measured(run.slices(runs, workers, console))
 
 
-def _measured(rows: list[Any]) -> None:
+def measured(rows: list[Any]) -> None:
+    """Print what was measured."""
     table = Table("what", "value", "95% interval", "runs")
     for row in rows:
         interval = f"{row.low:.3g} to {row.high:.3g}" if row.low is not None else ""

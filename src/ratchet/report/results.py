@@ -71,8 +71,10 @@ def against(row: Row, bars: dict[str, dict[str, float]]) -> Row:
     return Row(**{**asdict(row), "limit": limit, "holds": holds})
 
 
-def write(folder: Path, name: str, rows: Sequence[Row], *, command: str, commit: str, seeds: Sequence[int], machine: str) -> None:
-    """Write NAME.json and NAME.md. KeyError where a bar of this result was not measured."""
+def write(
+    folder: Path, name: str, rows: Sequence[Row], *, command: str, commit: str, seeds: Sequence[int], machine: str, shown: int | None = None
+) -> None:
+    """Write NAME.json and NAME.md, the latter with the first `shown` rows. KeyError where a bar of this result was not measured."""
     bars: dict[str, Any] = yaml.safe_load((folder / "bars.yaml").read_text(encoding="utf-8")).get(name, {})
     if missing := sorted(set(bars) - {row.name for row in rows}):
         raise KeyError(f"{name}: no row measures the bar {missing[0]!r}")
@@ -81,7 +83,7 @@ def write(folder: Path, name: str, rows: Sequence[Row], *, command: str, commit:
     (folder / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     lines = [f"# {name}", "", f"Made by `{command}` at commit `{commit}`, seeds {_spans(seeds)}, on {machine}.", ""]
     lines += ["| what | value | 95% interval | runs | bar | holds |", "|---|---|---|---|---|---|"]
-    for row in judged:
+    for row in judged[:shown]:
         interval = f"{row.low:.4g} to {row.high:.4g}" if row.low is not None else ""
         bar = f"{row.limit:g}" if row.limit is not None else ""
         lines.append(f"| {row.name} | {row.value:.4g} {row.unit} | {interval} | {row.n} | {bar} | {row.holds} |")

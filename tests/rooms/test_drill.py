@@ -1,0 +1,131 @@
+"""The catalogue of faults: each is planted as it says, the scoreboard counts what rang, and the page shows it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from flows import scoreboard
+from flows.scoreboard import ACTS, CLEAN, DUMMIES, EVIDENTLY, MONITORS, OURS, QUIET, Case, board, judge, measure, world
+from ratchet.report.scoreboard import render
+from ratchet.request import accepted, as_sent
+from ratchet.simulation.catalogue import Drift, Labelled
+from stack.cli import app
+
+
+@pytest.fixture(scope="module")
+def at():
+    return world("population", "", 0)
+
+
+@pytest.fixture(scope="module")
+def rows(at):
+    return at.draw(2000, Drift(), 0)
+
+
+def planted(at, name, rows):
+    return at.faults[name].happen(rows, np.random.default_rng(0))
+
+
+def test_every_fault_names_monitors_that_there_are(at):
+    assert len(at.faults) > 30
+    for fault in at.faults.values():
+        assert set(fault.seen_by) <= set(MONITORS), fault.name
+        assert fault.about
+
+
+def test_rows_are_lost_doubled_stuck_and_emptied_as_told(at, rows):
+    assert 300 < len(planted(at, "missing volume", rows)) < 500
+    doubled = planted(at, "duplicated upstream join", rows)
+    assert 1.12 < len(doubled) / len(rows) < 1.18
+    stuck = planted(at, "stuck sensor", rows)
+    (column,) = [name for name in rows if stuck[name].nunique() == 1 < rows[name].nunique()]
+    assert column in at.released.relies_on
+    lacking = planted(at, "missing values", rows).isna().mean() - rows.isna().mean()
+    assert (lacking > 0.25).sum() == 1
+
+
+def test_a_slice_turns_and_nothing_else_does(at, rows):
+    turned = (planted(at, "silent slice", rows)["outcome"] != rows["outcome"]).to_numpy()
+    assert 0.003 < turned.mean() < 0.04
+    assert planted(at, "silent slice", rows).drop(columns="outcome").equals(rows.drop(columns="outcome"))
+
+
+def test_probes_are_one_row_and_end_near_the_threshold(at, rows):
+    asked = planted(at, "adversarial probes", rows).tail(100)
+    names = [column.name for column in at.released.contract.features]
+    assert (asked[names].nunique(dropna=False) > 1).sum() == 1
+    near = np.abs(at.answer(asked) - at.problem.threshold)
+    assert np.median(near) < np.median(np.abs(at.answer(rows) - at.problem.threshold))
+
+
+def test_labels_follow_are_noise_or_do_not_come(at, rows):
+    truth = rows["outcome"].to_numpy(float)
+    decided = (at.answer(rows) >= at.problem.threshold).astype(float)
+    told = Labelled(rows, truth, decided)
+
+    def labels(name):
+        return at.faults[name].label(told, np.random.default_rng(1))
+
+    wrong = decided != truth
+    followed = labels("feedback loop, labels follow decisions")
+    assert (followed[~wrong] == truth[~wrong]).all()
+    assert 0.5 < (followed[wrong] == decided[wrong]).mean() < 0.7
+    assert 0.17 < (labels("label noise") != truth).mean() < 0.23
+    assert np.isnan(labels("selective labels")[decided == 0]).sum() == 0
+    assert 0.4 < np.isnan(labels("labels late")).mean() < 0.6
+
+
+def test_the_door_refuses_what_is_no_request(at, rows):
+    contract = at.released.contract
+    assert accepted(as_sent(rows, contract), contract).all()
+    sent = at.faults["skew: unknown category"].send(rows, np.random.default_rng(0))
+    assert accepted(as_sent(sent, contract), contract).mean() == pytest.approx(0.98, abs=0.005)
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """One fault in one stream, and a year of three weeks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoreboard, "YEAR", 3)
+        patch.setattr(scoreboard, "FAULTY", 2)
+        return [judge(Case("population", "stuck sensor", 1)), judge(Case("population", CLEAN, 1))]
+
+
+def test_a_stuck_sensor_is_seen_at_once_and_a_clean_year_is_quiet(judged):
+    fault, year = judged
+    assert min(fault["rang"]["validity"]) == QUIET
+    assert min(fault["rang"][ACTS]) == QUIET
+    assert not any(place < QUIET for name in OURS for place in fault["rang"][name])
+    assert year["harm"] is None
+    assert not any(year["rang"][name] for name in (*OURS, ACTS, DUMMIES[1]))
+    assert year["rang"][DUMMIES[0]] == [2]
+    assert not set(EVIDENTLY) & set(fault["rang"])
+
+
+def test_the_scoreboard_counts_what_was_seen_and_how_soon(judged, at):
+    again = judged[0] | {"seed": 2, "rang": {name: [] for name in judged[0]["rang"]}}
+    worlds = board([*judged, again], at.faults)
+    (fault,) = worlds[0]["faults"]
+    assert (fault["meant"], fault["n"]) == (1, 2)
+    assert fault["cells"]["validity"] == {"n": 2, "seen": 1, "delay": 2000.0}
+    assert fault["cells"]["never"] == {"n": 2, "seen": 0, "delay": None}
+    assert worlds[0]["clean"]["validity"]["with_alarm"] == 0
+    sums, cells = measure(worlds)
+    told = {row.name: row for row in [*sums, *cells]}
+    assert told["population: faults seen by a monitor that is meant to"].value == 0.5
+    assert told["population, stuck sensor, validity: delay"].unit == "rows, 0.5 label delays"
+    assert told["population, stuck sensor, validity: seen"].n == 2
+
+    page = render(worlds, command="ratchet drill", commit="abc", batch=2000, delay=2)
+    assert page.count("<tr") == 4
+    assert "stuck sensor" in page
+    assert "50%<br>2k" in page
+
+
+def test_a_fault_that_is_not_known_is_told_with_those_that_are(monkeypatch):
+    told = CliRunner().invoke(app, ["drill", "--only", "gremlins"])
+    assert told.exit_code == 2
+    assert "There is no fault called 'gremlins'" in told.output
+    assert "stuck sensor" in told.output
