@@ -232,7 +232,7 @@ class _Planted:
         return float(np.nanmean(self._since) - np.mean(self._before)) if self._since else None
 
 
-def board(judged: Sequence[dict[str, Any]], about: dict[str, Fault]) -> list[dict[str, Any]]:
+def board(judged: Sequence[dict[str, Any]], about: dict[str, dict[str, Fault]]) -> list[dict[str, Any]]:
     """By world: every fault with its harm and, by monitor, the share of runs in which it was seen and the median delay in rows; clean years.
 
     A monitor has seen a fault where it rings in a batch that has it. The delay counts the rows from the fault's begin to the end of that
@@ -248,7 +248,7 @@ def board(judged: Sequence[dict[str, Any]], about: dict[str, Fault]) -> list[dic
         worlds.append(
             {
                 "name": name,
-                "faults": [_of_fault(about[fault], runs) for fault, runs in by_fault.items()],
+                "faults": [_of_fault(about[name][fault], runs) for fault, runs in by_fault.items()],
                 "clean": {monitor: _of_years(years, monitor) for monitor in MONITORS},
             }
         )
@@ -310,9 +310,6 @@ def measure(worlds: Iterable[dict[str, Any]]) -> tuple[list[Row], list[Row]]:
     return rows, cells
 
 
-def faults(judged: Sequence[dict[str, Any]]) -> dict[str, Fault]:
-    """The faults that were planted, by name."""
-    found: dict[str, Fault] = {}
-    for name, source in dict.fromkeys((told["world"], told["source"]) for told in judged):
-        found |= world(name, source, 0).faults
-    return found
+def faults(judged: Sequence[dict[str, Any]]) -> dict[str, dict[str, Fault]]:
+    """By world, the faults that there are, by name."""
+    return {name: world(name, source, 0).faults for name, source in dict.fromkeys((told["world"], told["source"]) for told in judged)}

@@ -106,7 +106,7 @@ def test_a_stuck_sensor_is_seen_at_once_and_a_clean_year_is_quiet(judged):
 
 def test_the_scoreboard_counts_what_was_seen_and_how_soon(judged, at):
     again = judged[0] | {"seed": 2, "rang": {name: [] for name in judged[0]["rang"]}}
-    worlds = board([*judged, again], at.faults)
+    worlds = board([*judged, again], {"population": at.faults})
     (fault,) = worlds[0]["faults"]
     assert (fault["meant"], fault["n"]) == (1, 2)
     assert fault["cells"]["validity"] == {"n": 2, "seen": 1, "delay": 2000.0}
