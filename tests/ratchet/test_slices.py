@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from ratchet.evaluation.flips import negative_flips
-from ratchet.evaluation.slices import inside_of, rows_for, slices, view
+from ratchet.evaluation.slices import inside_of, pairs, rows_for, slices, view
 from ratchet.problem import Costs
 from ratchet.simulation.regressions import plant
 
@@ -140,3 +142,28 @@ def test_negative_flips_are_counted_by_group_and_overall(framed):
     named = negative_flips(framed, champion, champion, truth, few)
     assert named.verdict == "pass"
     assert "a" in named.reason.partition("too small")[2]
+
+
+def test_of_all_pairs_of_values_the_one_that_stands_out_is_found_first_however_easy_its_rows_are():
+    rng = np.random.default_rng(0)
+    n = 6000
+    categories = pd.DataFrame({name: pd.Categorical(rng.choice(list("abcde"), n)) for name in ("one", "two", "three")})
+    residual = rng.normal(size=n)
+    inside = inside_of(categories, {"one": ("b",), "three": ("d",)})
+    residual[inside] += 0.6
+    found = pairs(categories, residual, 0.02)
+    assert found[0] == {"one": ("b",), "three": ("d",)}
+    assert len(found) == 5
+    # A slice that is a part of one that was found already is not told again.
+    shares = [(inside_of(categories, a) & inside_of(categories, b)).sum() / (inside_of(categories, a) | inside_of(categories, b)).sum()
+              for a, b in combinations(found, 2)]  # fmt: skip
+    assert max(shares) < 0.5
+    assert pairs(categories, -np.abs(residual), 0.02) == []
+
+
+def test_a_value_of_an_ordered_column_is_widened_to_its_neighbours():
+    rng = np.random.default_rng(1)
+    place = rng.integers(0, 5, 6000)
+    categories = pd.DataFrame({"grade": pd.Categorical.from_codes(place, list("12345"), ordered=True)})
+    residual = rng.normal(size=6000) + 0.5 * np.isin(place, (1, 2))
+    assert pairs(categories, residual, 0.02)[0] == {"grade": ("2", "3")}

@@ -12,7 +12,7 @@ from ratchet.check import Check, Verdict, undecided
 from ratchet.contract import Column, Contract
 from ratchet.data.encoding import Encoder
 from ratchet.evaluation.loss import per_row
-from ratchet.evaluation.slices import FEWEST, Slice, search, view
+from ratchet.evaluation.slices import FEWEST, Slice, inside_of, pairs, search, view
 from ratchet.monitoring.data_drift import difference
 from ratchet.monitoring.domain import thinned
 from ratchet.monitoring.estimate import Held, calibration
@@ -23,6 +23,8 @@ from ratchet.registry import registered
 NEIGHBOURS = 5
 # A slice in which that share of the labelled rows lies is looked for.
 SUPPORT = 0.02
+# Where confidence is nearly certain a single error would count for ever so many.
+LEAST_SPREAD = 0.1
 SURE = "Is the model as sure of its answers as it was at release?"
 STRANGE = "Are there more rows like none before than there were at release?"
 SLICE = "Is any slice of the rows decided worse than the model's confidence says?"
@@ -92,7 +94,7 @@ def live_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.D
         for each in found[:5]
     ]
     bad = [each for each in found if each.p < alpha]
-    worst = found[0] if found else None
+    worst = bad[0] if bad else found[0] if found else None
     numbers = (worst.value, worst.value - 1.96 * worst.error, worst.value + 1.96 * worst.error) if worst else (0.0, 0.0, 0.0)
     said = (
         f"{worst.name}: {problem.metric} {worst.value:+.4f} beyond what confidence expects on {worst.rows} rows, p = {worst.p:.1e}"
@@ -107,12 +109,23 @@ def live_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.D
 
 
 def worst_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.DataFrame, seed: int = 0) -> list[Slice]:
-    """The slices of n labelled predictions that cost most beyond what confidence expects, the least likely by chance first, each once."""
+    """The slices of n labelled predictions that cost most beyond what confidence expects, the one that stands out most first, each once.
+
+    Two halves of the rows each find slices that the other tests: p-values are of the test alone. The order is that of all rows.
+    """
     probability, n = labelled["probability"].to_numpy(float), len(labelled)
     sure = calibration(held, np.ones(len(held.truth)))(probability)
     one, nought = (per_row(problem, probability, np.full(n, value)) for value in (1.0, 0.0))
     excess = per_row(problem, probability, labelled["truth"].to_numpy(float)) - (sure * one + (1 - sure) * nought)
-    support = max(SUPPORT, 2 * FEWEST / n)
-    found = search(view(labelled, contract), excess, probability, problem.gate.slice_margin, support, seed)
+    # In units of what chance makes of one row: what is hard varies more.
+    residual = excess / np.maximum(np.abs(one - nought) * np.sqrt(sure * (1 - sure)), LEAST_SPREAD * max(np.abs(one - nought).max(), 1e-12))
+    support, categories = max(SUPPORT, 2 * FEWEST / n), view(labelled, contract)
+    found = search(categories, excess, problem.gate.slice_margin, seed, lambda half: pairs(categories[half], residual[half], support))
     # Either half of the rows may find the same one.
-    return list({each.name: each for each in reversed(found)}.values())[::-1]
+    each_once = {each.name: each for each in reversed(found)}.values()
+
+    def strength(of: Slice) -> float:
+        inside = residual[inside_of(categories, of.where)]
+        return float(inside.sum() / np.sqrt(max(len(inside), 1)))
+
+    return sorted(each_once, key=strength, reverse=True)
