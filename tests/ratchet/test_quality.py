@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from ratchet.data.quality import flaws
+from ratchet.evaluation.slices import view
 from ratchet.monitoring.arrival import clock, intervals, volume
 from ratchet.monitoring.quality import scores
 
@@ -91,3 +92,9 @@ def test_labels_before_their_predictions_and_rows_ahead_of_now_are_seen(credit):
     told = clock(credit.problem, logged(at, early), PRESENT, None)
     assert (told.verdict, told.reason) == ("fail", "1 rows are later than their own label")
     assert clock(credit.problem, logged(at + timedelta(hours=1)), PRESENT, None).value == 1.0
+
+
+def test_slices_of_rows_that_lack_a_column_are_those_of_the_others(credit):
+    rows = credit.open_source(None, 5).traffic(50, drifted=False)
+    assert "income" not in view(rows.drop(columns="income"), credit.contract)
+    assert set(view(rows, credit.contract)) == {column.name for column in credit.contract.requested}

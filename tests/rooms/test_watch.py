@@ -44,7 +44,7 @@ def lines_of(setting, release, rows):
     frame = conform(setting.folder.open_source(None, 78).traffic(rows, drifted=False), setting.contract, "the world")
     told = release.scorer.probability(frame).tolist()
     for n, (p, features) in enumerate(zip(told, records(frame, setting.contract), strict=True)):
-        yield [f"p{n}", "credit", now(), "2", "champion", 1.0, p, int(p >= release.threshold)], features
+        yield [f"s{n}", "credit", now(), "2", "champion", 1.0, p, int(p >= release.threshold)], features
 
 
 def opened(standing, folder, home):
@@ -77,6 +77,21 @@ def weekly(standing, credit, tmp_path):
     setting, release = opened(standing, Folder(folder), tmp_path / "home")
     setting.store.set_draw(0.02, 1, None)
     return setting, release, traffic(setting, release, 5000, drifted=True)
+
+
+@pytest.fixture
+def due(standing, credit, tmp_path):
+    """A released model whose labels are due at once, 3,000 requests in its log, and all of their outcomes."""
+    folder = tmp_path / "credit"
+    shutil.copytree(credit.path, folder)
+    text = (folder / "problem.yaml").read_text(encoding="utf-8")
+    (folder / "problem.yaml").write_text(
+        text.replace("every_seconds: 300", "every_seconds: 604800").replace("label_delay_days: 90", "label_delay_days: 0"), encoding="utf-8"
+    )
+    setting, release = opened(standing, Folder(folder), tmp_path / "home")
+    release.facts["released"] = {"mean": 10.0, "error": 0.1}
+    setting.store.set_draw(0.3, 1, None)
+    return setting, release, traffic(setting, release, 3000, drifted=False)
 
 
 def label(setting, truth, start, end):
@@ -192,14 +207,20 @@ def test_an_empty_window_is_told_so(standing, credit, tmp_path):
 
 
 @pytest.mark.parametrize("spoilt", ["gone", "text", "empty"])
-def test_a_column_that_is_gone_or_spoilt_is_told_and_nothing_crashes(standing, credit, tmp_path, spoilt):
-    setting, release = opened(standing, credit, tmp_path / "home")
+def test_a_column_that_is_gone_or_spoilt_is_told_and_nothing_crashes(due, spoilt):
+    setting, release, truth = due
+    label(setting, truth, 0, 3000)
     lines = []
-    for row, features in lines_of(setting, release, 1000):
+    for row, features in lines_of(setting, release, 3000):
         kept = {name: value for name, value in features.items() if name != "income"}
         spoilt_as = {"gone": {}, "text": {"income": "n/a"}, "empty": {"income": None}}[spoilt]
         lines.append(Prediction(*row, json.dumps(kept | spoilt_as)))
     setting.store.log(lines)
+    # Labels and audits of such rows come too.
+    told = [
+        {"prediction_id": f"s{n}", "at": now(), "value": n % 2, "provenance": kind} for n in range(3000) for kind in ("outcome", "audit")
+    ]
+    setting.store.add_labels(told)
     checks, decision = examine.fn(setting, release)
     assert decision.action == "block"
     assert any("income" in reason for reason in decision.reasons)
@@ -216,21 +237,6 @@ def test_a_release_of_before_has_nothing_to_estimate_by(watched):
     for name in ("estimate", "joint_drift", "silent:outliers", "probes:duplicates"):
         assert named(checks, name).verdict == "undecided"
     assert "0 rows held out at release" in named(checks, "estimate").reason
-
-
-@pytest.fixture
-def due(standing, credit, tmp_path):
-    """A released model whose labels are due at once, 3,000 requests in its log, and all of their outcomes."""
-    folder = tmp_path / "credit"
-    shutil.copytree(credit.path, folder)
-    text = (folder / "problem.yaml").read_text(encoding="utf-8")
-    (folder / "problem.yaml").write_text(
-        text.replace("every_seconds: 300", "every_seconds: 604800").replace("label_delay_days: 90", "label_delay_days: 0"), encoding="utf-8"
-    )
-    setting, release = opened(standing, Folder(folder), tmp_path / "home")
-    release.facts["released"] = {"mean": 10.0, "error": 0.1}
-    setting.store.set_draw(0.3, 1, None)
-    return setting, release, traffic(setting, release, 3000, drifted=False)
 
 
 def audit(setting, truth):

@@ -70,10 +70,12 @@ def _said(values: tuple[str, ...]) -> str:
 def view(frame: pd.DataFrame, contract: Contract) -> pd.DataFrame:
     """The rows as categories: features and protected groups, numbers in five bins of equal mass, shape (n, columns).
 
-    Numbers and ordinal columns are ordered categories, so that neighbours can be joined.
+    Numbers and ordinal columns are ordered categories, so that neighbours can be joined. Columns that are gone are left out.
     """
     made: dict[str, Any] = {}
     for column in contract.requested:
+        if column.name not in frame:
+            continue
         values = frame[column.name]
         if not column.is_numeric:
             text = values.map(as_text, na_action=None)
