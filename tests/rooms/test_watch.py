@@ -62,33 +62,34 @@ def watched(standing, credit, tmp_path_factory):
     return setting, release, traffic(setting, release, 9000, drifted=False)
 
 
+def changed(credit, folder, changes):
+    """The credit problem in a folder of its own, with other words in its problem.yaml."""
+    shutil.copytree(credit.path, folder)
+    text = (folder / "problem.yaml").read_text(encoding="utf-8")
+    for before, after in changes.items():
+        assert before in text
+        text = text.replace(before, after)
+    (folder / "problem.yaml").write_text(text, encoding="utf-8")
+    return Folder(folder)
+
+
+WEEKLY = {"every_seconds: 300": "every_seconds: 604800"}
+
+
 @pytest.fixture
 def weekly(standing, credit, tmp_path):
     """The same model, looked at once a week, and 5,000 requests of the world once it has moved."""
-    folder = tmp_path / "credit"
-    shutil.copytree(credit.path, folder)
-    text = (folder / "problem.yaml").read_text(encoding="utf-8")
-    (folder / "problem.yaml").write_text(
-        text.replace("every_seconds: 300", "every_seconds: 604800")
-        .replace("window: 2000", "window: 5000")
-        .replace("per_year: 0.05", "per_year: 1.0"),
-        encoding="utf-8",
-    )
-    setting, release = opened(standing, Folder(folder), tmp_path / "home")
+    folder = changed(credit, tmp_path / "credit", WEEKLY | {"window: 2000": "window: 5000", "per_year: 0.05": "per_year: 1.0"})
+    setting, release = opened(standing, folder, tmp_path / "home")
     setting.store.set_draw(0.02, 1, None)
     return setting, release, traffic(setting, release, 5000, drifted=True)
 
 
 @pytest.fixture
 def due(standing, credit, tmp_path):
-    """A released model whose labels are due at once, 3,000 requests in its log, and all of their outcomes."""
-    folder = tmp_path / "credit"
-    shutil.copytree(credit.path, folder)
-    text = (folder / "problem.yaml").read_text(encoding="utf-8")
-    (folder / "problem.yaml").write_text(
-        text.replace("every_seconds: 300", "every_seconds: 604800").replace("label_delay_days: 90", "label_delay_days: 0"), encoding="utf-8"
-    )
-    setting, release = opened(standing, Folder(folder), tmp_path / "home")
+    """A released model whose labels are due at once, and 3,000 requests in its log."""
+    folder = changed(credit, tmp_path / "credit", WEEKLY | {"label_delay_days: 90": "label_delay_days: 0"})
+    setting, release = opened(standing, folder, tmp_path / "home")
     release.facts["released"] = {"mean": 10.0, "error": 0.1}
     setting.store.set_draw(0.3, 1, None)
     return setting, release, traffic(setting, release, 3000, drifted=False)
