@@ -27,7 +27,7 @@ from ratchet.contract import Contract
 from ratchet.decision import Decision
 from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.estimate import NONE, Audits
-from ratchet.monitoring.feedback_loop import disparity
+from ratchet.monitoring.feedback_loop import Ratio, disparity
 from ratchet.monitoring.panel import Released, held_of, on_labels, on_the_way, told_apart, typed, without_labels
 from ratchet.monitoring.silent_failure import live_slices
 from ratchet.monitoring.skew import score_skew
@@ -40,10 +40,11 @@ RETRAIN_REQUESTED = "ratchet.retrain.requested"
 OUTCOMES = 20_000
 # A slice is a part of the rows: to see one it takes more of them than to see the mean.
 SLICE_ROWS = 20_000
+BESIDE = ("volume", "clock", "quality", "feedback", "disparity")
 # Audits are looked for in so many windows before the newest one.
 BEFORE = 10
-# So many earlier looks tell how many rows are usual.
-LOOKS = 60
+# Looks of four weeks tell how many rows are usual at which hour.
+USUAL, LEAST_LOOKS, MOST_LOOKS = 28 * 86400.0, 60, 10_000
 
 
 def _name() -> str:
@@ -123,9 +124,10 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     present = now()
     due = present - timedelta(days=problem.watch.label_delay_days)
     aged = typed(store.aged(release.version, due, SLICE_ROWS), setting.contract)
-    looks = [*store.looks(LOOKS), (present, int(window["seq"].max()) if len(window) else 0)]
+    looks = store.looks(round(min(MOST_LOOKS, max(LEAST_LOOKS, USUAL / problem.watch.every_seconds))))
+    looks.append((present, *store.arrived(looks[-1][1] if looks else None)))
     checks += on_the_way(problem, released, window, aged, looks)
-    checks += disparity(problem, _ratios(setting), len(window))
+    checks += disparity(problem, _ratios(setting))
     whole = typed(store.window(newest=SLICE_ROWS, version=release.version, labelled=True, after=onset - 1), setting.contract)
     checks.append(live_slices(problem, setting.contract, held_of(released), whole))
     wrong = Stream(problem.watch.detector, _wrong(store, release.version))
@@ -151,6 +153,8 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         "cooling": means.cooling_days > 0,
         "retrainings_left": means.retrainings_left,
         "unanswered": means.unanswered >= UNANSWERED,
+        # These change with the clock and the ledger, whatever the window holds.
+        "beside": sorted(check.name for check in checks if check.verdict == "fail" and check.name.split(":")[0] in BESIDE),
     }
     return checks, watch(checks, f"version {release.version}", inputs, means)
 
@@ -183,14 +187,14 @@ def with_audits(store: Store, version: str, window: pd.DataFrame) -> tuple[pd.Da
     return window.assign(audited=audited, gold=gold), Audits(*(earlier[name].to_numpy(float) for name in ("probability", "gold", "chance")))
 
 
-def _ratios(setting: Setting) -> dict[str, list[tuple[float, float, float]]]:
-    """By protected group, the lowest ratio of favourable decisions of each generation that went live, oldest first, with its interval."""
-    told: dict[str, list[tuple[float, float, float]]] = {column.name: [] for column in setting.contract.protected}
+def _ratios(setting: Setting) -> dict[str, list[Ratio]]:
+    """By protected group, the lowest ratio of favourable decisions of each generation that went live, oldest first."""
+    told: dict[str, list[Ratio]] = {column.name: [] for column in setting.contract.protected}
     for entry in setting.store.decisions("promote"):
         for check in entry.evidence["checks"]:
             kind, _, group = check["name"].partition(":")
             if kind == "fairness" and group in told and None not in (check["value"], check["low"], check["high"]):
-                told[group].append((check["value"], check["low"], check["high"]))
+                told[group].append(Ratio(check["value"], check["low"], check["high"], check["n"]))
     return told
 
 

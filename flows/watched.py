@@ -18,7 +18,7 @@ from ratchet.data.splits import split
 from ratchet.decision import Decision
 from ratchet.evaluation.loss import per_row
 from ratchet.monitoring.concept_drift import Stream
-from ratchet.monitoring.estimate import relied_on
+from ratchet.monitoring.estimate import NONE, Audits, relied_on
 from ratchet.monitoring.joint_drift import joint_drift
 from ratchet.monitoring.panel import Released, by_column, held_of, on_labels, on_the_way, told_apart, without_labels
 from ratchet.monitoring.silent_failure import live_slices
@@ -28,7 +28,7 @@ from ratchet.retraining import Means, drifts, watch
 from ratchet.scoring import Scorer
 from ratchet.settings import ROOT
 
-REFERENCE_ROWS, AGED_ROWS = 5000, 20_000
+REFERENCE_ROWS, AGED_ROWS, AUDITED_BATCHES = 5000, 20_000, 10
 # Looks at the log before the first batch: they tell how many rows are usual.
 LOOKED = 20
 Answer = Callable[[pd.DataFrame], np.ndarray]
@@ -58,7 +58,7 @@ def release(problem: Problem, contract: Contract, rows: pd.DataFrame, seed: int)
 
 @dataclass
 class Watched:
-    """A release and its log; each batch takes the schedule's time, and labels come `delay` batches later."""
+    """A release and its log; each batch takes the schedule's time, and labels and audits come `delay` batches later."""
 
     problem: Problem
     released: Released
@@ -75,7 +75,7 @@ class Watched:
         # They vary a little, as counts do.
         rows = np.random.default_rng(0).poisson(self.usual, LOOKED)
         before = self._start - self._every * np.arange(LOOKED - 1, -1, -1)
-        self._looks = list(zip(pd.DatetimeIndex(before).to_pydatetime(), np.cumsum(rows).tolist(), strict=True))
+        self._looks = list(zip(pd.DatetimeIndex(before).to_pydatetime(), np.cumsum(rows).tolist(), rows.tolist(), strict=True))
 
     def arrive(
         self, rows: pd.DataFrame, probability: np.ndarray, outcome: np.ndarray | None = None, stands_still: bool = False
@@ -104,7 +104,7 @@ class Watched:
                 audited=0.0,
             )
         )
-        self._looks.append((now.to_pydatetime(), seen + len(rows)))
+        self._looks.append((now.to_pydatetime(), seen + len(rows), len(rows)))
         return self.batches[-1]
 
     def look(self, scope: Scope = "everything", labels: bool = True) -> Decision:
@@ -126,9 +126,14 @@ class Watched:
         fresh = due[self._quiet if drifting else 0 :]
         labelled = pd.concat(fresh) if fresh else window.head(0)
         labelled = labelled[labelled["outcome"].notna()].drop(columns="truth").rename(columns={"outcome": "truth"})
+        earlier = NONE
         if scope == "everything":
             checks += self._beside(window, due, labelled)
-        checks += on_labels(problem, released, window, apart, labelled.tail(problem.watch.window), self._stream)
+            found = pd.concat(due[-AUDITED_BATCHES:]) if due else window.head(0)
+            found = found[found["found"].notna()]
+            share = np.full(len(found), problem.watch.audit_share)
+            earlier = Audits(found["probability"].to_numpy(float), found["found"].to_numpy(float), share)
+        checks += on_labels(problem, released, window, apart, labelled.tail(problem.watch.window), self._stream, earlier)
         means = Means(
             labels_short=max(0, problem.watch.min_labels - len(labelled)),
             rows=len(window),

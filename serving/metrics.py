@@ -114,8 +114,8 @@ class Lifecycle(Collector):
             counted.add_metric([action], count)
         verdicts = GaugeMetricFamily("ratchet_checks", "Checks of the newest window, by verdict", labels=["verdict"])
         failing = GaugeMetricFamily("ratchet_check_failing", "1 for every check of the newest window that fails", labels=["check"])
-        newest = store.decisions(*ACTIONS, newest=1)
-        checks = newest[0].evidence["checks"] if newest else []
+        newest = store.decided_last()
+        checks = newest.evidence["checks"] if newest else []
         for verdict in ("pass", "fail", "undecided", "not_applicable"):
             verdicts.add_metric([verdict], sum(check["verdict"] == verdict for check in checks))
         for check in checks:
@@ -127,7 +127,7 @@ class Lifecycle(Collector):
                 score.add_metric([dimension], check["value"])
         action = GaugeMetricFamily("ratchet_watch_action", "1 for what the watch decided last", labels=["action"])
         for name in ACTIONS if newest else ():
-            action.add_metric([name], int(newest[0].action == name))
+            action.add_metric([name], int(newest.action == name))
         paused = _gauge("ratchet_retraining_paused", "Whether a person has paused automatic retraining", int(store.paused))
         verified = _gauge(
             "ratchet_route_verified", "Whether the answers of the routed version were verified", int(route.verified) if route else 0

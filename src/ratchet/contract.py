@@ -28,6 +28,7 @@ RESERVED = frozenset(
         "truth",
         "label_at",
         "gold",
+        "outcome",
         "audited",
         "prediction_id",
         "provenance",
@@ -73,7 +74,8 @@ class Column(Strict):
         modelled = self.role in ("feature", "protected")
         if not self.name.isidentifier():
             raise ValueError(f"column {self.name!r}: a name has letters, digits and underscores only")
-        if self.name in RESERVED and self.role != "id":
+        # What it is that is to be told may well be called the outcome; the log has no column of the target.
+        if self.name in RESERVED and self.role != "id" and (self.name, self.role) != ("outcome", "target"):
             raise ValueError(f"column {self.name}: the name is one of Ratchet's own; choose another")
         if self.values is not None and len({type(value) for value in self.values}) > 1:
             raise ValueError(f"column {self.name}: `values` must all be text or all be whole numbers")

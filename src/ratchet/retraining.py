@@ -65,15 +65,15 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
     if harm:
         action, why = _harmed(harm, means)
         return decide(action, subject, [*why, *_told([*harm, *parts, *drift[:5]])], inputs, checks)
-    if parts:
-        return decide("ask", subject, [f"{_lacking(parts)}: a person must look", *_told(parts)], inputs, checks)
     decay = _named(checks, "decay")
     expected = _named(checks, "estimate")
     labelled = decay is not None and decay.verdict == "pass"
-    # Labels that came are of older rows; audited ones are of this window's.
-    if expected is not None and expected.verdict == "fail" and (not labelled or expected.evidence["by"] == "audit"):
+    # Labels that came are of older rows; the window's own audits are of these.
+    if expected is not None and expected.verdict == "fail" and (not labelled or _confirmed(expected)):
         action, said, more = _expected(expected, means)
-        return decide(action, subject, [said, *_told([expected, *drift[:5]])], inputs | more, checks)
+        return decide(action, subject, [said, *_told([expected, *parts, *drift[:5]])], inputs | more, checks)
+    if parts:
+        return decide("ask", subject, [f"{_lacking(parts)}: a person must look", *_told(parts)], inputs, checks)
     if not drift:
         return decide("skip", subject, ["no check fired"], inputs, checks)
     if labelled:
@@ -106,7 +106,7 @@ def _harmed(harm: list[Check], means: Means) -> tuple[Action, list[str]]:
 def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any]]:
     """What harm calls for that is expected, but that no label shows yet; with what the decision's identity holds besides."""
     needed, audited = int(estimate.evidence["audits_needed"]), int(estimate.evidence["audited"])
-    if estimate.evidence["by"] == "audit" or audited >= needed:
+    if _confirmed(estimate) or audited >= needed:
         short = (
             f"and {means.labels_short} more labelled rows are needed to retrain" if means.labels_short else "and they are enough to retrain"
         )
@@ -122,6 +122,11 @@ def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any
         why = f"{needed} audited labels would tell: the share of the window that is drawn rises from {means.audit_share:.1%} to {share:.1%}"
         return "buy_labels", why, {"share": share}
     return "ask", f"{needed} audited labels would tell, and the year's budget has {means.audits_left} left: a person must decide", {}
+
+
+def _confirmed(estimate: Check) -> bool:
+    """Whether audits of the window itself tell of harm: those of before it may be of another time."""
+    return estimate.evidence["by"] == "audit" and not estimate.evidence["audited_before"]
 
 
 def _lacking(parts: Sequence[Check]) -> str:

@@ -11,8 +11,8 @@ from ratchet.audit import AUDIT
 from ratchet.errors import StoreError
 
 # The newest step in migrations/versions.
-HEAD = "0004"
-KNOWN = ("0001", "0002", "0003", "0004")
+HEAD = "0005"
+KNOWN = ("0001", "0002", "0003", "0004", "0005")
 metadata = sa.MetaData()
 BY_AUDIT = sa.text(f"provenance = '{AUDIT}'")
 # Four bytes count two thousand million predictions: a busy month. SQLite's own counter has eight in any case.
@@ -92,6 +92,9 @@ looks = sa.Table(
     sa.Column("problem", sa.String(64), nullable=False),
     sa.Column("at", sa.DateTime, nullable=False),
     sa.Column("decision", sa.String(32), nullable=True),
+    # The newest live prediction, and how many there are since the look before.
+    sa.Column("place", sa.BigInteger),
+    sa.Column("rows", sa.Integer),
     sa.Index("looks_by_problem", "problem", "seq"),
 )
 

@@ -264,8 +264,9 @@ class Store:
     def deciding(self, version: str, seq: int, since: datetime, *actions: str) -> list[Entry]:
         """The decisions of those actions since then whose window, of that version, held a place of the log; oldest first."""
         inputs, d = decisions.c.evidence["inputs"], decisions.c
+        first, last = (sa.cast(inputs[name].as_string(), sa.BigInteger) for name in ("from", "to"))
         query = sa.select(decisions).where(d.problem == self.problem, d.action.in_(actions), d.at >= since)
-        held = (inputs["version"].as_string() == version, inputs["from"].as_integer() <= seq, inputs["to"].as_integer() >= seq)
+        held = (inputs["version"].as_string() == version, first <= seq, last >= seq)
         with self.engine.connect() as connection:
             rows = connection.execute(query.where(*held).order_by(d.seq)).all()
         return [Entry(r.id, r.at, r.action, r.subject, tuple(r.reasons), r.evidence, r.by) for r in rows]
@@ -284,22 +285,37 @@ class Store:
         return bool(last) and last[0].action == "pause"
 
     def look(self, decision: str | None) -> None:
-        """Note that the monitor looked at the log, and what it decided; the same window may be decided on once only."""
+        """Note that the monitor looked at the log, how far, and what it decided; the same window may be decided on once only."""
+        before = self.looks(1)
+        place, rows = self.arrived(before[-1][1] if before else None)
+        told = {"problem": self.problem, "at": now(), "decision": decision, "place": place, "rows": rows}
         with self.engine.begin() as connection:
-            connection.execute(sa.insert(looks), {"problem": self.problem, "at": now(), "decision": decision})
+            connection.execute(sa.insert(looks), told)
 
-    def looks(self, newest: int) -> list[tuple[datetime, int]]:
-        """When the monitor looked of late, oldest first, and the last place of the log that it saw."""
-        to = decisions.c.evidence["inputs"]["to"].as_integer()
-        query = (
-            sa.select(looks.c.at, to)
-            .select_from(looks.join(decisions, sa.and_(decisions.c.id == looks.c.decision, decisions.c.problem == looks.c.problem)))
-            .where(looks.c.problem == self.problem, to > 0)
-            .order_by(looks.c.seq.desc())
-            .limit(newest)
-        )
+    def looks(self, newest: int) -> list[tuple[datetime, int, int]]:
+        """Of the newest looks, oldest first: when, the last live place of the log, and how many live rows had come since the one before."""
+        query = sa.select(looks.c.at, looks.c.place, looks.c.rows).where(looks.c.problem == self.problem, looks.c.place.is_not(None))
         with self.engine.connect() as connection:
-            return [(at, int(place)) for at, place in reversed(connection.execute(query).all())]
+            rows = connection.execute(query.order_by(looks.c.seq.desc()).limit(newest)).all()
+        return [(row.at, row.place, row.rows) for row in reversed(rows)]
+
+    def arrived(self, after: int | None) -> tuple[int, int]:
+        """The newest live place of the log, 0 where there is none, and how many live rows there are after that place; 0 where it is None."""
+        p = predictions.c
+        parts = [(p.problem == self.problem) & (p.variant == variant) for variant in LIVE]
+        with self.engine.connect() as connection:
+            newest = max(connection.scalar(sa.select(sa.func.max(p.seq)).where(part)) or 0 for part in parts)
+            if after is None:
+                return newest, 0
+            counted = [connection.scalar(sa.select(sa.func.count()).where(part, p.seq > after)) for part in parts]
+        return newest, sum(count or 0 for count in counted)
+
+    def decided_last(self) -> Entry | None:
+        """What the newest look decided: where an earlier decision holds again, that one."""
+        query = sa.select(looks.c.decision).where(looks.c.problem == self.problem, looks.c.decision.is_not(None))
+        with self.engine.connect() as connection:
+            identity = connection.scalar(query.order_by(looks.c.seq.desc()).limit(1))
+        return self.decision(identity) if identity is not None else None
 
     def looked(self) -> datetime | None:
         """When the monitor last looked."""
@@ -581,10 +597,14 @@ class Store:
         Columns: seq, id, at, label (the decision), probability, outcome (the newest label that is of no audit), gold (the newest that is
         of one), NaN where there is none, then the request's columns.
         """
-        p = predictions.c
+        p, r = predictions.c, routes.c
+        # Before it was routed to, a version answered nobody: such rows are not walked through.
+        routed = sa.select(sa.func.min(r.at)).where(r.problem == self.problem, (r.champion == version) | (r.challenger == version))
+        with self.engine.connect() as connection:
+            since = connection.scalar(routed) or datetime.max
         query = (
             sa.select(p.seq, p.id, p.at, p.label, p.probability, p.features)
-            .where((p.problem + "") == self.problem, p.version == version, p.variant.in_(LIVE), p.at <= until)
+            .where((p.problem + "") == self.problem, p.version == version, p.variant.in_(LIVE), p.at <= until, p.at >= since)
             .order_by(p.at.desc(), p.seq.desc())
             .limit(newest)
         )

@@ -6,12 +6,14 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.audit import Draw, chances, drawn, place
 from ratchet.decision import decide
 from ratchet.prediction import Prediction
+from ratchet.schema import routes
 from ratchet.store import Store, now
 
 
@@ -75,6 +77,11 @@ def test_what_came_back_and_what_audits_found_stand_side_by_side(store):
     told = {"at": now(), "value": 1, "provenance": "outcome"}
     store.add_labels([told | {"prediction_id": "p0"}, told | {"prediction_id": "p0", "value": 0, "provenance": "audit"}])
     store.add_labels([told | {"prediction_id": "p1", "value": 0}, told | {"prediction_id": "p1", "provenance": "human"}])
+    assert store.aged("2", times[2], 100).empty
+    store.set_route("2", "a decision")
+    assert store.aged("2", times[2], 100).empty
+    with store.engine.begin() as connection:
+        connection.execute(sa.update(routes).values(at=times[0]))
     aged = store.aged("2", times[2], 100)
     assert list(aged["id"]) == ["p0", "p1", "p2"]
     assert aged["outcome"].tolist()[:2] == [1.0, 1.0]
@@ -85,10 +92,19 @@ def test_what_came_back_and_what_audits_found_stand_side_by_side(store):
 
 
 def test_earlier_looks_tell_how_far_they_saw(store):
-    for seen in (10, 25, 0):
-        decision = decide("skip", "version 2", ["no check fired"], {"version": "2", "to": seen})
+    assert store.arrived(None) == (0, 0)
+    for n, rows in enumerate((10, 25, 0)):
+        variants = ["champion", "challenger", "load", "probe", "champion"]
+        lines = [Prediction(f"{n}-{row}", "credit", now(), "2", variants[row % 5], 1.0, 0.3, 0, "{}") for row in range(rows)]
+        if lines:
+            store.log(lines)
+        decision = decide("skip" if n % 2 else "wait", "version 2", ["no check fired"], {"to": n % 2})
         store.record(decision)
         store.look(decision.id)
+    assert [(place, rows) for _, place, rows in store.looks(60)] == [(10, 0), (35, 15), (35, 0)]
+    assert [rows for _, _, rows in store.looks(1)] == [0]
+    assert store.arrived(10) == (35, 15)
+    # The first decision holds again.
+    assert store.decided_last().action == "wait"
     store.look(None)
-    assert [seen for _, seen in store.looks(60)] == [10, 25]
-    assert [seen for _, seen in store.looks(1)] == [25]
+    assert store.decided_last().action == "wait"

@@ -44,7 +44,7 @@ from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
 from ratchet.monitoring.domain import domain
 from ratchet.monitoring.estimate import Held, expected_harm
-from ratchet.monitoring.feedback_loop import disparity, feedback
+from ratchet.monitoring.feedback_loop import Ratio, disparity, feedback
 from ratchet.monitoring.joint_drift import joint_drift
 from ratchet.monitoring.quality import quality
 from ratchet.monitoring.silent_failure import live_slices, silent
@@ -322,7 +322,8 @@ def _quality(w: World, bad: bool) -> list[Check]:
         tenth = len(window) // 10
         window = pd.concat([window.iloc[tenth:], window.iloc[tenth : 2 * tenth]], ignore_index=True)
     aged = _aged(w, bad)
-    aged["outcome"] = aged["outcome"].where(np.random.default_rng(6).random(len(aged)) < (0.6 if bad else 1.0))
+    late = np.random.default_rng(6).random(len(aged)) < 0.6 * (np.arange(len(aged)) > len(aged) / 2)
+    aged["outcome"] = aged["outcome"].mask(late & bad)
     found = quality(w.folder.problem, w.folder.contract, held, window, aged)
     if len(w.rows) <= LITTLE:
         return found
@@ -332,11 +333,15 @@ def _quality(w: World, bad: bool) -> list[Check]:
 
 
 def _volume(w: World, bad: bool) -> list[Check]:
-    looks = 31 if len(w.rows) > LITTLE else 6
-    rows = [len(w.rows) // looks + (place % 5) for place in range(looks)]
+    # Every six hours; three in four of the looks are at other hours.
+    looks = 121 if len(w.rows) > LITTLE else 11
+    rows = [len(w.rows) // looks - 3 + place % 5 for place in range(looks)]
     rows[-1] = 1 if bad else rows[-1]
     rows[0] += len(w.rows) - sum(rows)
-    return [volume(w.folder.problem, [300.0] * looks, rows)]
+    begun = datetime(2026, 3, 2)
+    told = [(begun + timedelta(hours=6 * (place + 1)), 0, came) for place, came in enumerate(rows)]
+    problem = w.folder.problem.model_copy(update={"watch": w.folder.problem.watch.model_copy(update={"every_seconds": 6 * 3600.0})})
+    return [volume(problem, [(begun, 0, 0), *told])]
 
 
 def _clock(w: World, bad: bool) -> list[Check]:
@@ -345,12 +350,12 @@ def _clock(w: World, bad: bool) -> list[Check]:
     if bad:
         at.iloc[-3:] += pd.Timedelta(days=1)
     window = pd.DataFrame({"seq": np.arange(n), "at": at, "label_at": pd.NaT})
-    return [clock(w.folder.problem, window, present, (present - timedelta(minutes=5), n // 2))]
+    return [clock(w.folder.problem, window, present, (present - timedelta(minutes=5), n // 2, 0))]
 
 
 def _disparity(w: World, bad: bool) -> list[Check]:
     values = (0.95, 0.9, 0.8) if bad else (0.9, 0.92, 0.91)
-    return disparity(w.folder.problem, {"sex": [(value, value - 0.03, value + 0.03) for value in values]}, len(w.truth))
+    return disparity(w.folder.problem, {"sex": [Ratio(value, value - 0.03, value + 0.03, len(w.truth)) for value in values]})
 
 
 def _decay(w: World, bad: bool) -> list[Check]:

@@ -22,12 +22,15 @@ BROKEN = Check("validity", "Is it?", "fail", "income is stuck", value=0.1, limit
 
 JOINT = Check("joint_drift", "Can they?", "fail", "all columns moved", value=1e-9, limit=1e-4, n=2000)
 PASSING = replace(HARM, evidence={"passing": True})
-TOLD = {"audits_needed": 200, "audited": 10, "by": "confidence"}
+TOLD = {"audits_needed": 200, "audited": 10, "audited_before": 0, "by": "confidence"}
 EXPECTED = Check("estimate", "Would they?", "fail", "it is expected to cost more", value=0.3, limit=0.04, n=2000, evidence=TOLD)
 NOT_EXPECTED = replace(EXPECTED, verdict="pass", reason="it is expected to cost the same")
 CANNOT_TELL = replace(EXPECTED, verdict="undecided", reason="cannot tell: rows like nothing before")
 CONFIRMED = replace(EXPECTED, evidence=TOLD | {"audited": 200})
 AUDITED = replace(EXPECTED, evidence=TOLD | {"audited": 150, "by": "audit"})
+AUDITED_BEFORE = replace(EXPECTED, evidence=TOLD | {"audited_before": 360, "by": "audit"})
+LABELS = replace(SHIFT, name="feedback:labels", reason="labels follow decisions")
+FEWER = replace(SHIFT, name="volume", reason="few arrived")
 PROBED = Check("probes:duplicates", "Do they?", "fail", "one row again and again", value=1e-9, limit=1e-4, n=2000)
 MIXES = replace(PROBED, name="probes:mixes")
 DOUBLED = replace(PROBED, name="quality:uniqueness", reason="rows come twice")
@@ -82,6 +85,13 @@ def test_the_gate(checks, action):
         ([STILL, NO_LABELS, AUDITED], 900, "ask", "900 more labelled rows are needed"),
         # Labels that came are of older rows; audited ones are of this window's.
         ([STILL, NO_HARM, AUDITED], 0, "ask", "150 audited labels confirm"),
+        # Audits of before the window may be of another time: they buy some of its own, and do not go before labels.
+        ([STILL, NO_LABELS, AUDITED_BEFORE], 0, "buy_labels", "200 audited labels would tell"),
+        ([STILL, NO_HARM, AUDITED_BEFORE], 0, "skip", "no check fired"),
+        ([SHIFT, HARM, LABELS], 0, "ask", "labels follow decisions"),
+        ([STILL, NO_LABELS, FEWER], 0, "ask", "predictions or labels are lacking"),
+        # What is lacking keeps nobody from finding out about harm, and is told beside.
+        ([SHIFT, NO_LABELS, EXPECTED, FEWER], 0, "buy_labels", "few arrived"),
         ([SHIFT, HARM, PROBED], 0, "ask", "somebody tries the model out"),
         ([STILL, NO_HARM, MIXES], 0, "skip", "no worse"),
         ([DOUBLED, PROBED, HARM], 0, "block", "come twice"),

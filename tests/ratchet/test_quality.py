@@ -11,7 +11,7 @@ import pytest
 from ratchet.data.quality import flaws
 from ratchet.evaluation.slices import view
 from ratchet.monitoring.arrival import clock, intervals, volume
-from ratchet.monitoring.quality import scores
+from ratchet.monitoring.quality import quality, scores
 
 PRESENT = datetime(2026, 3, 1, 12)
 
@@ -26,10 +26,11 @@ def test_each_flaw_is_told_in_its_dimension(credit):
     rows.loc[4, "homeowner"] = 2.0
     rows.loc[5, ["income", "amount"]] = [100.0, 60_000.0]
     rows.loc[7] = rows.loc[6]
-    found = {name: np.flatnonzero(flags).tolist() for name, flags in flaws(contract, rows).items()}
-    assert found == {"completeness": [1], "validity": [2, 3, 4], "consistency": [5], "uniqueness": [7]}
-    assert flaws(contract, rows.drop(columns="amount"))["completeness"].all()
-    assert all(flags.shape == (0,) for flags in flaws(contract, rows.head(0)).values())
+    known = set(rows.columns)
+    found = {name: np.flatnonzero(flags).tolist() for name, flags in flaws(contract, rows, known).items()}
+    assert found == {"completeness": [1], "validity": [2, 3, 4], "consistency": [5], "uniqueness": [6, 7]}
+    assert flaws(contract, rows.drop(columns="amount"), known - {"amount"})["completeness"].all()
+    assert all(flags.shape == (0,) for flags in flaws(contract, rows.head(0), known).values())
 
 
 def test_scores_tell_where_in_the_window_it_got_worse():
@@ -39,28 +40,57 @@ def test_scores_tell_where_in_the_window_it_got_worse():
 
 
 def looks(rows, every=300.0):
-    """Looks at the log, every so many seconds, between which so many rows came."""
-    places = np.cumsum([0, *rows]).tolist()
-    return [(PRESENT + timedelta(seconds=every * n), place) for n, place in enumerate(places)]
+    """Looks at the log, every so many seconds, between which so many rows came; the last one is on a Sunday at noon."""
+    begun = PRESENT - timedelta(seconds=every * len(rows))
+    return [(begun, 0, 0), *((begun + timedelta(seconds=every * (n + 1)), 0, came) for n, came in enumerate(rows))]
 
 
 def test_looks_in_close_succession_count_as_one():
-    told = [*looks([100, 100]), (PRESENT + timedelta(seconds=610), 201), (PRESENT + timedelta(seconds=900), 310)]
-    assert intervals(told, 150.0) == ([300.0, 300.0, 300.0], [100, 100, 110])
-    assert intervals([], 150.0) == ([], [])
+    at = [PRESENT + timedelta(seconds=each) for each in (0, 300, 600, 610, 900)]
+    told = [(moment, 0, rows) for moment, rows in zip(at, (7, 100, 100, 1, 109), strict=True)]
+    assert intervals(told, 150.0) == [(at[1], 300.0, 100), (at[2], 300.0, 100), (at[4], 300.0, 110)]
+    assert intervals([], 150.0) == []
+
+
+def week(busy, quiet, days=28, every=3600.0):
+    """Rows by look of so many days: many in office hours of working days."""
+    moments = [at for at, _, _ in looks([0] * round(days * 86400 / every), every)][1:]
+    return [(busy if at.weekday() < 5 and 8 <= at.hour < 18 else quiet) + at.day % 5 for at in moments]
+
+
+def hourly(credit):
+    return credit.problem.model_copy(update={"watch": credit.problem.watch.model_copy(update={"every_seconds": 3600.0})})
 
 
 @pytest.mark.parametrize(
     ("newest", "verdict"), [(100, "pass"), (70, "pass"), (400, "pass"), (20, "fail"), (0, "fail")], ids=lambda case: str(case)
 )
 def test_less_than_half_of_the_usual_volume_is_seen(credit, newest, verdict):
-    rows = [95 + 7 * n % 11 for n in range(40)]
-    assert volume(credit.problem, *intervals(looks([*rows, newest]), 150.0)).verdict == verdict
+    told = volume(hourly(credit), looks([*week(100, 100)[:-1], newest], 3600.0))
+    assert told.verdict == verdict
 
 
-def test_nights_without_traffic_are_usual(credit):
-    rows = [0 if n % 24 < 8 else 100 for n in range(60)]
-    assert volume(credit.problem, *intervals(looks([*rows, 0]), 150.0)).verdict == "pass"
+def test_nights_and_weekends_are_usual_and_a_dead_morning_is_not(credit):
+    rows = week(200, 5)
+    told = [volume(hourly(credit), looks(rows, 3600.0)[: place + 1]).verdict for place in range(len(rows) - 7 * 24, len(rows) + 1)]
+    assert set(told) == {"pass"}
+    # On a Thursday at eleven.
+    at = len(rows) - 3 * 24
+    dead = looks(rows, 3600.0)[:at]
+    assert dead[-1][0].weekday() == 3
+    assert volume(hourly(credit), [*dead[:-1], (dead[-1][0], 0, 3)]).verdict == "fail"
+
+
+def test_an_outage_does_not_become_usual(credit):
+    rows = [100 + n % 7 for n in range(28 * 24)]
+    rows[-9:] = [0] * 9
+    assert {volume(hourly(credit), looks(rows, 3600.0)[: len(rows) + 1 - gone]).verdict for gone in range(9)} == {"fail"}
+
+
+def test_the_first_days_tell_nothing_of_what_is_usual(credit):
+    told = volume(hourly(credit), looks([100] * 48, 3600.0))
+    assert told.verdict == "undecided"
+    assert "tell how many are usual" in told.reason
 
 
 def logged(at, label_at=None):
@@ -73,13 +103,16 @@ def seconds_ago(*ago):
 
 def test_a_clock_that_stands_still_is_seen_and_one_that_ran_back_is_not_taken_for_sound(credit):
     at = seconds_ago(*range(1000, 500, -1))
-    before = (PRESENT - timedelta(seconds=700), 300)
+    before = (PRESENT - timedelta(seconds=600), 300, 0)
     assert clock(credit.problem, logged(at), PRESENT, before).verdict == "pass"
-    stuck = at.where(at.index < 300, at[299] - timedelta(seconds=120))
+    stuck = at.where(at.index < 300, at[299])
     told = clock(credit.problem, logged(stuck), PRESENT, before)
     assert (told.verdict, told.value) == ("fail", 0.4)
-    assert told.reason.startswith("200 rows came since the last look, all with a time before it")
-    # Rows that waited on the service's disk are late, but not wrong.
+    assert told.reason.startswith("200 rows came since the last look, all with one time before it")
+    # Rows that waited on the service's disk have times of their own.
+    waited = at.where(at.index < 300, at - timedelta(seconds=100))
+    assert clock(credit.problem, logged(waited), PRESENT, before).verdict == "undecided"
+    # They are late, but not wrong.
     late = at.where(at.index < 450, at - timedelta(seconds=400))
     told = clock(credit.problem, logged(late), PRESENT, before)
     assert told.verdict == "undecided"
@@ -98,3 +131,29 @@ def test_slices_of_rows_that_lack_a_column_are_those_of_the_others(credit):
     rows = credit.open_source(None, 5).traffic(50, drifted=False)
     assert "income" not in view(rows.drop(columns="income"), credit.contract)
     assert set(view(rows, credit.contract)) == {column.name for column in credit.contract.requested}
+
+
+def test_rows_that_are_alike_by_nature_are_no_flaw_however_many(credit):
+    rng = np.random.default_rng(0)
+    names = [column.name for column in credit.contract.features]
+    base = credit.open_source(None, 5).traffic(400, drifted=False).reset_index(drop=True)
+    for _ in range(20):
+        held, window = (base.iloc[rng.integers(0, 400, 2000)].reset_index(drop=True) for _ in range(2))
+        aged = window.head(0).assign(outcome=np.nan, gold=np.nan)
+        told = {check.name: check for check in quality(credit.problem, credit.contract, held[names], window, aged)}
+        assert told["quality:uniqueness"].verdict == "pass"
+        assert told["quality:consistency"].verdict == "pass"
+
+
+def test_labels_that_never_came_of_some_rows_are_usual_and_such_as_stop_coming_are_not(credit):
+    window = credit.open_source(None, 5).traffic(2000, drifted=False)
+    rng = np.random.default_rng(1)
+
+    def timeliness(lacking):
+        aged = window.assign(outcome=np.where(lacking, np.nan, 0.0), gold=np.nan)
+        found = quality(credit.problem, credit.contract, window, window, aged)
+        return next(check for check in found if check.name == "quality:timeliness").verdict
+
+    assert timeliness(rng.random(2000) < 0.4) == "pass"
+    assert timeliness(rng.random(2000) < np.where(np.arange(2000) < 1000, 0.1, 0.5)) == "fail"
+    assert timeliness(np.ones(2000, dtype=bool)) == "undecided"

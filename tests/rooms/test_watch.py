@@ -284,14 +284,14 @@ def test_rows_that_come_later_than_they_should_are_seen(due):
     first, decision = examine.fn(setting, release)
     assert named(first, "volume").verdict == "undecided"
     keep(setting, decision)
-    assert [place for _, place in setting.store.looks(60)] == [3000]
+    assert [place for _, place, _ in setting.store.looks(60)] == [3000]
     assert named(first, "quality:timeliness").reason == "none of 3,000 rows older than the label delay has a label"
 
 
 def test_a_disparity_that_grows_from_one_generation_to_the_next_asks_a_person(due):
     setting, release, _ = due
     for version, ratio in (("3", 0.97), ("4", 0.92), ("5", 0.85)):
-        told = Check("fairness:sex", "Are they?", "pass", "so", value=ratio, low=ratio - 0.01, high=ratio + 0.01)
+        told = Check("fairness:sex", "Are they?", "pass", "so", value=ratio, low=ratio - 0.01, high=ratio + 0.01, n=2000)
         setting.store.record(decide("promote", f"version {version}", ["it is better"], {"generation": version}, [told]))
     checks, decision = examine.fn(setting, release)
     assert named(checks, "disparity:sex").verdict == "fail"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
@@ -13,11 +15,12 @@ from ratchet.data.values import as_text
 DIMENSIONS = ("accuracy", "completeness", "consistency", "timeliness", "uniqueness", "validity")
 
 
-def flaws(contract: Contract, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+def flaws(contract: Contract, rows: pd.DataFrame, known: Collection[str]) -> dict[str, np.ndarray]:
     """By dimension, which of n rows is flawed, shape (n,), bool; what can be told from the rows alone.
 
     completeness: a feature is missing that may not be. validity: a value is none that its column may have. consistency: a rule across
-    columns is broken. uniqueness: every feature is that of an earlier row. A column that is gone is missing in every row.
+    columns is broken, of those that are about the `known` columns alone. uniqueness: every feature is that of another row. A column that
+    is gone is missing in every row.
     """
     names = [column.name for column in contract.features if column.name in rows]
     nowhere = np.zeros(len(rows), dtype=bool)
@@ -30,9 +33,9 @@ def flaws(contract: Contract, rows: pd.DataFrame) -> dict[str, np.ndarray]:
             missing |= rows[column.name].isna().to_numpy()
         invalid |= _invalid(column, rows[column.name])
     for rule in contract.rules:
-        if used(rule, contract) <= set(rows.columns):
+        if used(rule, contract) <= set(known):
             broken |= ~keeps(rows, rule, contract)
-    again = rows[names].astype(object).duplicated().to_numpy() if names else nowhere
+    again = rows[names].astype(object).duplicated(keep=False).to_numpy() if names else nowhere
     return {"completeness": missing, "consistency": broken, "uniqueness": again, "validity": invalid}
 
 

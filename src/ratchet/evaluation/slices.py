@@ -155,11 +155,15 @@ def pairs(categories: pd.DataFrame, residual: np.ndarray, support: float) -> lis
     `residual` has shape (n,), mean 0 and variance 1 where nothing is wrong. Every pair is looked at: sums over all of them are two products
     of matrices. Of slices that share half of their rows the first counts. A predicate on an ordered column is widened to its neighbours.
     """
-    named = [(str(column), str(value)) for column in categories for value in categories[column].unique()]
+    least = max(support * len(residual), 2)
+    counts = {str(column): categories[column].astype(str).value_counts() for column in categories}
+    named = [(column, str(value)) for column, found_in in counts.items() for value in found_in[found_in >= least].index]
+    if not named:
+        return []
     inside = np.column_stack([(categories[column].astype(str) == value).to_numpy(np.float32) for column, value in named])
     rows, sums = inside.T @ inside, (inside * residual[:, None].astype(np.float32)).T @ inside
     # Each pair once, and one value with itself.
-    asked = np.triu(rows >= max(support * len(residual), 2))
+    asked = np.triu(rows >= least)
     strength = np.where(asked, sums / np.sqrt(np.maximum(rows, 1)), -np.inf)
     found: list[Where] = []
     taken: list[np.ndarray] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -17,59 +16,71 @@ from ratchet.registry import registered
 
 FEWER = "Do as many predictions arrive as usual?"
 CLOCK = "Does the clock of the log run forward?"
-# So many looks tell what is usual; a rate below this share of it matters.
-LOOKS, MATTERS = 12, 0.5
+# So many looks on so many days tell what is usual; a rate below this share of it matters.
+LOOKS, DAYS, MATTERS = 12, 3, 0.5
 # Several processes write the log, each by its own clock.
 SLACK = timedelta(seconds=60)
 RATE = "of the usual rate"
+# When the log was looked at, its last place, and how many rows had come since the look before.
+Look = tuple[datetime, int, int]
 
 
-def intervals(looks: Sequence[tuple[datetime, int]], least: float) -> tuple[list[float], list[int]]:
-    """Seconds and rows between looks, oldest first; looks that follow another within `least` seconds count as one with the next.
-
-    `looks` tells when, and the last place of the log that was seen.
-    """
-    kept = list(looks[:1])
-    for look in looks[1:]:
-        if (look[0] - kept[-1][0]).total_seconds() >= least:
-            kept.append(look)
-    seconds = [(after[0] - before[0]).total_seconds() for before, after in pairwise(kept)]
-    return seconds, [max(0, after[1] - before[1]) for before, after in pairwise(kept)]
+def intervals(looks: Sequence[Look], least: float) -> list[tuple[datetime, float, int]]:
+    """Of each interval between two looks its end, its seconds and its rows, oldest first; looks within `least` seconds of another count as one."""
+    made = []
+    begun, rows = (looks[0][0], 0) if looks else (None, 0)
+    for at, _, came in looks[1:]:
+        rows += came
+        if begun is not None and (seconds := (at - begun).total_seconds()) >= least:
+            made.append((at, seconds, rows))
+            begun, rows = at, 0
+    return made
 
 
 @registered("volume", "monitor")
-def volume(problem: Problem, seconds: Sequence[float], rows: Sequence[int]) -> Check:
-    """Whether the newest interval between two looks brought as many rows as the earlier ones; both of length k, oldest first.
+def volume(problem: Problem, looks: Sequence[Look]) -> Check:
+    """Whether the newest interval between two looks brought as many rows as is usual at that hour of such a day.
 
-    Student's prediction interval of the logarithm of the rate, one-sided, which takes the rates' own ups and downs into account. It fails
-    where the rate is less than half of the usual one, and that beyond chance.
+    `looks` are oldest first, the last one is the present. Student's prediction interval of the logarithm of the rate, one-sided, by the
+    median and the median deviation of intervals of the same hour of earlier days, working days or weekends: an outage of before does not
+    widen it much. It fails where the rate is less than half of the usual one, and that beyond chance.
     """
-    n = len(rows) - 1
-    if n < LOOKS:
-        reason = f"{max(n, 0)} earlier looks at the log, {sum(rows):,} predictions; {LOOKS} tell how many rows are usual"
-        return undecided("volume", FEWER, reason, int(sum(rows)), limit=level(problem), unit=RATE)
-    rates = (np.asarray(rows, dtype=float) + 0.5) / np.asarray(seconds, dtype=float)
-    earlier, usual = np.log(rates[:-1]), float(np.median(rates[:-1]))
-    share = float(rates[-1] / usual)
+    spans = intervals(looks, problem.watch.every_seconds / 2)
+    earlier = [span for span in spans[:-1] if _alike(span[0], spans[-1][0])]
+    n, days = len(earlier), len({at.date() for at, _, _ in earlier})
+    total = sum(rows for _, _, rows in spans)
+    if n < LOOKS or days < DAYS:
+        reason = f"{n} earlier looks at this hour of such a day, on {days} days, {total:,} predictions; {LOOKS} on {DAYS} tell how many are usual"
+        return undecided("volume", FEWER, reason, total, limit=MATTERS, unit=RATE)
+    (_, seconds, came), logs = spans[-1], np.log([(rows + 0.5) / seconds for _, seconds, rows in earlier])
+    middle = float(np.median(logs))
+    usual = float(np.exp(middle)) * seconds
     # Even where each interval brought the same number, one that is to come varies by chance.
-    spread = max(float(earlier.std(ddof=1)), float(1 / np.sqrt(usual * seconds[-1] + 1)))
-    p = float(stats.t.cdf((np.log(rates[-1]) - earlier.mean()) / (spread * np.sqrt(1 + 1 / n)), n - 1))
+    spread = max(float(stats.median_abs_deviation(logs, scale="normal")), float(1 / np.sqrt(usual + 1)))
+    # A median is less certain than a mean.
+    distance = (np.log((came + 0.5) / seconds) - middle) / (spread * np.sqrt(1 + np.pi / 2 / n))
+    share, p = (came + 0.5) / usual, float(stats.t.cdf(distance, n - 1))
     verdict: Verdict = "fail" if p < level(problem) and share < MATTERS else "pass"
     reason = (
-        f"{rows[-1]:,} predictions in {_span(seconds[-1])}, {share:.0%} of the usual rate ({usual * seconds[-1]:,.0f} in that time): "
-        f"p = {p:.1e}, limit {level(problem):.1e}"
+        f"{came:,} predictions in {_span(seconds)}, {share:.0%} of what is usual at this hour ({usual:,.0f}): p = {p:.1e}, "
+        f"limit {level(problem):.1e}"
     )
-    evidence = {"p_value": p, "rates": [float(rate) for rate in rates]}
-    return Check("volume", FEWER, verdict, reason, share, limit=MATTERS, n=int(sum(rows)), unit=RATE, evidence=evidence)
+    return Check("volume", FEWER, verdict, reason, float(share), limit=MATTERS, n=total, unit=RATE, evidence={"p_value": p, "usual": usual})
+
+
+def _alike(one: datetime, other: datetime) -> bool:
+    """Whether two moments are of the same hour, or nearly, of the same kind of day."""
+    apart = abs((one.hour * 60 + one.minute) - (other.hour * 60 + other.minute))
+    return min(apart, 24 * 60 - apart) <= 60 and (one.weekday() >= 5) == (other.weekday() >= 5)
 
 
 @registered("clock", "monitor")
-def clock(problem: Problem, window: pd.DataFrame, present: datetime, looked: tuple[datetime, int] | None) -> Check:
+def clock(problem: Problem, window: pd.DataFrame, present: datetime, looked: Look | None) -> Check:
     """The share of n logged rows whose time cannot be: ahead of now, after its own label, or one at which the clock stands still.
 
-    `window` has the columns `seq`, `at` and `label_at`, in the order in which rows were logged. `looked` is when an earlier look was,
-    and the last place of the log that it saw. Undecided where rows stand after later ones: a clock that ran back looks like rows that
-    waited on the service's disk while the store was away.
+    `window` has the columns `seq`, `at` and `label_at`, in the order in which rows were logged. `looked` is an earlier look.
+    Undecided where rows stand after later ones: a clock that ran back looks like rows that waited on the service's disk while the store
+    was away.
     """
     n = len(window)
     if n < problem.watch.min_window:
@@ -78,7 +89,7 @@ def clock(problem: Problem, window: pd.DataFrame, present: datetime, looked: tup
     faults = {
         "are ahead of now": at > pd.Timestamp(present) + SLACK,
         "are later than their own label": labelled < at - SLACK,
-        "came since the last look, all with a time before it: the clock stands still": _stuck(window["seq"], at, looked),
+        "came since the last look, all with one time before it: the clock stands still": _stuck(window["seq"], at, looked),
     }
     wrong = np.logical_or.reduce([flags.to_numpy(bool) for flags in faults.values()])
     back = at < at.cummax() - SLACK
@@ -90,12 +101,14 @@ def clock(problem: Problem, window: pd.DataFrame, present: datetime, looked: tup
     return Check("clock", CLOCK, verdict, reason, value=float(wrong.mean()), limit=0.0, n=n, unit="share of rows")
 
 
-def _stuck(seq: pd.Series, at: pd.Series, looked: tuple[datetime, int] | None) -> pd.Series:
-    """Which rows came after the last look, where not one says so: whoever wrote them has a clock that stands still."""
+def _stuck(seq: pd.Series, at: pd.Series, looked: Look | None) -> pd.Series:
+    """Which rows came after an earlier look, where all of them have one time, that of before: rows that waited on a disk have their own."""
+    none = pd.Series(False, index=seq.index)
     if looked is None:
-        return pd.Series(False, index=seq.index)
+        return none
     new = seq > looked[1]
-    return new & bool(new.any() and at[new].max() < pd.Timestamp(looked[0]) - SLACK)
+    stands = new.any() and at[new].nunique() == 1 and at[new].max() < pd.Timestamp(looked[0]) - SLACK
+    return new if stands and (not (~new).any() or at[new].max() <= at[~new].max()) else none
 
 
 def _span(seconds: float) -> str:

@@ -128,7 +128,7 @@ def estimate(
     excess = loss(audits.probability, audits.truth) - _expected(loss, audits.probability, calibrate(audits.probability))
     mean = float((weight * excess).sum() / weight.sum())
     spread = float(np.sqrt(np.square(weight * (excess - mean)).sum() * n / (n - 1)) / weight.sum())
-    # The intervals hold whatever has moved, so they are those of the audited rows, even where these agree with confidence.
+    # Of the rows that were drawn from the intervals hold whatever has moved, so they are theirs, even where these agree with confidence.
     sure = float(stats.t.ppf(0.975, n - 1))
     half, rise_audited = sure * float(np.sqrt(spread**2 + drawn)), float(np.sqrt(spread**2 + drawn + np.var(told) / len(told)))
     rise = value + mean - base
@@ -223,7 +223,8 @@ def expected_harm(
     places = np.flatnonzero(~np.isnan(truth))
     own = Audits(probability[places], truth[places], chance[places])
     made = estimate(lambda p, y: per_row(problem, p, y), held, found.ratio, probability, found.foreign, own.after(earlier))
-    level = by_audit if made.by == "audit" else alpha
+    # Audits that are bought are asked once; those of before the window are asked in every look again.
+    level = by_audit if made.by == "audit" and len(own) == made.audited else alpha
     matters = max(made.rise, limit)
     needed = math.ceil(((stats.norm.isf(by_audit) + POWERFUL) * made.spread / matters) ** 2) if matters > 0 else LEAST_AUDITED
     evidence = {

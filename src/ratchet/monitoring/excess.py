@@ -9,8 +9,9 @@ from ratchet.check import Check
 from ratchet.monitoring.autocorrelation import inflation
 from ratchet.problem import Problem
 
-# Shares that are watched: each has its part of the year's budget of false alarms.
-QUESTIONS = 6
+# What is watched beside drift and harm, each with its part of the year's budget of false alarms: silent 2, probes 3, quality 6, feedback 3,
+# volume 1.
+QUESTIONS = 15
 # A sample this rare among the release's own rows counts as out of the ordinary.
 RARE = 0.01
 # More rows than these take their time, and tell little more.

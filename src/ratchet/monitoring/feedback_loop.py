@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -26,6 +27,16 @@ GAP = 0.1
 FEWEST = 10
 # So many generations tell a trend.
 GENERATIONS = 3
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The lowest ratio of two groups' rates of the favourable decision, with its 95% interval, of n rows."""
+
+    value: float
+    low: float
+    high: float
+    n: int
 
 
 @registered("feedback", "monitor")
@@ -116,24 +127,25 @@ def _share(flags: np.ndarray) -> str:
 
 
 @registered("disparity", "monitor")
-def disparity(problem: Problem, ratios: Mapping[str, Sequence[tuple[float, float, float]]], n: int) -> list[Check]:
-    """By protected group, the lowest ratio of favourable decisions of each generation that went live, oldest first, with its interval.
+def disparity(problem: Problem, ratios: Mapping[str, Sequence[Ratio]]) -> list[Check]:
+    """By protected group, the lowest ratio of favourable decisions of each generation that went live, oldest first.
 
-    It fails where every generation is more unequal than the one before and the last is so beyond chance of the first. `n` counts the
-    rows behind the last.
+    It fails where each of the newest three generations is more unequal than the one before, and the last is so beyond chance of the fairest
+    that there was.
     """
-    return [_trend(problem, group, list(told), n) for group, told in ratios.items()]
+    return [_trend(problem, group, list(told)) for group, told in ratios.items()]
 
 
-def _trend(problem: Problem, group: str, told: list[tuple[float, float, float]], n: int) -> Check:
-    name, unit = f"disparity:{group}", "ratio to the first generation's"
+def _trend(problem: Problem, group: str, told: list[Ratio]) -> Check:
+    name, unit = f"disparity:{group}", "ratio to the fairest generation's"
+    n = told[-1].n if told else 0
     if len(told) < GENERATIONS or n < problem.watch.min_window:
         reason = f"{len(told)} generations, {n} rows behind the last; {GENERATIONS} and {problem.watch.min_window} are needed"
         return undecided(name, APART, reason, n, limit=1.0, unit=unit)
-    values = [value for value, _, _ in told]
-    falling = all(later < earlier for earlier, later in pairwise(values))
-    found = falling and told[-1][2] < told[0][1]
-    reason = f"{group}: the lowest ratio of favourable decisions was {', '.join(f'{value:.3f}' for value in values)}"
+    fairest = max(told, key=lambda ratio: ratio.value)
+    falling = all(later.value < earlier.value for earlier, later in pairwise(told[-GENERATIONS:]))
+    found = falling and told[-1].high < fairest.low
+    reason = f"{group}: the lowest ratio of favourable decisions was {', '.join(f'{ratio.value:.3f}' for ratio in told[-5:])}"
     reason += "; it falls from one generation to the next, beyond chance" if found else "; no fall beyond chance"
-    value = values[-1] / values[0] if values[0] else 1.0
+    value = told[-1].value / fairest.value if fairest.value else 1.0
     return Check(name, APART, "fail" if found else "pass", reason, value=value, limit=1.0, n=n, unit=unit)

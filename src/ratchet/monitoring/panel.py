@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 import pandas as pd
 
@@ -12,7 +11,7 @@ from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
 from ratchet.monitoring.adversarial_input import probes
-from ratchet.monitoring.arrival import clock, intervals, volume
+from ratchet.monitoring.arrival import Look, clock, volume
 from ratchet.monitoring.concept_drift import Stream, concept_drift
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
@@ -91,19 +90,17 @@ def on_labels(
     ]
 
 
-def on_the_way(
-    problem: Problem, released: Released, window: pd.DataFrame, aged: pd.DataFrame, looks: Sequence[tuple[datetime, int]]
-) -> list[Check]:
+def on_the_way(problem: Problem, released: Released, window: pd.DataFrame, aged: pd.DataFrame, looks: Sequence[Look]) -> list[Check]:
     """The monitors of what happens to rows and labels on their way: quality, feedback, volume, the clock.
 
     `window` has the columns `seq`, `at` and `label_at`. `aged` are predictions older than the label delay, with `label`, `outcome` and
-    `gold`. `looks` tells when the log was looked at, oldest first, and which place of it was the last; its last is the present.
+    `gold`. `looks` are those at the log, oldest first; the last one is the present.
     """
     contract = released.contract
     return [
         *quality(problem, contract, released.held, window, aged),
         *feedback(problem, contract, aged),
-        volume(problem, *intervals(looks, problem.watch.every_seconds / 2)),
+        volume(problem, looks),
         clock(problem, window, looks[-1][0], looks[-2] if len(looks) > 1 else None),
     ]
 

@@ -9,6 +9,7 @@ from scipy import stats
 from ratchet.check import Check, Verdict, undecided
 from ratchet.contract import Contract
 from ratchet.data.quality import flaws
+from ratchet.monitoring.autocorrelation import inflation
 from ratchet.monitoring.excess import level
 from ratchet.problem import Problem
 from ratchet.registry import registered
@@ -17,11 +18,11 @@ ASKED = {
     "accuracy": "Do labels say what audits find?",
     "completeness": "Are all values there that must be?",
     "consistency": "Do rows keep the rules across their columns?",
-    "timeliness": "Do labels come within the label delay?",
+    "timeliness": "Do labels come within the label delay as often as they did?",
     "uniqueness": "Does each row come once?",
     "validity": "Is every value one that its column may have?",
 }
-# Shares of labels that audits contradict, and that are late, from which on they matter: there is no release to compare with.
+# A share of labels that audits contradict, and by how much more of them are late than before, from which on it matters.
 NOISE, LATE = 0.05, 0.2
 # The score is told for so many parts of the window, in their order.
 PARTS = 10
@@ -34,8 +35,8 @@ def quality(problem: Problem, contract: Contract, held: pd.DataFrame, window: pd
 
     `held` are rows held out at release. `aged` are predictions older than the label delay, with `outcome`, what came back, and `gold`,
     what an audit found, NaN where there is none. It fails where more rows are flawed than at release beyond chance (Fisher), or where
-    later rows are flawed more often than earlier ones (Mann-Whitney of their places); labels, where they are late or contradicted
-    beyond a share that matters.
+    later rows are flawed more often than earlier ones (Mann-Whitney of their places); labels, where they lack more often than before, or
+    are contradicted, beyond a share that matters.
     """
     least = problem.watch.min_window
     made = []
@@ -44,22 +45,18 @@ def quality(problem: Problem, contract: Contract, held: pd.DataFrame, window: pd
         of_rows = ("completeness", "consistency", "uniqueness", "validity")
         made = [undecided(f"quality:{name}", ASKED[name], reason, len(window), limit=level(problem), unit=UNIT) for name in of_rows]
     else:
-        before, now = flaws(contract, held), flaws(contract, window)
+        # A rule that only one side could break would tell of the side, not of the rows.
+        known = set(held.columns) & set(window.columns)
+        before, now = flaws(contract, held, known), flaws(contract, window, known)
         # The more rows there are, the more of them are the same by chance.
         size = min(len(held), len(window))
-        before["uniqueness"], now["uniqueness"] = (flaws(contract, rows.tail(size))["uniqueness"] for rows in (held, window))
+        before["uniqueness"], now["uniqueness"] = (flaws(contract, rows.tail(size), known)["uniqueness"] for rows in (held, window))
         made = [_of_rows(problem, name, before[name], flawed) for name, flawed in now.items()]
     told = aged["outcome"].notna().to_numpy()
     both = told & aged["gold"].notna().to_numpy()
     wrong = (aged["outcome"] != aged["gold"]).to_numpy()[both]
-    late = _of_labels(problem, "timeliness", ~told, LATE, "rows older than the label delay have no label", least)
-    if not told.any() and late.verdict == "fail":
-        # Where labels never come they are not late.
-        late = undecided(
-            "quality:timeliness", ASKED["timeliness"], f"none of {len(aged):,} rows older than the label delay has a label", len(aged)
-        )
-    accuracy = _of_labels(problem, "accuracy", wrong, NOISE, "labels are contradicted by an audit", problem.gate.min_group)
-    return sorted([*made, late, accuracy], key=lambda check: check.name)
+    accuracy = _accuracy(problem, wrong)
+    return sorted([*made, _timeliness(problem, ~told), accuracy], key=lambda check: check.name)
 
 
 def scores(flawed: np.ndarray) -> list[float]:
@@ -70,12 +67,15 @@ def scores(flawed: np.ndarray) -> list[float]:
 def _of_rows(problem: Problem, name: str, before: np.ndarray, flawed: np.ndarray) -> Check:
     """The larger of two questions, each at half the level: more than at release, and more than earlier in the window."""
     n, limit = len(flawed), level(problem)
-    table = [[int(flags.sum()), int((~flags).sum())] for flags in (flawed, before)]
-    more = float(stats.fisher_exact(np.array(table), alternative="greater").pvalue)
+    # Rows that come twice hang together: that is what is looked for.
+    worth = [1.0 if name == "uniqueness" else inflation(flags) for flags in (flawed, before)]
+    more = _more(flawed, before, worth)
     places = np.arange(n)
     later = 1.0
     if flawed.any() and not flawed.all():
-        later = float(stats.mannwhitneyu(places[flawed], places[~flawed], alternative="greater").pvalue)
+        # Mann-Whitney of the places, as many rows as they are worth.
+        found = stats.mannwhitneyu(places[flawed], places[~flawed], alternative="greater", method="asymptotic")
+        later = float(stats.norm.sf(stats.norm.isf(found.pvalue) / np.sqrt(worth[0])))
     p = min(1.0, 2 * min(more, later))
     verdict: Verdict = "fail" if p < limit else "pass"
     trend = ", rising along the window" if 2 * later < limit else ""
@@ -86,15 +86,39 @@ def _of_rows(problem: Problem, name: str, before: np.ndarray, flawed: np.ndarray
     return _check(name, verdict, reason, flawed, limit, {"p_value": p, "trend": scores(flawed), "before": float(1 - before.mean())})
 
 
-def _of_labels(problem: Problem, name: str, flawed: np.ndarray, matters: float, what: str, least: int) -> Check:
-    """Whether a share is larger than one that matters, with Wilson's interval."""
-    n = len(flawed)
+def _timeliness(problem: Problem, lacking: np.ndarray) -> Check:
+    """Whether rows whose labels are due lack them more often than those before them did: where some never come, that is usual."""
+    n, least, limit = len(lacking), 2 * problem.watch.min_window, level(problem)
+    if n < least or lacking.all():
+        said = f"none of {n:,} rows older than the label delay has a label" if n >= least else f"{n} rows to judge by; {least} are needed"
+        return undecided("quality:timeliness", ASKED["timeliness"], said, n, limit=limit, unit=UNIT)
+    earlier, later = np.array_split(lacking, 2)
+    p = _more(later, earlier, [inflation(later), inflation(earlier)])
+    rise = float(later.mean() - earlier.mean())
+    verdict: Verdict = "fail" if p < limit and rise > LATE else "pass"
+    reason = (
+        f"{earlier.mean():.1%} of the first {len(earlier):,} rows older than the label delay have no label, {later.mean():.1%} of the last "
+        f"{len(later):,}: p = {p:.1e}, limit {limit:.1e}; {LATE:.0%} more matter"
+    )
+    return _check("timeliness", verdict, reason, lacking, limit, {"p_value": p, "trend": scores(lacking)})
+
+
+def _accuracy(problem: Problem, wrong: np.ndarray) -> Check:
+    """Whether audits contradict a share of the labels that matters, with Wilson's interval."""
+    n, least = len(wrong), problem.gate.min_group
     if n < least:
-        return undecided(f"quality:{name}", ASKED[name], f"{n} rows to judge by; {least} are needed", n, limit=1 - matters, unit=UNIT)
-    found = stats.binomtest(int(flawed.sum()), n).proportion_ci(1 - 2 * level(problem), method="wilson")
-    verdict: Verdict = "fail" if found.low > matters else "pass"
-    reason = f"{int(flawed.sum()):,} of {n:,} {what}: {flawed.mean():.1%} [{found.low:.1%}, {found.high:.1%}], {matters:.0%} matters"
-    return _check(name, verdict, reason, flawed, 1 - matters, {"trend": scores(flawed)})
+        reason = f"{n} rows to judge by; {least} are needed"
+        return undecided("quality:accuracy", ASKED["accuracy"], reason, n, limit=1 - NOISE, unit=UNIT)
+    found = stats.binomtest(int(wrong.sum()), n).proportion_ci(1 - 2 * level(problem), method="wilson")
+    verdict: Verdict = "fail" if found.low > NOISE else "pass"
+    reason = f"audits contradict {int(wrong.sum()):,} of {n:,} labels: {wrong.mean():.1%} [{found.low:.1%}, {found.high:.1%}], {NOISE:.0%} matters"
+    return _check("accuracy", verdict, reason, wrong, 1 - NOISE, {"trend": scores(wrong)})
+
+
+def _more(flags: np.ndarray, than: np.ndarray, worth: list[float]) -> float:
+    """How likely chance brings about that flags are so much more frequent (Fisher), where so many rows tell as much as one."""
+    table = [[round(each.sum() / count), round((~each).sum() / count)] for each, count in zip((flags, than), worth, strict=True)]
+    return float(stats.fisher_exact(np.array(table), alternative="greater").pvalue)
 
 
 def _check(name: str, verdict: Verdict, reason: str, flawed: np.ndarray, limit: float, evidence: dict[str, object]) -> Check:
