@@ -21,6 +21,8 @@ from ratchet.registry import registered
 QUESTION = "Could this window's values come from the population of training?"
 # Whole numbers of no more values than these are counted, not ranked: ties would hide what moved.
 COUNTED = 30
+# More rows than these tell little more of how they hang together.
+MOST_ROWS = 20_000
 # The chi-squared limit needs so many expected rows in a cell.
 EXPECTED = 5.0
 TENTHS = np.linspace(0.1, 0.9, 9)
@@ -51,8 +53,11 @@ def data_drift(problem: Problem, contract: Contract, reference: pd.DataFrame, wi
 
 
 def dependence(contract: Contract, rows: pd.DataFrame) -> float:
-    """By how much rows in their order hang together, all features looked at: a single column may by chance not show it."""
-    flags = []
+    """By how much rows in their order hang together, all features looked at: a single column may by chance not show it.
+
+    Of more than 20,000 rows the newest are looked at: what hangs together over longer, each column shows by itself.
+    """
+    rows, flags = rows.tail(MOST_ROWS), []
     for column in contract.features:
         if column.name not in rows or rows[column.name].isna().all():
             continue

@@ -15,7 +15,7 @@ from ratchet.monitoring.arrival import Look, clock, volume
 from ratchet.monitoring.concept_drift import Stream, concept_drift
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
-from ratchet.monitoring.domain import Domain, domain
+from ratchet.monitoring.domain import Domain, domain, thinned
 from ratchet.monitoring.estimate import NONE, Audits, Held, expected_harm
 from ratchet.monitoring.feedback_loop import feedback
 from ratchet.monitoring.joint_drift import joint_drift
@@ -113,12 +113,14 @@ def told_apart(problem: Problem, released: Released, window: pd.DataFrame) -> Ap
     names = [column.name for column in released.contract.features]
     if min(len(window), len(released.held)) < problem.watch.min_window or not set(names) <= set(window.columns):
         return None, None
-    before, now = (released.encoder.encode({name: rows[name] for name in names}, ("bins",))["bins"] for rows in (released.held, window))
+    # Of a large window no more rows are looked at than these.
+    looked_at = window.iloc[thinned(len(window))]
+    before, now = (released.encoder.encode({name: rows[name] for name in names}, ("bins",))["bins"] for rows in (released.held, looked_at))
     everything = domain(before, now)
     if everything.alike:
         return everything, everything.without_difference()
-    looked_at = [released.encoder.names.index(name) for name in released.relies_on]
-    apart = domain(before[:, looked_at], now[:, looked_at])
+    columns = [released.encoder.names.index(name) for name in released.relies_on]
+    apart = domain(before[:, columns], now[:, columns])
     return everything, apart.without_difference() if apart.alike else apart
 
 
