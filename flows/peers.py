@@ -8,7 +8,12 @@ from ratchet.contract import Contract
 
 
 def evidently(contract: Contract, reference: pd.DataFrame, window: pd.DataFrame) -> tuple[bool, bool]:
-    """What Evidently's default drift preset says: whether any column drifts, and whether half of them do, its alarm."""
+    """What Evidently's default drift preset says: whether any column drifts, and whether half of them do, its alarm.
+
+    Of a window without rows it says nothing.
+    """
+    if window.empty:
+        return False, False
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 

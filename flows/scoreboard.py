@@ -191,7 +191,8 @@ class _Planted:
         self._watched.arrive(
             logged.assign(**{contract.target: truth}), probability, outcome, stands_still=fault is not None and fault.clock_stands
         )
-        (self._since if fault else self._before).append(float(per_row(at.problem, probability, truth).mean()) if len(truth) else np.nan)
+        if len(truth):
+            (self._since if fault else self._before).append(float(per_row(at.problem, probability, truth).mean()))
         alarms |= self._by_labels()
         if not look:
             return []
@@ -228,8 +229,10 @@ class _Planted:
         return rang
 
     def harm(self) -> float | None:
-        """By how much a decision costs more since the fault than before, by the truth."""
-        return float(np.nanmean(self._since) - np.mean(self._before)) if self._since else None
+        """By how much a decision costs more since the fault than before, by the truth; None in a clean stream, 0 where nothing was decided."""
+        if self._fault is None:
+            return None
+        return float(np.mean(self._since) - np.mean(self._before)) if self._since else 0.0
 
 
 def board(judged: Sequence[dict[str, Any]], about: dict[str, dict[str, Fault]]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from flows import scoreboard
 from flows.scoreboard import ACTS, CLEAN, DUMMIES, EVIDENTLY, MONITORS, OURS, QUIET, Case, board, judge, measure, world
 from ratchet.report.scoreboard import render
 from ratchet.request import accepted, as_sent
-from ratchet.simulation.catalogue import Drift, Labelled
+from ratchet.simulation.catalogue import DOOR, Drift, Labelled
 from stack.cli import app
 
 
@@ -82,6 +82,13 @@ def test_the_door_refuses_what_is_no_request(at, rows):
     assert accepted(as_sent(rows, contract), contract).all()
     sent = at.faults["skew: unknown category"].send(rows, np.random.default_rng(0))
     assert accepted(as_sent(sent, contract), contract).mean() == pytest.approx(0.98, abs=0.005)
+
+
+def test_where_the_door_refuses_every_request_nothing_is_decided_and_nobody_crashes(at):
+    stream = scoreboard._Planted(at, at.faults["skew: locale"], 0)
+    stream.step(0, look=False, peer=False)
+    assert DOOR in stream.step(QUIET, look=True, peer=True)
+    assert stream.harm() == 0.0
 
 
 @pytest.fixture(scope="module")
