@@ -26,14 +26,17 @@ PROVENANCE = "provenance"
 
 
 def validate(root: Path) -> None:
-    """Divide the batch in the inbox into accepted rows and quarantine."""
+    """Divide the batch in the inbox into accepted rows and quarantine, and score its quality: `dvc metrics diff` tells from batch to batch."""
     from expectations.validate import validate as divide
+    from ratchet.data.quality import flaws
 
     contract = Folder(root / "problem").contract
-    found = divide(pd.read_parquet(root / "inbox/batch.parquet"), contract, "batch")
+    batch = pd.read_parquet(root / "inbox/batch.parquet")
+    found = divide(batch, contract, "batch")
+    scores = {name: float(1 - flawed.mean()) for name, flawed in flaws(contract, batch, set(batch.columns)).items()}
     _write(found.accepted, root / "data/accepted.parquet")
     _write(found.quarantined, root / "data/quarantine.parquet")
-    _write_json(found.summary, root / "metrics/validation.json")
+    _write_json(found.summary | {"quality": scores}, root / "metrics/validation.json")
 
 
 def snapshot(root: Path) -> None:
