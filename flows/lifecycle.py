@@ -35,6 +35,7 @@ from ratchet.monitoring.estimate import relied_on
 from ratchet.release import Release, read, write
 from ratchet.report.card import card, checks_table, summary
 from ratchet.request import records
+from ratchet.retraining import EVERYTHING, Lesson
 from ratchet.settings import ROOT
 from snapshots.workspace import publish, run_stage
 
@@ -52,7 +53,11 @@ def _name() -> str:
 
 @flow(name="lifecycle", flow_run_name=_name)
 def lifecycle(
-    problem: str, batch: str | None = None, trigger: str = "a person", drift: list[dict[str, Any]] | None = None
+    problem: str,
+    batch: str | None = None,
+    trigger: str = "a person",
+    drift: list[dict[str, Any]] | None = None,
+    lesson: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Make one generation of a problem and let the gate decide.
 
@@ -66,7 +71,7 @@ def lifecycle(
         if not free:
             return _superseded(setting, trigger)
         champion = reconcile(setting)
-        fill_inbox(setting, batch)
+        fill_inbox(setting, batch, Lesson(**lesson) if lesson else EVERYTHING)
         for stage in setting.workspace.definition["stages"]:
             run_one.with_options(name=stage)(setting, stage, Path(batch).stem if batch else "the log")
         publish(setting.workspace, f"{setting.problem.name}: {trigger}")
@@ -74,10 +79,10 @@ def lifecycle(
 
 
 @task(name="ingest", cache_policy=NO_CACHE)
-def fill_inbox(setting: Setting, batch: str | None) -> None:
+def fill_inbox(setting: Setting, batch: str | None, lesson: Lesson) -> None:
     """Put the next rows and labels where the first stage finds them."""
     if batch is None:
-        ingest.from_log(setting)
+        ingest.from_log(setting, lesson)
     elif batch.startswith("runs:/"):
         ingest.from_file(setting, setting.tracker.fetch(batch, setting.settings.home / "batches"))
     else:

@@ -39,4 +39,5 @@ def retrain(problem: str, decision_id: str, reasons: list[str], event_id: str) -
         inputs = {"trigger": trigger, "flow_run": str(flow_run.id)}
         setting.store.record(decide("superseded", trigger, [reason], inputs))
         return {"action": "superseded", "version": None}
-    return lifecycle(problem, None, trigger, asked.evidence["checks"] if asked else [])
+    inputs = asked.evidence["inputs"] if asked else {}
+    return lifecycle(problem, None, trigger, asked.evidence["checks"] if asked else [], inputs.get("lesson"))

@@ -232,10 +232,16 @@ STAGES: dict[str, Callable[[Path], None]] = {
 
 
 def labelled(root: Path, contract: Contract) -> tuple[pd.DataFrame, np.ndarray]:
-    """The snapshot's labelled rows and their sides, shape (n,)."""
+    """The snapshot's labelled rows that teach and judge, and their sides, shape (n,).
+
+    Those are the rows that inbox/teach.parquet names; all of them where it names none.
+    """
     rows = pd.read_parquet(root / "data/snapshot.parquet")
     sides = pd.read_parquet(root / "data/split.parquet")["side"].to_numpy()
+    teach = pd.read_parquet(root / "inbox/teach.parquet")["row"]
     known = rows[contract.target].notna().to_numpy()
+    if len(teach):
+        known &= rows[contract.id].isin(set(teach)).to_numpy()
     return rows[known].reset_index(drop=True), sides[known]
 
 

@@ -28,6 +28,20 @@ PARTS = ("live_slices", "disparity", "volume", "quality:timeliness")
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """What a retraining learns from, and is judged on.
+
+    `since`: labelled rows from that place of the log on; 0 is everything there is. `only`: labels of these provenances; none named is all.
+    """
+
+    since: int = 0
+    only: tuple[str, ...] = ()
+
+
+EVERYTHING = Lesson()
+
+
+@dataclass(frozen=True)
 class Means:
     """What may be done and spent, and what there is to learn from.
 
