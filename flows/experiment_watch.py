@@ -35,7 +35,7 @@ HARM, NO_HARM = 0.03, 0.005
 # What the watch does about harm, and the checks that see it on labels.
 RAISED, HARMED = ("retrain", "buy_labels", "ask"), ("decay", "concept_drift")
 SIZES = (200, 500, 1000, 2000, 5000, 20_000, 100_000, LARGE)
-POWER = {"a harmful shift of 0.15 standard deviations": Moved(active=0.15), "a benign shift of 0.3 standard deviations": Moved(idle=0.3)}
+POWER = {"a harmful shift of 0.07 standard deviations": Moved(active=0.07), "a benign shift of 0.07 standard deviations": Moved(idle=0.07)}
 # Evidently takes two seconds for a batch: it is asked in some of the runs.
 PEER_EVERY = 5
 YEARS_WITH_PEER = 1
@@ -123,7 +123,7 @@ def _shift(case: Case) -> dict[str, Any]:
     for _ in range(batches):
         window = watched.arrive(case.rows, moved)
         decision = watched.decide(labels=False)
-        raised.append(decision.action in RAISED)
+        raised.append(_raised(decision))
         seen.append(_drifted(decision))
         harms.append(expected_wrong(window))
         if case.seed % PEER_EVERY == 0 and case.rows == BATCH:
@@ -153,7 +153,13 @@ def _power(case: Case) -> dict[str, Any]:
     watched = Run(case.seed)
     watched.arrive(case.rows, POWER[case.what])
     decision = watched.decide(labels=False)
-    return {"seen": _drifted(decision), "raised": decision.action in RAISED}
+    return {"seen": _drifted(decision), "raised": _raised(decision)}
+
+
+def _raised(decision: Decision) -> bool:
+    """Whether harm is told, be it that labels which would confirm it were asked for already."""
+    named = {check["name"] for check in decision.evidence["checks"] if check["verdict"] == "fail"}
+    return decision.action in RAISED or bool(named & {"estimate", *HARMED})
 
 
 def _harmed(decision: Decision) -> bool:
