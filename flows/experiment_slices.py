@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from flows.experiment_watch import CONTRACT, PROBLEM, standing
-from ratchet.evaluation.slices import Where, inside_of, view
+from ratchet.evaluation.slices import BINS, inside_of, view
 from ratchet.monitoring.estimate import Held
-from ratchet.monitoring.silent_failure import worst_slices
+from ratchet.monitoring.silent_failure import FINE, worst_slices
 from ratchet.report.results import Row, share
 from ratchet.simulation.population import Moved, draw
 
@@ -36,18 +36,28 @@ def cases(runs: int) -> list[Case]:
     return [Case(planted, seed) for planted in (True, False) for seed in range(runs)]
 
 
-def plant(categories: pd.DataFrame, right: np.ndarray, rng: np.random.Generator) -> tuple[Where, np.ndarray]:
-    """A slice of one or two columns with 2 to 10% of the rows, and which decisions in it are to become wrong, shape (n,)."""
+def plant(frame: pd.DataFrame, right: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A slice of one or two columns with 2 to 10% of n rows, and which decisions in it are to become wrong, each of shape (n,).
+
+    Of a number it is an interval that begins and ends anywhere; of a category one value.
+    """
     while True:
-        names = rng.choice(categories.columns, rng.integers(1, 3), replace=False)
-        where: Where = {str(name): (str(rng.choice(categories[name].astype(str))),) for name in names}
-        inside = inside_of(categories, where)
+        chosen = rng.choice(len(CONTRACT.features), rng.integers(1, 3), replace=False)
+        inside = np.logical_and.reduce([_part(frame[CONTRACT.features[place].name], rng) for place in chosen])
         if SUPPORT[0] <= inside.mean() <= SUPPORT[1]:
             break
-    turned = np.zeros(len(categories), dtype=bool)
+    turned = np.zeros(len(frame), dtype=bool)
     places = np.flatnonzero(inside & right)
     turned[rng.choice(places, min(len(places), round(DROP * inside.sum())), replace=False)] = True
-    return where, turned
+    return inside, turned
+
+
+def _part(column: pd.Series, rng: np.random.Generator) -> np.ndarray:
+    if pd.api.types.is_numeric_dtype(column) and column.nunique() > BINS + 1:
+        first, length = rng.uniform(0, 1), rng.uniform(SUPPORT[0], 0.5)
+        low, high = column.quantile([first * (1 - length), first * (1 - length) + length])
+        return column.between(low, high).to_numpy()
+    return (column == rng.choice(column.dropna())).to_numpy()
 
 
 def judge(case: Case) -> dict[str, Any]:
@@ -55,12 +65,12 @@ def judge(case: Case) -> dict[str, Any]:
     released, answer = standing(case.seed % MODELS, 0.0)
     frame = draw(ROWS, Moved(), 500_000 + case.seed, 10_000_000)
     probability, truth = answer(frame), frame[CONTRACT.target].to_numpy(float)
-    categories = view(frame, CONTRACT)
+    categories = view(frame, CONTRACT, FINE)
     inside = np.zeros(ROWS, dtype=bool)
     if case.planted:
         right = (probability >= PROBLEM.threshold) == (truth == 1)
-        where, turned = plant(categories, right, np.random.default_rng(case.seed))
-        inside, truth = inside_of(categories, where), np.where(turned, 1 - truth, truth)
+        inside, turned = plant(frame, right, np.random.default_rng(case.seed))
+        truth = np.where(turned, 1 - truth, truth)
     held = Held(released.held["probability"].to_numpy(float), released.held["truth"].to_numpy(float))
     found = worst_slices(PROBLEM, CONTRACT, held, frame.assign(probability=probability, truth=truth), case.seed)
     alike = [_jaccard(inside, inside_of(categories, each.where)) >= SAME for each in found]

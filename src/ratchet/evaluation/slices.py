@@ -31,6 +31,8 @@ ALPHA = 0.98
 LEVEL = 0.05
 # The fewest rows of a slice for which a mean is about normal.
 FEWEST = 30
+# So many of the pairs that stand out most are fitted.
+TRIED = 40
 # Two slices that share so much of their rows are one (Jaccard).
 SHARED = 0.5
 # A conjunction: each column's values.
@@ -67,8 +69,8 @@ def _said(values: tuple[str, ...]) -> str:
     return f"{ends[0][0]} to {ends[-1][1]}" if all(len(end) == 2 for end in ends) else " or ".join(values)
 
 
-def view(frame: pd.DataFrame, contract: Contract) -> pd.DataFrame:
-    """The rows as categories: features and protected groups, numbers in five bins of equal mass, shape (n, columns).
+def view(frame: pd.DataFrame, contract: Contract, bins: int = BINS) -> pd.DataFrame:
+    """The rows as categories: features and protected groups, numbers in bins of equal mass, shape (n, columns).
 
     Numbers and ordinal columns are ordered categories, so that neighbours can be joined. Columns that are gone are left out.
     """
@@ -84,10 +86,10 @@ def view(frame: pd.DataFrame, contract: Contract) -> pd.DataFrame:
             continue
         numbers = values.to_numpy(float)
         told = np.unique(numbers[~np.isnan(numbers)])
-        if len(told) <= BINS + 1:
+        if len(told) <= bins + 1:
             made[column.name] = pd.Categorical(values.map(as_text, na_action=None), [*map(as_text, told), "missing"], ordered=True)
             continue
-        edges = np.unique(np.nanquantile(numbers, np.linspace(0, 1, BINS + 1)))
+        edges = np.unique(np.nanquantile(numbers, np.linspace(0, 1, bins + 1)))
         names = [f"{low:.6g} to {high:.6g}" for low, high in pairwise(edges)]
         place = np.clip(np.searchsorted(edges, numbers, side="left") - 1, 0, len(names) - 1)
         binned = np.array([*names, "missing"], dtype=object)[np.where(np.isnan(numbers), len(names), place)]
@@ -98,7 +100,7 @@ def view(frame: pd.DataFrame, contract: Contract) -> pd.DataFrame:
 def find(categories: pd.DataFrame, errors: np.ndarray, support: float) -> list[Where]:
     """The slices of at most two predicates that SliceLine (Sagadeeva & Boehm, 2021) ranks first by `errors`, shape (n,).
 
-    SliceLine knows one value a column; a predicate on an ordered one is widened to its neighbours while that makes the
+    SliceLine knows one value a column; a predicate on an ordered one takes in its neighbours while that makes the
     slice stand out more.
     """
     if not errors.any():
@@ -109,31 +111,38 @@ def find(categories: pd.DataFrame, errors: np.ndarray, support: float) -> list[W
     found: list[Where] = [
         {columns[place]: (str(value),) for place, value in enumerate(row) if value is not None} for row in finder.top_slices_
     ]
-    widened = [_widen(categories, errors, where) for where in found]
-    return [where for place, where in enumerate(widened) if where not in widened[:place]]
+    fitted = [_fitted(categories, errors, where) for where in found]
+    return [where for place, where in enumerate(fitted) if where not in fitted[:place]]
 
 
-def _widen(categories: pd.DataFrame, errors: np.ndarray, where: Where) -> Where:
+def _fitted(categories: pd.DataFrame, errors: np.ndarray, where: Where) -> Where:
+    """The slice with its runs of neighbours on ordered columns drawn in or out by one, while that makes it stand out more."""
     strength = _standing_out(errors, inside_of(categories, where))
-    for column in where:
+    while True:
+        tried = [(_standing_out(errors, inside_of(categories, option)), option) for option in _neighbours(categories, where)]
+        best = max(tried, key=lambda pair: pair[0], default=(strength, where))
+        if best[0] <= strength:
+            return where
+        strength, where = best
+
+
+def _neighbours(categories: pd.DataFrame, where: Where) -> list[Where]:
+    options = []
+    for column, values in where.items():
         kind = categories[column].dtype
-        if not isinstance(kind, pd.CategoricalDtype) or not kind.ordered:
+        if not isinstance(kind, pd.CategoricalDtype) or not kind.ordered or values[0] == "missing":
             continue
         order = [str(value) for value in kind.categories if value != "missing"]
-        while where[column][0] in order:
-            first, last = order.index(where[column][0]), order.index(where[column][-1])
-            wider = [order[max(first - 1, 0) : last + 1], order[first : last + 2]]
-            tried = [{**where, column: tuple(values)} for values in wider if len(values) > len(where[column])]
-            scored = [(_standing_out(errors, inside_of(categories, option)), option) for option in tried]
-            best = max(scored, key=lambda pair: pair[0], default=(strength, where))
-            if best[0] <= strength:
-                break
-            strength, where = best
-    return where
+        first, last = order.index(values[0]), order.index(values[-1]) + 1
+        ends = ((first - 1, last), (first, last + 1), (first + 1, last), (first, last - 1))
+        options += [{**where, column: tuple(order[low:high])} for low, high in ends if 0 <= low < high <= len(order)]
+    return options
 
 
 def _standing_out(errors: np.ndarray, inside: np.ndarray) -> float:
     values = errors[inside]
+    if not len(values):
+        return -np.inf
     return float((values.mean() - errors.mean()) * np.sqrt(len(values)))
 
 
@@ -150,33 +159,46 @@ def surprise(difference: np.ndarray, champion: np.ndarray) -> np.ndarray:
 
 
 def pairs(categories: pd.DataFrame, residual: np.ndarray, support: float) -> list[Where]:
-    """The slices of one value, or of one each of two columns, in which the mean of n residuals stands out most from nought; five at most.
+    """The slices of one predicate, or of one each on two columns, in which the mean of n residuals stands out most from nought; five at most.
 
-    `residual` has shape (n,), mean 0 and variance 1 where nothing is wrong. Every pair is looked at: sums over all of them are two products
-    of matrices. Of slices that share half of their rows the first counts. A predicate on an ordered column is widened to its neighbours.
+    `residual` has shape (n,), mean 0 and variance 1 where nothing is wrong. A predicate is a value or, of an ordered column of many, a run
+    of neighbours too: alone a small piece can be told, beside a second one only a larger. Every pair is looked at: sums over all of them
+    are two products of matrices. Of slices that share half of their rows the first counts. Runs are drawn in and out while that makes them stand out more.
     """
     least = max(support * len(residual), 2)
-    counts = {str(column): categories[column].astype(str).value_counts() for column in categories}
-    named = [(column, str(value)) for column, found_in in counts.items() for value in found_in[found_in >= least].index]
+    asked_of = [{str(column): values} for column in categories for values in _predicates(categories[column])]
+    masks = [(where, inside_of(categories, where)) for where in asked_of]
+    named = [(where, inside) for where, inside in masks if inside.sum() >= least]
     if not named:
         return []
-    inside = np.column_stack([(categories[column].astype(str) == value).to_numpy(np.float32) for column, value in named])
+    inside = np.column_stack([each.astype(np.float32) for _, each in named])
     rows, sums = inside.T @ inside, (inside * residual[:, None].astype(np.float32)).T @ inside
     # Each pair once, and one value with itself.
     asked = np.triu(rows >= least)
     strength = np.where(asked, sums / np.sqrt(np.maximum(rows, 1)), -np.inf)
+    best = np.argsort(-strength, axis=None)[:TRIED]
+    promising = [np.unravel_index(place, strength.shape) for place in best if strength.flat[place] > 0]
+    fitted = [_fitted(categories, residual, named[one][0] | named[other][0]) for one, other in promising]
     found: list[Where] = []
     taken: list[np.ndarray] = []
-    for place in np.argsort(-strength, axis=None):
-        one, other = (named[at] for at in np.unravel_index(place, strength.shape))
-        if len(found) == SLICES or not strength.flat[place] > 0:
-            break
-        where = _widen(categories, residual, {one[0]: (one[1],), other[0]: (other[1],)})
-        rows_in = inside_of(categories, where)
-        if all((rows_in & before).sum() < SHARED * (rows_in | before).sum() for before in taken):
+    for where, rows_in in sorted(
+        ((where, inside_of(categories, where)) for where in fitted), key=lambda pair: -_standing_out(residual, pair[1])
+    ):
+        if len(found) < SLICES and all((rows_in & before).sum() < SHARED * (rows_in | before).sum() for before in taken):
             found.append(where)
             taken.append(rows_in)
     return found
+
+
+def _predicates(column: pd.Series) -> list[tuple[str, ...]]:
+    """Each value of a column of categories, and of an ordered one with many of them one or two neighbouring fifths of its order."""
+    values = [str(value) for value in column.cat.categories]
+    told = [value for value in values if value != "missing"]
+    length = len(told) // BINS if column.cat.ordered else 1
+    if length < 2:
+        return [(value,) for value in values]
+    runs = [tuple(told[first : first + length * fifths]) for fifths in (1, 2) for first in range(0, len(told), length)]
+    return [*((value,) for value in values), *dict.fromkeys(runs)]
 
 
 def search(

@@ -23,6 +23,8 @@ from ratchet.registry import registered
 NEIGHBOURS = 5
 # A slice in which that share of the labelled rows lies is looked for.
 SUPPORT = 0.02
+# Numbers are looked at in so many bins.
+FINE = 20
 # Where confidence is nearly certain a single error would count for ever so many.
 LEAST_SPREAD = 0.1
 SURE = "Is the model as sure of its answers as it was at release?"
@@ -119,7 +121,7 @@ def worst_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.
     excess = per_row(problem, probability, labelled["truth"].to_numpy(float)) - (sure * one + (1 - sure) * nought)
     # In units of what chance makes of one row: what is hard varies more.
     residual = excess / np.maximum(np.abs(one - nought) * np.sqrt(sure * (1 - sure)), LEAST_SPREAD * max(np.abs(one - nought).max(), 1e-12))
-    support, categories = max(SUPPORT, 2 * FEWEST / n), view(labelled, contract)
+    support, categories = max(SUPPORT, 2 * FEWEST / n), view(labelled, contract, FINE)
     found = search(categories, excess, problem.gate.slice_margin, seed, lambda half: pairs(categories[half], residual[half], support))
     # Either half of the rows may find the same one.
     each_once = {each.name: each for each in reversed(found)}.values()
