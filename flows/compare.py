@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flows.ingest import sides_of
 from flows.setting import Setting
-from flows.stages import COHORT, judged, labelled, scorer
+from flows.stages import COHORT, LEFT_OUT, judged, labelled, scorer
 from ratchet.check import Check, from_dict, undecided, unsettled
 from ratchet.decision import weigh
 from ratchet.evaluation import adversarial
@@ -24,7 +24,6 @@ from ratchet.evaluation.inheritance import by_group, compare
 from ratchet.evaluation.loss import interval, per_row
 from ratchet.evaluation.slices import slices
 from ratchet.release import Release
-from snapshots.workspace import restore
 
 KEPT = "comparison.json"
 
@@ -186,11 +185,8 @@ def _clearest(test: pd.DataFrame, fates: pd.DataFrame, columns: list[str]) -> di
 
 def used_by(setting: Setting, champion: Release) -> set[str]:
     """The ids of the rows that a release was trained, tuned or selected on, by its own dvc.lock."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "split.parquet"
-        restore(setting.workspace, champion.facts["lock"], "data/split.parquet", path)
-        split = pd.read_parquet(path)
-    return set(split.loc[split["side"] != "test", "row"])
+    sides = sides_of(setting, champion.facts["lock"])
+    return set(sides.index[~sides.isin(["test", LEFT_OUT])])
 
 
 def _plain(table: pd.DataFrame) -> dict[str, dict[str, float]]:

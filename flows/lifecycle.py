@@ -31,11 +31,11 @@ from ratchet.errors import BatchError
 from ratchet.evaluation.cost import cost
 from ratchet.generation import Generation, labels_of
 from ratchet.interval import fit as fit_interval
+from ratchet.lesson import Lesson, learn_from
 from ratchet.monitoring.estimate import relied_on
 from ratchet.release import Release, read, write
 from ratchet.report.card import card, checks_table, summary
 from ratchet.request import records
-from ratchet.retraining import EVERYTHING, Lesson
 from ratchet.settings import ROOT
 from snapshots.workspace import publish, run_stage
 
@@ -63,7 +63,7 @@ def lifecycle(
 
     `batch` is the path of a Parquet batch, or the address of one handed over to MLflow; None takes the labelled rows
     of the log. `trigger` says who or what
-    started it; `drift` are the checks that did. Returns the decision, the version and the facts of the run. The
+    started it; `drift` are the checks that did, and `lesson` what they say to learn from. Returns the decision, the version and the facts of the run. The
     same rows, parameters and code make the same generation once, however often this is called.
     """
     setting = Setting.of(problem)
@@ -71,7 +71,8 @@ def lifecycle(
         if not free:
             return _superseded(setting, trigger)
         champion = reconcile(setting)
-        fill_inbox(setting, batch, Lesson(**lesson) if lesson else EVERYTHING)
+        learnt = Lesson(**lesson) if lesson else learn_from([], 0, ingest.doubts(setting))
+        fill_inbox(setting, batch, champion, learnt)
         for stage in setting.workspace.definition["stages"]:
             run_one.with_options(name=stage)(setting, stage, Path(batch).stem if batch else "the log")
         publish(setting.workspace, f"{setting.problem.name}: {trigger}")
@@ -79,14 +80,15 @@ def lifecycle(
 
 
 @task(name="ingest", cache_policy=NO_CACHE)
-def fill_inbox(setting: Setting, batch: str | None, lesson: Lesson) -> None:
-    """Put the next rows and labels where the first stage finds them."""
+def fill_inbox(setting: Setting, batch: str | None, champion: str | None, lesson: Lesson) -> None:
+    """Put the next rows and labels where the first stage finds them, and which of them neither teach nor judge."""
+    before = read(setting.settings.releases / setting.problem.name / champion) if champion else None
     if batch is None:
-        ingest.from_log(setting, lesson)
+        ingest.from_log(setting, before, lesson)
     elif batch.startswith("runs:/"):
-        ingest.from_file(setting, setting.tracker.fetch(batch, setting.settings.home / "batches"))
+        ingest.from_file(setting, setting.tracker.fetch(batch, setting.settings.home / "batches"), before)
     else:
-        ingest.from_file(setting, Path(batch))
+        ingest.from_file(setting, Path(batch), before)
 
 
 @task(cache_policy=NO_CACHE)
@@ -200,7 +202,7 @@ def what_it_cost(setting: Setting, generation: Generation, comparison: Compariso
     return cost(
         setting.problem,
         seconds=sum(json.loads((setting.root / "seconds.json").read_text(encoding="utf-8")).values()),
-        new_labels=labelled_now - labels_of(parent.tags) if parent else labelled_now,
+        new_labels=max(0, labelled_now - labels_of(parent.tags)) if parent else labelled_now,
         difference=comparison.difference,
         n=sum((comparison.errors or {}).values()),
         history=history,
@@ -216,6 +218,7 @@ def describe(setting: Setting, parent: str | None, trigger: str) -> Generation:
         problem=setting.problem.name,
         parent=parent,
         snapshot=setting.workspace.digest("data/snapshot.parquet"),
+        split=setting.workspace.digest("data/split.parquet"),
         parameters=digest(setting.workspace.parameters),
         declaration=setting.workspace.digest("problem", of="deps"),
         code=setting.workspace.digest("code.txt", of="deps"),

@@ -17,6 +17,7 @@ from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.runtime import flow_run
 
+from flows.ingest import doubts
 from flows.parity import replay
 from flows.promotion import reconcile
 from flows.result import tell_result
@@ -25,6 +26,7 @@ from ratchet.audit import chances, drawn
 from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.decision import Decision
+from ratchet.lesson import Lesson, learn_from
 from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.estimate import NONE, Audits
 from ratchet.monitoring.feedback_loop import Ratio, disparity
@@ -133,11 +135,14 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     wrong = Stream(problem.watch.detector, _wrong(store, release.version))
     checks += on_labels(problem, released, window, apart, labelled, wrong, earlier)
     concept = next(check for check in checks if check.name == "concept_drift")
-    fresh = int((labelled["seq"] > used).sum())
-    if concept.verdict == "fail" and onset == 1:
+    changed = concept.verdict == "fail"
+    turned = 1 + store.place_of_label(release.version, int(concept.evidence["at"])) if changed else 1
+    learnt = learn_from(checks, max(onset, turned), doubts(setting))
+    fresh = (labelled["seq"] > used) & learnt.teaches(labelled["seq"].to_numpy(int), labelled["provenance"].to_numpy(object))
+    if changed and onset == 1:
         # The population is what it was: what was labelled before the change would teach the old concept.
-        fresh = min(fresh, concept.n - int(concept.evidence["at"]))
-    means = _means(setting, window, max(0, problem.watch.min_labels - fresh))
+        fresh &= labelled["seq"] >= turned
+    means = _means(setting, window, learnt, max(0, problem.watch.min_labels - int(fresh.sum())))
     inputs = {
         "version": release.version,
         "from": int(window["seq"].min()) if len(window) else 0,
@@ -198,7 +203,7 @@ def _ratios(setting: Setting) -> dict[str, list[Ratio]]:
     return told
 
 
-def _means(setting: Setting, window: pd.DataFrame, labels_short: int) -> Means:
+def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, labels_short: int) -> Means:
     """What may still be done and spent this year."""
     store, told = setting.store, setting.problem.watch
     present = now()
@@ -213,6 +218,7 @@ def _means(setting: Setting, window: pd.DataFrame, labels_short: int) -> Means:
     open_audits = int((drawn(window["id"], chance) & (window["audited"] == 0).to_numpy()).sum())
     return Means(
         paused=store.paused,
+        lesson=learnt,
         labels_short=labels_short,
         cooling_days=max(0.0, told.cooldown_days - since),
         retrainings_left=max(0, told.retrainings_per_year - sum(at >= year for at in retrained)),

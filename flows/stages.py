@@ -23,6 +23,8 @@ from ratchet.problem import Folder
 
 COHORT = "cohort"
 PROVENANCE = "provenance"
+# The side of rows that neither teach nor judge.
+LEFT_OUT = "left out"
 
 
 def validate(root: Path) -> None:
@@ -66,12 +68,13 @@ def snapshot(root: Path) -> None:
 
 
 def split(root: Path) -> None:
-    """Put every row on its side, by its entity."""
+    """Put every row on its side, by its entity; those that inbox/left_out.parquet names neither teach nor judge."""
     from ratchet.data.splits import split as sides
 
     contract = Folder(root / "problem").contract
     rows = pd.read_parquet(root / "data/snapshot.parquet", columns=list({contract.id, contract.entity}))
-    made = pd.DataFrame({"row": rows[contract.id], "side": sides(rows[contract.entity])})
+    left_out = rows[contract.id].isin(set(pd.read_parquet(root / "inbox/left_out.parquet")["row"]))
+    made = pd.DataFrame({"row": rows[contract.id], "side": np.where(left_out, LEFT_OUT, sides(rows[contract.entity]))})
     _write(made, root / "data/split.parquet")
 
 
@@ -232,16 +235,10 @@ STAGES: dict[str, Callable[[Path], None]] = {
 
 
 def labelled(root: Path, contract: Contract) -> tuple[pd.DataFrame, np.ndarray]:
-    """The snapshot's labelled rows that teach and judge, and their sides, shape (n,).
-
-    Those are the rows that inbox/teach.parquet names; all of them where it names none.
-    """
+    """The snapshot's labelled rows that teach and judge, and their sides, shape (n,)."""
     rows = pd.read_parquet(root / "data/snapshot.parquet")
     sides = pd.read_parquet(root / "data/split.parquet")["side"].to_numpy()
-    teach = pd.read_parquet(root / "inbox/teach.parquet")["row"]
-    known = rows[contract.target].notna().to_numpy()
-    if len(teach):
-        known &= rows[contract.id].isin(set(teach)).to_numpy()
+    known = rows[contract.target].notna().to_numpy() & (sides != LEFT_OUT)
     return rows[known].reset_index(drop=True), sides[known]
 
 

@@ -47,7 +47,7 @@ def release_suite(home: Path, source: str | None, seed: int) -> dict[str, dict[s
             compare_with(setting, champion, evaluation["picked"])
             told[form]["compare"] = time.perf_counter() - begun
         publish(setting.workspace, path.stem)
-        generation = Generation(PROBLEM, None, path.stem, "", "", "", "")
+        generation = Generation(PROBLEM, None, path.stem, "", "", "", "", "")
         champion = make_release.fn(setting, generation, str(number), evaluation)
     return {form: {name: parts[name] for name in ("evaluate", "examine", "compare")} for form, parts in told.items()}
 

@@ -56,8 +56,8 @@ def tune(setting: Setting, family: str | None, trials: int | None, wanted: list[
     space = told["space"][chosen]
     untouched = {name: value for name, value in params["train"][chosen].items() if name not in space}
     asked = [space, told["folds"], params["seed"], untouched, setting.problem.threshold]
-    snapshot = setting.workspace.digest("data/snapshot.parquet")
-    name = f"{chosen} {' '.join(objectives)}: {digest([snapshot, *asked, champion.version if champion else None, stages_code()])}"
+    learnt_from = [setting.workspace.digest(f"data/{name}.parquet") for name in ("snapshot", "split")]
+    name = f"{chosen} {' '.join(objectives)}: {digest([*learnt_from, *asked, champion.version if champion else None, stages_code()])}"
     journal = setting.settings.home / "tuned" / f"{setting.problem.name}.trials"
     count = trials or told["trials"]
     found = search(

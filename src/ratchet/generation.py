@@ -11,7 +11,7 @@ from ratchet.decision import digest
 
 @dataclass(frozen=True)
 class Generation:
-    """A model version's origin, by content: hashes of its rows and labels, of params.yaml, and of the stages' code.
+    """A model version's origin, by content: hashes of its rows and labels, of the sides they are on, of params.yaml, and of the stages' code.
 
     `declaration` is the hash of the problem's folder (contract, costs, rule); `commit` names the checkout for people.
     `parent` is the version that was champion when it was trained; None for the first.
@@ -20,6 +20,7 @@ class Generation:
     problem: str
     parent: str | None
     snapshot: str
+    split: str
     parameters: str
     declaration: str
     code: str
@@ -29,8 +30,8 @@ class Generation:
 
     @property
     def identity(self) -> str:
-        """Training is deterministic: the same snapshot, parameters, declaration and code are the same generation."""
-        return digest([self.problem, self.snapshot, self.parameters, self.declaration, self.code])
+        """Training is deterministic: the same snapshot and split, parameters, declaration and code are the same generation."""
+        return digest([self.problem, self.snapshot, self.split, self.parameters, self.declaration, self.code])
 
     def as_tags(self) -> dict[str, str]:
         """The origin as text, for a tracker's tags."""

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ratchet.check import Check
 from ratchet.decision import Action, Decision, decide
+from ratchet.lesson import DOUBTED, EVERYTHING, FAULTS, PROBED, Lesson, called
 
 # What the monitor decides.
 ACTIONS: tuple[Action, ...] = ("skip", "wait", "buy_labels", "retrain", "block", "ask")
-# A check that one of these makes says that the rows are not what they seem: retraining would learn the fault.
-FAULTS = ("validity", "skew", "clock", "quality:completeness", "quality:consistency", "quality:uniqueness", "quality:validity")
-# Labels that are not what they seem: harm that they show may be none, and retraining would learn from them.
-DOUBTED = ("feedback:labels", "feedback:slice", "quality:accuracy")
-# Somebody tries the model out: a person must look before anything is learnt from such rows.
-PROBED = ("probes:duplicates", "probes:boundary")
 # Harm that labels show, and that may therefore be a reason to retrain.
 HARM = ("decay", "concept_drift")
 DRIFT = ("data_drift", "joint_drift", "silent:confidence", "silent:outliers", "probes:mixes")
@@ -28,30 +23,17 @@ PARTS = ("live_slices", "disparity", "volume", "quality:timeliness")
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What a retraining learns from, and is judged on.
-
-    `since`: labelled rows from that place of the log on; 0 is everything there is. `only`: labels of these provenances; none named is all.
-    """
-
-    since: int = 0
-    only: tuple[str, ...] = ()
-
-
-EVERYTHING = Lesson()
-
-
-@dataclass(frozen=True)
 class Means:
     """What may be done and spent, and what there is to learn from.
 
-    `labels_short`: labelled rows of the new population that are lacking. `cooling_days`: how long ago the last retraining must still be.
+    `lesson`: what a retraining would learn from; `labels_short`: how many rows of it are lacking. `cooling_days`: how long ago the last retraining must still be.
     `retrainings_left`: how many more the year allows. `audit_share`: the share of predictions that is drawn for an audit, of the window's
     `rows`; `audits_left`: how many more labels the year's budget buys, beside those that were asked for. `unanswered`: how many
     retrainings were asked for of late that made no generation.
     """
 
     paused: bool = False
+    lesson: Lesson = EVERYTHING
     labels_short: int = 0
     cooling_days: float = 0.0
     retrainings_left: int = 1
@@ -78,7 +60,9 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
     harm, drift, parts = (_failed(checks, names) for names in (HARM, DRIFT, PARTS))
     if harm:
         action, why = _harmed(harm, means)
-        return decide(action, subject, [*why, *_told([*harm, *parts, *drift[:5]])], inputs, checks)
+        learnt = {"lesson": asdict(means.lesson)} if action == "retrain" else {}
+        causes = _failed(checks, ("cause",))
+        return decide(action, subject, [*why, *_told([*harm, *causes, *parts, *drift[:5]])], inputs | learnt, checks)
     decay = _named(checks, "decay")
     expected = _named(checks, "estimate")
     labelled = decay is not None and decay.verdict == "pass"
@@ -114,7 +98,7 @@ def _harmed(harm: list[Check], means: Means) -> tuple[Action, list[str]]:
         return "ask", [f"{means.unanswered} retrainings were asked for within a day, and none made a generation: a person must look"]
     if means.retrainings_left < 1:
         return "ask", ["the year's retrainings are used up: a person must decide"]
-    return "retrain", []
+    return "retrain", [f"it learns from {means.lesson.said}"]
 
 
 def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any]]:
@@ -152,12 +136,11 @@ def _lacking(parts: Sequence[Check]) -> str:
 
 def drifts(name: str) -> bool:
     """Whether a check of that name tells whether the population has moved."""
-    return name in DRIFT or name.split(":")[0] in DRIFT
+    return called(name, DRIFT)
 
 
 def _failed(checks: Sequence[Check], names: Sequence[str]) -> list[Check]:
-    """The checks that fail, of those that are called so, or `name:part`."""
-    return [check for check in checks if check.verdict == "fail" and (check.name in names or check.name.split(":")[0] in names)]
+    return [check for check in checks if check.verdict == "fail" and called(check.name, names)]
 
 
 def _named(checks: Sequence[Check], name: str) -> Check | None:

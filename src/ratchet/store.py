@@ -548,17 +548,28 @@ class Store:
         Columns: seq (the label's), prediction (the prediction's seq), wrong (whether the decision was). The first label
         of each prediction counts: what corrects it later came at another time.
         """
-        p, earlier = predictions.c, labels.alias()
-        corrected = sa.exists().where(earlier.c.prediction_id == labels.c.prediction_id, earlier.c.seq < labels.c.seq)
-        query = (
-            sa.select(labels.c.seq, p.seq.label("prediction"), (labels.c.value != p.label).label("wrong"))
-            .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
-            .where(labels.c.seq > after, (p.problem + "") == self.problem, p.version == version, p.variant.in_(LIVE), ~corrected)
-            .order_by(labels.c.seq)
-            .limit(limit)
-        )
+        query = self._outcomes(version).where(labels.c.seq > after).order_by(labels.c.seq).limit(limit)
         with self.engine.connect() as connection:
             return pd.DataFrame(connection.execute(query).all(), columns=["seq", "prediction", "wrong"])
+
+    def place_of_label(self, version: str, label: int) -> int:
+        """The place in the log of the prediction whose label came as a version's first, second, and so on. KeyError where none did."""
+        query = self._outcomes(version).order_by(labels.c.seq).offset(label - 1).limit(1)
+        with self.engine.connect() as connection:
+            found = connection.execute(query).first()
+        if found is None:
+            raise KeyError(label)
+        return int(found.prediction)
+
+    def _outcomes(self, version: str) -> sa.Select[Any]:
+        """The first label of each live prediction of a version, and whether its decision was wrong."""
+        p, earlier = predictions.c, labels.alias()
+        corrected = sa.exists().where(earlier.c.prediction_id == labels.c.prediction_id, earlier.c.seq < labels.c.seq)
+        return (
+            sa.select(labels.c.seq, p.seq.label("prediction"), (labels.c.value != p.label).label("wrong"))
+            .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
+            .where((p.problem + "") == self.problem, p.version == version, p.variant.in_(LIVE), ~corrected)
+        )
 
     def set_draw(self, share: float, since: int, decision: str | None) -> Draw:
         """Let that share of the predictions be drawn for an audit, from a place of the log on."""

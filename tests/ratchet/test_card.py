@@ -16,7 +16,7 @@ from ratchet.report.card import LONGEST, PARTS, card, card_page, card_pictures, 
 from ratchet.report.questions import five
 from tests.ratchet import test_conformance
 
-FIRST = Generation("credit", None, "s1", "p", "d", "c", "abc", labels=(("outcome", 900), ("human", 120)))
+FIRST = Generation("credit", None, "s1", "i1", "p", "d", "c", "abc", labels=(("outcome", 900), ("human", 120)))
 CHILD = replace(FIRST, parent="1", snapshot="s2", trigger="decision 7")
 ROWS = {"train": 600, "tune": 200, "select": 100, "test": 120, "labelled": 1020}
 FAMILIES = {"trees": {"test": {"roc_auc": 0.8123}}, "logistic": {"test": {"roc_auc": 0.7456}}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -12,6 +12,7 @@ from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
 from ratchet.monitoring.adversarial_input import probes
 from ratchet.monitoring.arrival import Look, clock, volume
+from ratchet.monitoring.cause import cause
 from ratchet.monitoring.concept_drift import Stream, concept_drift
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
@@ -23,6 +24,9 @@ from ratchet.monitoring.quality import quality
 from ratchet.monitoring.silent_failure import silent
 from ratchet.monitoring.validity import validity
 from ratchet.problem import Problem
+
+# What these say is of labels, and not of the window's rows.
+OF_LABELS = ("feedback:exposure", "feedback:labels", "feedback:slice", "quality:accuracy", "quality:timeliness")
 
 
 @dataclass(frozen=True)
@@ -83,23 +87,29 @@ def on_labels(
     whether each decision was wrong, in the order in which labels came. `earlier` are audits of before the window.
     """
     probability, gold, chance = (window[name].to_numpy(float) for name in ("probability", "gold", "audited"))
+    answered, truth = (labelled[name].to_numpy(float) for name in ("probability", "truth"))
+    # Once there are enough to learn from, so many of the newest are all of the new population.
+    enough = problem.watch.min_labels
     return [
         expected_harm(problem, held_of(released), apart[1], probability, gold, chance, earlier),
-        decay(problem, labelled["probability"].to_numpy(float), labelled["truth"].to_numpy(float), released.mean, released.error),
+        decay(problem, answered, truth, released.mean, released.error),
         concept_drift(problem, stream),
+        cause(problem, held_of(released), apart[1], answered[-enough:], truth[-enough:]),
     ]
 
 
 def on_the_way(problem: Problem, released: Released, window: pd.DataFrame, aged: pd.DataFrame, looks: Sequence[Look]) -> list[Check]:
     """The monitors of what happens to rows and labels on their way: quality, feedback, volume, the clock.
 
-    `window` has the columns `seq`, `at` and `label_at`. `aged` are predictions older than the label delay, with `label`, `outcome` and
-    `gold`. `looks` are those at the log, oldest first; the last one is the present.
+    `window` has the columns `seq`, `at` and `label_at`. `aged` are predictions older than the label delay, with `seq`, `label`,
+    `outcome` and `gold`. `looks` are those at the log, oldest first; the last one is the present.
     """
     contract = released.contract
+    of_labels = [*quality(problem, contract, released.held, window, aged), *feedback(problem, contract, aged)]
+    # Which labels are doubted is asked again when a retraining chooses what to learn from.
+    places = {"from": int(aged["seq"].min()), "to": int(aged["seq"].max())} if len(aged) else {}
     return [
-        *quality(problem, contract, released.held, window, aged),
-        *feedback(problem, contract, aged),
+        *(replace(check, evidence=check.evidence | places) if check.name in OF_LABELS else check for check in of_labels),
         volume(problem, looks),
         clock(problem, window, looks[-1][0], looks[-2] if len(looks) > 1 else None),
     ]

@@ -1,0 +1,103 @@
+"""What does a retraining learn from, and what must never teach?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ratchet.audit import AUDIT
+from ratchet.check import Check
+
+# A check that one of these makes says that the rows are not what they seem: retraining would learn the fault.
+FAULTS = ("validity", "skew", "clock", "quality:completeness", "quality:consistency", "quality:uniqueness", "quality:validity")
+# Somebody tries the model out: a person must look before anything is learnt from such rows.
+PROBED = ("probes:duplicates", "probes:boundary")
+# Labels that are not what they seem: harm that they show may be none, and retraining would learn from them.
+DOUBTED = ("feedback:labels", "feedback:slice", "quality:accuracy")
+# Tells whether what is true of a row has turned.
+CAUSE = "cause"
+# Places of the log, the first and the last.
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a retraining learns from, and is judged on: the labelled rows of the log from its place `since` on; 0 is every row there is.
+
+    Rows of the stretches in `without` were not what they seemed, and are left out; in those of `audited` labels were doubted, and only what
+    audits found counts.
+    """
+
+    since: int = 0
+    without: tuple[Span, ...] = ()
+    audited: tuple[Span, ...] = ()
+
+    def teaches(self, places: np.ndarray, provenance: np.ndarray) -> np.ndarray:
+        """Which of n labelled rows of the log it takes, shape (n,), by their places and their labels' provenance."""
+        doubted = _inside(self.audited, places) & (provenance != AUDIT)
+        return np.asarray((places >= self.since) & ~_inside(self.without, places) & ~doubted)
+
+    @property
+    def said(self) -> str:
+        """The same in words."""
+        since = f"labelled rows from place {self.since:,} of the log on, where their truth turned" if self.since else "every labelled row"
+        but = [f"{len(self.without)} stretches that were blocked or probed"] if self.without else []
+        but += [f"labels that no audit found in {len(self.audited)} stretches where they were doubted"] if self.audited else []
+        return since + (f", but {' and '.join(but)}" if but else "")
+
+
+EVERYTHING = Lesson()
+
+
+def learn_from(checks: Sequence[Check], begun: int, ledger: Iterable[dict[str, Any]]) -> Lesson:
+    """What a retraining on these checks should learn from.
+
+    Where only the population has moved, every row: what was true of a row still is. Where `cause` tells that it is not, what was
+    labelled before the new population or concept `begun` would teach the old one (Klinkenberg and Joachims, 2000, call it the window).
+    `ledger` is the evidence of earlier decisions: windows that a check blocked, or that probed the model, never teach, and labels that were
+    doubted do not.
+    """
+    turned = any(check.name == CAUSE and check.verdict == "fail" for check in checks)
+    without: list[Span] = []
+    audited: list[Span] = []
+    for evidence in ledger:
+        failed = [check for check in evidence["checks"] if check["verdict"] == "fail"]
+        if any(called(check["name"], (*FAULTS, *PROBED)) for check in failed):
+            without.append((evidence["inputs"]["from"], evidence["inputs"]["to"]))
+        doubted = [check["evidence"] for check in failed if called(check["name"], DOUBTED)]
+        audited += [(told["from"], told["to"]) for told in doubted if "from" in told]
+    return Lesson(begun if turned and begun > 1 else 0, _merged(without), _merged(audited))
+
+
+def called(name: str, names: Sequence[str]) -> bool:
+    """Whether a check is called so, or `name:part`.
+
+    >>> called("skew:scores", ("skew",)), called("quality:accuracy", ("quality:validity",))
+    (True, False)
+    """
+    return name in names or name.split(":")[0] in names
+
+
+def _merged(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """The same places in as few spans as can be, in order.
+
+    >>> _merged([(5, 9), (1, 6), (20, 30)])
+    ((1, 9), (20, 30))
+    """
+    made: list[Span] = []
+    for first, last in sorted(spans):
+        if made and first <= made[-1][1] + 1:
+            made[-1] = (made[-1][0], max(made[-1][1], last))
+        else:
+            made.append((first, last))
+    return tuple(made)
+
+
+def _inside(spans: Sequence[Span], places: np.ndarray) -> np.ndarray:
+    inside = np.zeros(len(places), dtype=bool)
+    for first, last in spans:
+        inside |= (places >= first) & (places <= last)
+    return inside
