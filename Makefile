@@ -53,6 +53,7 @@ experiments: setup ## What the gate catches, what a warm start saves, whether se
 	@$(BIN)/ratchet experiment watch
 	@$(BIN)/ratchet experiment estimate
 	@$(BIN)/ratchet experiment slices
+	@$(BIN)/ratchet experiment lesson
 
 lock: setup ## Write requirements.lock anew from requirements.in
 	@scripts/lock

@@ -31,7 +31,7 @@ from ratchet.errors import BatchError
 from ratchet.evaluation.cost import cost
 from ratchet.generation import Generation, labels_of
 from ratchet.interval import fit as fit_interval
-from ratchet.lesson import Lesson, learn_from
+from ratchet.lesson import EVERYTHING, Lesson, learn_from
 from ratchet.monitoring.estimate import relied_on
 from ratchet.release import Release, read, write
 from ratchet.report.card import card, checks_table, summary
@@ -71,24 +71,27 @@ def lifecycle(
         if not free:
             return _superseded(setting, trigger)
         champion = reconcile(setting)
-        learnt = Lesson(**lesson) if lesson else learn_from([], 0, ingest.doubts(setting))
-        fill_inbox(setting, batch, champion, learnt)
+        learnt = Lesson(**lesson) if lesson else learn_from(1, ingest.doubts(setting))
+        said = fill_inbox(setting, batch, champion, learnt)
         for stage in setting.workspace.definition["stages"]:
             run_one.with_options(name=stage)(setting, stage, Path(batch).stem if batch else "the log")
         publish(setting.workspace, f"{setting.problem.name}: {trigger}")
-        return tell_result(setting, _decide(setting, champion, trigger, [from_dict(item) for item in drift or []]))
+        return tell_result(setting, _decide(setting, champion, trigger, [from_dict(item) for item in drift or []], said))
 
 
 @task(name="ingest", cache_policy=NO_CACHE)
-def fill_inbox(setting: Setting, batch: str | None, champion: str | None, lesson: Lesson) -> None:
-    """Put the next rows and labels where the first stage finds them, and which of them neither teach nor judge."""
+def fill_inbox(setting: Setting, batch: str | None, champion: str | None, lesson: Lesson) -> str:
+    """Put the next rows and labels where the first stage finds them, and which of them neither teach nor judge; which do, in words."""
     before = read(setting.settings.releases / setting.problem.name / champion) if champion else None
     if batch is None:
-        ingest.from_log(setting, before, lesson)
-    elif batch.startswith("runs:/"):
+        said = ingest.from_log(setting, before, lesson)
+        get_run_logger().info("it learns from %s", said)
+        return said
+    if batch.startswith("runs:/"):
         ingest.from_file(setting, setting.tracker.fetch(batch, setting.settings.home / "batches"), before)
     else:
         ingest.from_file(setting, Path(batch), before)
+    return EVERYTHING.said
 
 
 @task(cache_policy=NO_CACHE)
@@ -121,13 +124,13 @@ def _superseded(setting: Setting, trigger: str) -> dict[str, Any]:
     return {"action": decision.action, "decision": decision.id, "version": None}
 
 
-def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Check]) -> dict[str, Any]:
+def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Check], learnt_from: str) -> dict[str, Any]:
     generation = describe(setting, champion, trigger)
     made = setting.tracker.version_of(generation.identity)
     if made is not None:
         # Made before, by a run that may have been cut short: it is judged against the parent that it had then.
         generation = Generation(**{**generation.__dict__, "parent": made.tags.get("parent"), "trigger": made.tags["trigger"]})
-    evaluation = json.loads((setting.root / "metrics/evaluation.json").read_text(encoding="utf-8"))
+    evaluation = json.loads((setting.root / "metrics/evaluation.json").read_text(encoding="utf-8")) | {"learnt_from": learnt_from}
     releases = setting.settings.releases / setting.problem.name
     parent = read(releases / generation.parent) if generation.parent else None
     begun = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -137,11 +138,10 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     concept = next(check for check in checks if check.name == "concept_drift")
     changed = concept.verdict == "fail"
     turned = 1 + store.place_of_label(release.version, int(concept.evidence["at"])) if changed else 1
-    learnt = learn_from(checks, max(onset, turned), doubts(setting))
-    fresh = (labelled["seq"] > used) & learnt.teaches(labelled["seq"].to_numpy(int), labelled["provenance"].to_numpy(object))
-    if changed and onset == 1:
-        # The population is what it was: what was labelled before the change would teach the old concept.
-        fresh &= labelled["seq"] >= turned
+    learnt = learn_from(max(onset, turned), doubts(setting))
+    # With a new population what was labelled since it began counts; with the old one, what was labelled since the concept turned.
+    counted = replace(learnt, since=max(used + 1, onset if onset > 1 else turned))
+    fresh = counted.teaches(labelled["seq"].to_numpy(int), labelled["provenance"].to_numpy(object))
     means = _means(setting, window, learnt, max(0, problem.watch.min_labels - int(fresh.sum())))
     inputs = {
         "version": release.version,

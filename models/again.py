@@ -1,4 +1,4 @@
-"""What would the same family have answered, had chance or fewer labels made it otherwise?"""
+"""What would the same family have answered, had chance or other rows made it otherwise?"""
 
 from __future__ import annotations
 
@@ -38,6 +38,25 @@ def error_runs(
         for others, fold in GroupKFold(folds, shuffle=True, random_state=seed + run).split(rows, groups=entities):
             answer = _made(rows.iloc[others], contract, family, params, seed + run)
             told[fold, run] = answer(rows.iloc[fold])
+    return told
+
+
+def window_runs(
+    older: pd.DataFrame, newer: pd.DataFrame, contract: Contract, family: str, params: dict[str, Any], folds: int, seed: int
+) -> np.ndarray:
+    """The answers of two models to each of n labelled `newer` rows: made of other newer ones alone, and of the older ones too; shape (n, 2).
+
+    Neither saw the row nor its entity. Shape (0, 2) where there are too few entities or labels for that.
+    """
+    entities = pd.factorize(newer[contract.entity])[0]
+    if entities.max(initial=-1) + 1 < FEWEST or newer[contract.target].value_counts().reindex([0.0, 1.0]).fillna(0).min() < FEWEST:
+        return np.empty((0, 2))
+    told = np.full((len(newer), 2), np.nan)
+    for others, fold in GroupKFold(folds, shuffle=True, random_state=seed).split(newer, groups=entities):
+        alone, asked = newer.iloc[others], newer.iloc[fold]
+        before = older[~older[contract.entity].isin(set(asked[contract.entity]))]
+        for column, rows in enumerate((alone, pd.concat([before, alone], ignore_index=True))):
+            told[fold, column] = _made(rows, contract, family, params, seed)(asked)
     return told
 
 

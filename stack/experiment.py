@@ -191,6 +191,18 @@ def slices(runs: int, workers: int, console: Console, out: Path = RESULTS) -> li
     return rows
 
 
+def lesson(runs: int, workers: int, console: Console, out: Path = RESULTS) -> list[Row]:
+    """Retrain on other rows after changes of known kind; write lesson.json and lesson.md."""
+    from flows import experiment_lesson as experiment
+
+    if runs < 2:
+        raise BatchError("An experiment needs two runs or more.")
+    judged = _judged("lesson", experiment, experiment.cases(runs), workers, console)
+    rows = experiment.measure(judged)
+    _write(out, "lesson", rows, f"ratchet experiment lesson --runs {runs}", list(range(runs)))
+    return rows
+
+
 def _judged(name: str, experiment: Any, todo: Sequence[Any], workers: int, console: Console) -> list[dict[str, Any]]:
     """Every case of an experiment, judged; `experiment` is its module, with `Case` and `judge`."""
     from flows.judging import judge_all

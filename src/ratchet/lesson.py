@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ratchet.audit import AUDIT
-from ratchet.check import Check
 
 # A check that one of these makes says that the rows are not what they seem: retraining would learn the fault.
 FAULTS = ("validity", "skew", "clock", "quality:completeness", "quality:consistency", "quality:uniqueness", "quality:validity")
@@ -17,8 +16,8 @@ FAULTS = ("validity", "skew", "clock", "quality:completeness", "quality:consiste
 PROBED = ("probes:duplicates", "probes:boundary")
 # Labels that are not what they seem: harm that they show may be none, and retraining would learn from them.
 DOUBTED = ("feedback:labels", "feedback:slice", "quality:accuracy")
-# Tells whether what is true of a row has turned.
-CAUSE = "cause"
+# Probabilities are taken to be at most so certain, and a difference for more than chance beyond so many standard errors (5%, one-sided).
+CERTAIN, ONE_SIDED = 1e-7, 1.645
 # Places of the log, the first and the last.
 Span = tuple[int, int]
 
@@ -43,7 +42,7 @@ class Lesson:
     @property
     def said(self) -> str:
         """The same in words."""
-        since = f"labelled rows from place {self.since:,} of the log on, where their truth turned" if self.since else "every labelled row"
+        since = f"labelled rows from place {self.since:,} of the log on" if self.since else "every labelled row"
         but = [f"{len(self.without)} stretches that were blocked or probed"] if self.without else []
         but += [f"labels that no audit found in {len(self.audited)} stretches where they were doubted"] if self.audited else []
         return since + (f", but {' and '.join(but)}" if but else "")
@@ -52,15 +51,14 @@ class Lesson:
 EVERYTHING = Lesson()
 
 
-def learn_from(checks: Sequence[Check], begun: int, ledger: Iterable[dict[str, Any]]) -> Lesson:
-    """What a retraining on these checks should learn from.
+def learn_from(begun: int, ledger: Iterable[dict[str, Any]]) -> Lesson:
+    """What a retraining may learn from, once a new population or concept has begun at a place of the log; 1 is where the log begins.
 
-    Where only the population has moved, every row: what was true of a row still is. Where `cause` tells that it is not, what was
-    labelled before the new population or concept `begun` would teach the old one (Klinkenberg and Joachims, 2000, call it the window).
+    Where only the population has moved, older rows teach as well: what was true of a row still is. Where the concept has turned, they teach
+    the old one. Which it is, `settled` tells.
     `ledger` is the evidence of earlier decisions: windows that a check blocked, or that probed the model, never teach, and labels that were
     doubted do not.
     """
-    turned = any(check.name == CAUSE and check.verdict == "fail" for check in checks)
     without: list[Span] = []
     audited: list[Span] = []
     for evidence in ledger:
@@ -69,7 +67,27 @@ def learn_from(checks: Sequence[Check], begun: int, ledger: Iterable[dict[str, A
             without.append((evidence["inputs"]["from"], evidence["inputs"]["to"]))
         doubted = [check["evidence"] for check in failed if called(check["name"], DOUBTED)]
         audited += [(told["from"], told["to"]) for told in doubted if "from" in told]
-    return Lesson(begun if turned and begun > 1 else 0, _merged(without), _merged(audited))
+    return Lesson(begun if begun > 1 else 0, _merged(without), _merged(audited))
+
+
+def settled(lesson: Lesson, told: np.ndarray, truth: np.ndarray) -> tuple[Lesson, str]:
+    """Whether rows since the change teach better alone, and why, in words.
+
+    `told` are two models' probabilities for n rows since the change that neither has seen, shape (n, 2): of such rows alone, and of all
+    rows; `truth` has shape (n,). Older ones are left out where that is better beyond chance, by log loss, paired (the window is chosen so
+    by Klinkenberg and Joachims, 2000): else they teach more than they mislead.
+    """
+    every = replace(lesson, since=0)
+    if len(told) < 2:
+        return every, f"too few labelled rows since place {lesson.since:,} of the log to tell whether they would teach better alone"
+    p = np.clip(told, CERTAIN, 1 - CERTAIN)
+    losses = -np.log(np.where(truth[:, None] == 1, p, 1 - p))
+    less = losses[:, 0] - losses[:, 1]
+    mean, error = float(less.mean()), float(less.std(ddof=1) / np.sqrt(len(less)))
+    pays = mean < -ONE_SIDED * error
+    verdict = "are" if pays else "are not provably"
+    said = f"rows from place {lesson.since:,} of the log on {verdict} answered better by a model of such rows alone"
+    return (lesson if pays else every), f"{said}: log loss {mean:+.4f} ± {error:.4f} on {len(less):,} of them"
 
 
 def called(name: str, names: Sequence[str]) -> bool:

@@ -61,8 +61,7 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
     if harm:
         action, why = _harmed(harm, means)
         learnt = {"lesson": asdict(means.lesson)} if action == "retrain" else {}
-        causes = _failed(checks, ("cause",))
-        return decide(action, subject, [*why, *_told([*harm, *causes, *parts, *drift[:5]])], inputs | learnt, checks)
+        return decide(action, subject, [*why, *_told([*harm, *parts, *drift[:5]])], inputs | learnt, checks)
     decay = _named(checks, "decay")
     expected = _named(checks, "estimate")
     labelled = decay is not None and decay.verdict == "pass"
@@ -98,7 +97,8 @@ def _harmed(harm: list[Check], means: Means) -> tuple[Action, list[str]]:
         return "ask", [f"{means.unanswered} retrainings were asked for within a day, and none made a generation: a person must look"]
     if means.retrainings_left < 1:
         return "ask", ["the year's retrainings are used up: a person must decide"]
-    return "retrain", [f"it learns from {means.lesson.said}"]
+    older = ", and from older ones unless they mislead" if means.lesson.since else ""
+    return "retrain", [f"it learns from {means.lesson.said}{older}"]
 
 
 def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any]]:

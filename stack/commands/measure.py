@@ -117,6 +117,18 @@ def experiment_slices(
         measured(run.slices(runs, workers, console))
 
 
+@app.command("lesson")
+def experiment_lesson(
+    runs: Annotated[int, typer.Option(help="Runs of each change with each number of labels.")] = 20,
+    workers: Workers = 2,
+) -> None:
+    """Retrain on every row, on those since a change, or on from the champion: which decides best, and does the policy choose it? (20 minutes)"""
+    with sentences():
+        from stack import experiment as run
+
+        measured(run.lesson(runs, workers, console))
+
+
 def measured(rows: list[Any]) -> None:
     """Print what was measured."""
     table = Table("what", "value", "95% interval", "runs")

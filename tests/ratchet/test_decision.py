@@ -8,6 +8,7 @@ import pytest
 
 from ratchet.check import Check
 from ratchet.decision import decide, gate
+from ratchet.lesson import Lesson
 from ratchet.retraining import Means, watch
 
 GOOD = Check("beats_rule", "Does it?", "pass", "it does", value=-0.1, limit=0.0, n=1000)
@@ -130,6 +131,19 @@ def test_what_may_be_spent(checks, means, action, word):
     decision = look(*checks, **means)
     assert decision.action == action
     assert word in " ".join(decision.reasons)
+
+
+def test_retraining_says_what_it_learns_from():
+    first = look(STILL, TURNED)
+    assert "it learns from every labelled row" in first.reasons
+    lesson = Lesson(since=701, without=((1, 20), (40, 50)))
+    told = look(STILL, TURNED, lesson=lesson)
+    assert told.evidence["inputs"]["lesson"] == {"since": 701, "without": ((1, 20), (40, 50)), "audited": ()}
+    assert "from place 701 of the log on" in told.reasons[0]
+    assert "but 2 stretches that were blocked or probed" in told.reasons[0]
+    # Another lesson is another decision; where nothing is retrained, nothing is learnt.
+    assert told.id != first.id
+    assert "lesson" not in look(STILL, NO_HARM, lesson=lesson).evidence["inputs"]
 
 
 def test_buying_names_the_share_and_is_another_decision_once_it_was_bought():

@@ -37,7 +37,9 @@ def workspace(root: Path, rows: pd.DataFrame, change=lambda contract: contract) 
     params["train"]["families"] = ["logistic", "trees"]
     params["examine"]["form"] = "short"
     (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    (root / "data").mkdir()
+    for folder in ("data", "inbox"):
+        (root / folder).mkdir()
+    pd.DataFrame({"row": pd.Series([], dtype=object)}).to_parquet(root / "inbox/left_out.parquet", index=False)
     rows.assign(cohort=1, provenance="outcome").to_parquet(root / "data/snapshot.parquet", index=False)
     return root
 

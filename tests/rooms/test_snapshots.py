@@ -25,6 +25,7 @@ def fill(root: Path, rows: pd.DataFrame, previous: pd.DataFrame | None = None) -
     (empty if previous is None else previous).to_parquet(root / "inbox/previous.parquet", index=False)
     labels = pd.DataFrame({"row": [], "value": [], "provenance": []}).astype({"row": object, "provenance": object})
     labels.to_parquet(root / "inbox/labels.parquet", index=False)
+    pd.DataFrame({"row": pd.Series([], dtype=object)}).to_parquet(root / "inbox/left_out.parquet", index=False)
 
 
 def make(home: Path, credit, rows: pd.DataFrame):

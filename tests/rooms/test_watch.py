@@ -11,18 +11,24 @@ import pandas as pd
 import pytest
 
 from flows.audit import take, todo
+from flows.ingest import doubts, from_file, from_log
 from flows.monitor import examine, keep
 from flows.setting import Setting
+from flows.stages import LEFT_OUT, STAGES, labelled
+from flows.standing import first_rows
 from ratchet.check import Check
 from ratchet.data.batch import conform
+from ratchet.data.splits import SIDES
 from ratchet.decision import decide
 from ratchet.errors import BatchError
+from ratchet.lesson import Lesson, learn_from
 from ratchet.prediction import Prediction
 from ratchet.problem import Folder
 from ratchet.release import read
 from ratchet.request import records
 from ratchet.settings import Settings
 from ratchet.store import now
+from snapshots.workspace import publish, run_stage
 
 
 def traffic(setting, release, rows, drifted, first=0):
@@ -100,7 +106,7 @@ def label(setting, truth, start, end):
     setting.store.add_labels(rows)
 
 
-def test_after_a_change_of_the_concept_retraining_waits_for_labels_of_the_new_one(watched):
+def test_after_a_change_of_the_concept_retraining_waits_for_labels_of_the_new_one_and_learns_from_them(watched, tmp_path):
     setting, release, truth = watched
     checks, decision = examine.fn(setting, release)
     concept = {check.name: check for check in checks}["concept_drift"]
@@ -122,9 +128,61 @@ def test_after_a_change_of_the_concept_retraining_waits_for_labels_of_the_new_on
     # The same evidence is the same decision.
     assert examine.fn(setting, release)[1].id == waits.id
     label(setting, turned, 6800, 9000)
-    _, decision = examine.fn(setting, release)
+    checks, decision = examine.fn(setting, release)
     assert decision.action == "retrain"
     assert any(reason.startswith("concept_drift: adwin saw a rise") for reason in decision.reasons)
+    # What is true of a row has turned: only rows since then teach, and none of the batch that the champion was made from.
+    turned_at = named(checks, "concept_drift").evidence["at"]
+    assert decision.evidence["inputs"]["lesson"] == {"since": turned_at + 1, "without": (), "audited": ()}
+    first = ingested(setting, first_rows(setting.folder, 5000, 5), tmp_path)
+    lesson = Lesson(**decision.evidence["inputs"]["lesson"])
+    said = from_log(setting, None, lesson)
+    assert f"rows from place {lesson.since:,} of the log on are answered better by a model of such rows alone" in said
+    everything = set(first[setting.contract.id]) | {f"p{n}" for n in range(9000)}
+    assert everything - left_out(setting) == {f"p{n}" for n in range(turned_at, 9000)}
+    assert len(pd.read_parquet(setting.root / "inbox/batch.parquet")) == 9000
+    # Where the truth is what it was, older rows teach more than they mislead.
+    label(setting, truth, 6000, 9000)
+    assert from_log(setting, None, lesson).startswith("every labelled row (rows from place")
+    assert not left_out(setting)
+
+
+def ingested(setting, rows, folder, fresh=True):
+    """A batch in the published snapshot, by the stages that make it; one that is not `fresh` is in the inbox already."""
+    if fresh:
+        rows.to_parquet(folder / "batch.parquet", index=False)
+        from_file(setting, folder / "batch.parquet")
+    for stage in ("validate", "snapshot", "split"):
+        run_stage(setting.workspace, stage, lambda stage=stage: STAGES[stage](setting.root))
+    publish(setting.workspace, "a batch")
+    return pd.read_parquet(setting.root / "data/snapshot.parquet")
+
+
+def left_out(setting):
+    return set(pd.read_parquet(setting.root / "inbox/left_out.parquet")["row"])
+
+
+def test_rows_that_were_blocked_and_labels_that_were_doubted_do_not_teach(due, tmp_path):
+    setting, _, truth = due
+    label(setting, truth, 0, 3000)
+    gold = [{"prediction_id": f"p{n}", "at": now(), "value": int(truth[n]), "provenance": "audit"} for n in range(500, 520)]
+    setting.store.add_labels(gold)
+    stuck = Check("validity", "Is it?", "fail", "income is stuck", n=2000)
+    doubted = Check("feedback:labels", "Do they?", "fail", "they follow", n=2000, evidence={"from": 501, "to": 600})
+    for action, check, inputs in (("block", stuck, {"from": 101, "to": 200}), ("ask", doubted, {"from": 1001, "to": 3000})):
+        setting.store.record(decide(action, "version 2", ["because"], inputs, [check]))
+    from_log(setting, None, learn_from(1, doubts(setting)))
+    never = {f"p{n}" for n in range(100, 200)} | {f"p{n}" for n in range(520, 600)}
+    assert left_out(setting) == never
+    # They are in the snapshot, on no side, and stay there when the next batch comes from a file.
+    made = ingested(setting, pd.read_parquet(setting.root / "inbox/batch.parquet"), tmp_path, fresh=False)
+    assert set(made[setting.contract.id]) >= never
+    assert len(labelled(setting.root, setting.contract)[0]) == 3000 - len(never)
+    ingested(setting, first_rows(setting.folder, 5000, 5), tmp_path)
+    assert left_out(setting) == never
+    sides = pd.read_parquet(setting.root / "data/split.parquet").set_index("row")["side"]
+    assert set(sides.index[sides == LEFT_OUT]) == never
+    assert set(labelled(setting.root, setting.contract)[1]) == set(SIDES)
 
 
 def named(checks, name):

@@ -104,10 +104,10 @@ def estimate(
     expectation may be told by rows of before the window too, as long as the truth of a row has not moved since.
     """
     calibrate = calibration(held, ratio)
-    confident = expected_loss(loss, probability, calibrate(probability))
-    at_release = expected_loss(loss, held.probability, calibration(held, np.ones(len(held.truth)))(held.probability))
+    confident = _expected(loss, probability, calibrate(probability))
+    at_release = _expected(loss, held.probability, calibration(held, np.ones(len(held.truth)))(held.probability))
     told = loss(held.probability, held.truth)
-    beyond = told - expected_loss(loss, held.probability, calibrate(held.probability))
+    beyond = told - _expected(loss, held.probability, calibrate(held.probability))
     value, base = float(confident.mean()), float(at_release.mean())
     drawn = np.var(confident) * inflation(confident) / len(confident)
     error = float(np.sqrt(drawn + np.square(ratio * beyond).sum() / ratio.sum() ** 2))
@@ -125,7 +125,7 @@ def estimate(
         numbers = (value, value - Z * error, value + Z * error, value - base, value - base - Z * rise_error, value - base + Z * rise_error)
         return Estimate(*numbers, _chance(value - base, rise_error), "confidence", not why, n, each, why)
     weight = 1 / audits.chance
-    excess = loss(audits.probability, audits.truth) - expected_loss(loss, audits.probability, calibrate(audits.probability))
+    excess = loss(audits.probability, audits.truth) - _expected(loss, audits.probability, calibrate(audits.probability))
     mean = float((weight * excess).sum() / weight.sum())
     spread = float(np.sqrt(np.square(weight * (excess - mean)).sum() * n / (n - 1)) / weight.sum())
     # Of the rows that were drawn from the intervals hold whatever has moved, so they are theirs, even where these agree with confidence.
@@ -181,8 +181,7 @@ def relied_on(answer: Callable[[pd.DataFrame], np.ndarray], rows: pd.DataFrame, 
     return [name for name in names if moves[name] >= LEAST_MOVE * largest]
 
 
-def expected_loss(loss: Loss, probability: np.ndarray, calibrated: np.ndarray) -> np.ndarray:
-    """What each of n rows is expected to cost, shape (n,), where label 1 has the probability `calibrated`."""
+def _expected(loss: Loss, probability: np.ndarray, calibrated: np.ndarray) -> np.ndarray:
     one, nought = (loss(probability, np.full(len(probability), value)) for value in (1.0, 0.0))
     return np.asarray(calibrated * one + (1 - calibrated) * nought)
 

@@ -12,7 +12,6 @@ from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
 from ratchet.monitoring.adversarial_input import probes
 from ratchet.monitoring.arrival import Look, clock, volume
-from ratchet.monitoring.cause import cause
 from ratchet.monitoring.concept_drift import Stream, concept_drift
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
@@ -87,14 +86,10 @@ def on_labels(
     whether each decision was wrong, in the order in which labels came. `earlier` are audits of before the window.
     """
     probability, gold, chance = (window[name].to_numpy(float) for name in ("probability", "gold", "audited"))
-    answered, truth = (labelled[name].to_numpy(float) for name in ("probability", "truth"))
-    # Once there are enough to learn from, so many of the newest are all of the new population.
-    enough = problem.watch.min_labels
     return [
         expected_harm(problem, held_of(released), apart[1], probability, gold, chance, earlier),
-        decay(problem, answered, truth, released.mean, released.error),
+        decay(problem, labelled["probability"].to_numpy(float), labelled["truth"].to_numpy(float), released.mean, released.error),
         concept_drift(problem, stream),
-        cause(problem, held_of(released), apart[1], answered[-enough:], truth[-enough:]),
     ]
 
 

@@ -1,0 +1,68 @@
+"""What a retraining learns from: the window where the truth turned, and never what was blocked or doubted."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratchet.lesson import EVERYTHING, Lesson, learn_from, settled
+
+
+def told(name, verdict="fail", first=1, last=9, **evidence):
+    return {"inputs": {"from": first, "to": last}, "checks": [{"name": name, "verdict": verdict, "evidence": evidence}]}
+
+
+def test_older_rows_are_left_out_only_where_models_of_the_newer_ones_alone_answer_better():
+    rng = np.random.default_rng(0)
+    truth = (rng.random(1200) < 0.3).astype(float)
+    blunt = np.full(1200, 0.3)
+    sharp = np.where(truth == 1, 0.5, 0.2)
+    window = learn_from(500, [])
+    assert window.since == 500
+    lesson, said = settled(window, np.column_stack([sharp, blunt]), truth)
+    assert lesson == window
+    assert "are answered better" in said
+    assert "on 1,200 of them" in said
+    for worse in (np.column_stack([blunt, sharp]), np.column_stack([blunt, blunt]), np.column_stack([blunt, np.clip(truth, 0.0, 1.0)])):
+        lesson, said = settled(window, worse, truth)
+        assert lesson == EVERYTHING
+        assert "are not provably" in said
+    # A guess at chance's mercy is no proof.
+    few = settled(window, np.column_stack([sharp, blunt])[:0], truth[:0])
+    assert few[0] == EVERYTHING
+    assert "too few labelled rows since place 500" in few[1]
+
+
+def test_where_nothing_has_begun_every_row_teaches():
+    assert learn_from(1, []) == EVERYTHING
+
+
+def test_what_was_blocked_probed_or_doubted_does_not_teach():
+    ledger = [
+        told("validity", first=30, last=40),
+        told("skew:scores", first=35, last=60),
+        told("probes:duplicates", first=80, last=90),
+        told("data_drift:age", first=1, last=100),
+        told("validity", verdict="pass", first=1, last=100),
+        told("feedback:labels", first=90, last=100, **{"from": 10, "to": 20}),
+        # One of a release of before, which did not tell where.
+        told("quality:accuracy"),
+    ]
+    lesson = learn_from(1, ledger)
+    assert lesson == Lesson(0, ((30, 60), (80, 90)), ((10, 20),))
+    places = np.array([9, 10, 10, 29, 30, 60, 61, 85])
+    provenance = np.array(["outcome", "outcome", "audit", "outcome", "audit", "outcome", "human", "outcome"], dtype=object)
+    assert lesson.teaches(places, provenance).tolist() == [True, False, True, True, False, False, True, False]
+    assert "but 2 stretches" in lesson.said
+    assert "1 stretches where they were doubted" not in Lesson().said
+
+
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 20)), max_size=12))
+def test_stretches_are_told_apart_and_hold_the_same_places(spans):
+    windows = [(first, first + length) for first, length in spans]
+    lesson = learn_from(1, [told("clock", first=first, last=last) for first, last in windows])
+    places = np.arange(1, 100)
+    inside = np.array([any(first <= place <= last for first, last in windows) for place in places])
+    assert (lesson.teaches(places, np.full(99, "outcome", dtype=object)) == ~inside).all()
+    assert all(after[0] > before[1] + 1 for before, after in zip(lesson.without, lesson.without[1:], strict=False))
