@@ -16,8 +16,8 @@ FAULTS = ("validity", "skew", "clock", "quality:completeness", "quality:consiste
 PROBED = ("probes:duplicates", "probes:boundary")
 # Labels that are not what they seem: harm that they show may be none, and retraining would learn from them.
 DOUBTED = ("feedback:labels", "feedback:slice", "quality:accuracy")
-# Probabilities are taken to be at most so certain, and a difference for more than chance beyond so many standard errors (5%, one-sided).
-CERTAIN, ONE_SIDED = 1e-7, 1.645
+# A difference is taken for more than chance beyond so many standard errors (5%, one-sided).
+ONE_SIDED = 1.645
 # Places of the log, the first and the last.
 Span = tuple[int, int]
 
@@ -74,20 +74,19 @@ def settled(lesson: Lesson, told: np.ndarray, truth: np.ndarray) -> tuple[Lesson
     """Whether rows since the change teach better alone, and why, in words.
 
     `told` are two models' probabilities for n rows since the change that neither has seen, shape (n, 2): of such rows alone, and of all
-    rows; `truth` has shape (n,). Older ones are left out where that is better beyond chance, by log loss, paired (the window is chosen so
-    by Klinkenberg and Joachims, 2000): else they teach more than they mislead.
+    rows; `truth` has shape (n,). Older ones are left out where that is better beyond chance, by the Brier score, paired (the window is
+    chosen so by Klinkenberg and Joachims, 2000): else they teach more than they mislead.
     """
     every = replace(lesson, since=0)
     if len(told) < 2:
         return every, f"too few labelled rows since place {lesson.since:,} of the log to tell whether they would teach better alone"
-    p = np.clip(told, CERTAIN, 1 - CERTAIN)
-    losses = -np.log(np.where(truth[:, None] == 1, p, 1 - p))
+    losses = np.square(told - truth[:, None])
     less = losses[:, 0] - losses[:, 1]
     mean, error = float(less.mean()), float(less.std(ddof=1) / np.sqrt(len(less)))
     pays = mean < -ONE_SIDED * error
     verdict = "are" if pays else "are not provably"
     said = f"rows from place {lesson.since:,} of the log on {verdict} answered better by a model of such rows alone"
-    return (lesson if pays else every), f"{said}: log loss {mean:+.4f} ± {error:.4f} on {len(less):,} of them"
+    return (lesson if pays else every), f"{said}: Brier score {mean:+.4f} ± {error:.4f} on {len(less):,} of them"
 
 
 def called(name: str, names: Sequence[str]) -> bool:
