@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from ratchet.log import LIVE
 from ratchet.retraining import ACTIONS
-from ratchet.store import LIVE, Entry, Store
+from ratchet.store import Entry, Store
 
 ASKED = ("id", "at", "version", "variant", "propensity", "probability", "label", "seq")
 

@@ -44,6 +44,7 @@ from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
 from ratchet.monitoring.domain import domain
 from ratchet.monitoring.estimate import Held, expected_harm
+from ratchet.monitoring.excess import QUESTIONS
 from ratchet.monitoring.feedback_loop import Ratio, disparity, feedback
 from ratchet.monitoring.joint_drift import joint_drift
 from ratchet.monitoring.quality import quality
@@ -442,6 +443,11 @@ PLANS: dict[str, Callable[[World, bool], list[Check]]] = {
 
 def test_every_check_has_a_plan():
     assert set(CHECKS) == set(PLANS)
+
+
+def test_the_budget_of_false_alarms_is_shared_by_every_question_there_is(credit):
+    families = {name.split(":")[0] for name in QUESTIONS}
+    assert sorted(check.name for name in families for check in PLANS[name](world(credit, ENOUGH), False)) == sorted(QUESTIONS)
 
 
 @pytest.mark.parametrize("name", sorted(PLANS))

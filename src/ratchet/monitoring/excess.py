@@ -9,9 +9,12 @@ from ratchet.check import Check
 from ratchet.monitoring.autocorrelation import inflation
 from ratchet.problem import Problem
 
-# What is watched beside drift and harm, each with its part of the year's budget of false alarms: silent 2, probes 3, quality 6, feedback 3,
-# volume 1.
-QUESTIONS = 15
+# What is watched beside drift and harm, each with an equal part of the year's budget of false alarms.
+QUESTIONS = (
+    "silent:confidence", "silent:outliers", "probes:duplicates", "probes:boundary", "probes:mixes", "quality:accuracy", "quality:completeness",
+    "quality:consistency", "quality:timeliness", "quality:uniqueness", "quality:validity", "feedback:labels", "feedback:slice",
+    "feedback:exposure", "volume",
+)  # fmt: skip
 # A sample this rare among the release's own rows counts as out of the ordinary.
 RARE = 0.01
 # More rows than these take their time, and tell little more.
@@ -20,7 +23,7 @@ MOST_ROWS = 6000
 
 def level(problem: Problem) -> float:
     """The level of one question, where the year's budget of false alarms is spent over all of them and all checks."""
-    return problem.watch.false_alarms_per_year / problem.watch.checks_per_year / QUESTIONS
+    return problem.watch.false_alarms_per_year / problem.watch.checks_per_year / len(QUESTIONS)
 
 
 def more_often(

@@ -1,0 +1,175 @@
+"""What does the log tell the watch: which predictions, with which labels, in which order, and what audits found?"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import pandas as pd
+import sqlalchemy as sa
+
+from ratchet import schema
+from ratchet.audit import AUDIT, Draw
+from ratchet.schema import draws, labels, predictions, routes
+
+# Who is asked in earnest; probes and load tests are not.
+LIVE = ("champion", "challenger")
+
+
+class Log:
+    """What a store reads of one problem's predictions and labels: by query, never the whole log."""
+
+    engine: sa.Engine
+    problem: str
+
+    def window(
+        self,
+        *,
+        newest: int | None = None,
+        after: int = 0,
+        labelled: bool = False,
+        version: str | None = None,
+    ) -> pd.DataFrame:
+        """Live predictions with their latest labels, oldest first; probes and load tests are left out.
+
+        Columns: seq, id, at, version, probability, label, truth, label_at, provenance, then the request's columns.
+        `newest` limits the rows, `after` is a seq, `labelled` keeps only rows whose label is in.
+        """
+        every = labels.alias()
+        last = sa.select(sa.func.max(every.c.seq)).where(every.c.prediction_id == predictions.c.id).scalar_subquery()
+        joined = predictions.join(labels, labels.c.seq == last, isouter=not labelled)
+        query = (
+            sa.select(
+                predictions.c.seq,
+                predictions.c.id,
+                predictions.c.at,
+                predictions.c.version,
+                predictions.c.probability,
+                predictions.c.label,
+                labels.c.value.label("truth"),
+                labels.c.at.label("label_at"),
+                labels.c.provenance,
+                predictions.c.features,
+            )
+            .select_from(joined)
+            .where(predictions.c.problem == self.problem, predictions.c.seq > after, predictions.c.variant.in_(LIVE))
+            .order_by(predictions.c.seq.desc())
+            .limit(newest)
+        )
+        if version is not None:
+            query = query.where(predictions.c.version == version)
+        if newest is not None:
+            # Each variant's newest rows stand at the end of its index: asked for all at once, the whole log would be sorted.
+            parts = [query.where(predictions.c.variant == variant).subquery() for variant in LIVE]
+            every_variant = sa.union_all(*(sa.select(part) for part in parts)).subquery()
+            query = sa.select(every_variant).order_by(every_variant.c.seq.desc()).limit(newest)
+        with self.engine.connect() as connection:
+            rows = connection.execute(query).all()
+        plain = pd.DataFrame(rows[::-1], columns=[column.name for column in query.selected_columns])
+        features = pd.DataFrame([msgspec.json.decode(text) for text in plain.pop("features")], index=plain.index)
+        return pd.concat([plain, features], axis=1)
+
+    def requests(self, after: int, limit: int, version: str) -> pd.DataFrame:
+        """The next logged requests of a version after a seq, oldest first, of every variant: seq, id, probability, the request's columns."""
+        p = predictions.c
+        # An expression keeps SQLite from an index on the problem, whose rows it would sort for every page.
+        mine = (p.problem + "") == self.problem
+        query = sa.select(p.seq, p.id, p.probability, p.features).where(mine, p.seq > after, p.version == version)
+        with self.engine.connect() as connection:
+            rows = connection.execute(query.order_by(p.seq).limit(limit)).all()
+        plain = pd.DataFrame(rows, columns=["seq", "id", "probability", "features"])
+        features = pd.DataFrame([msgspec.json.decode(text) for text in plain.pop("features")], index=plain.index)
+        return pd.concat([plain, features], axis=1)
+
+    def outcomes(self, after: int, limit: int, version: str) -> pd.DataFrame:
+        """The next labels of a version's live predictions after a label's seq, in the order in which they came.
+
+        Columns: seq (the label's), prediction (the prediction's seq), wrong (whether the decision was). The first label
+        of each prediction counts: what corrects it later came at another time.
+        """
+        query = self._outcomes(version).where(labels.c.seq > after).order_by(labels.c.seq).limit(limit)
+        with self.engine.connect() as connection:
+            return pd.DataFrame(connection.execute(query).all(), columns=["seq", "prediction", "wrong"])
+
+    def place_of_label(self, version: str, label: int) -> int:
+        """The place in the log of the prediction whose label came as a version's first, second, and so on. KeyError where none did."""
+        query = self._outcomes(version).order_by(labels.c.seq).offset(label - 1).limit(1)
+        with self.engine.connect() as connection:
+            found = connection.execute(query).first()
+        if found is None:
+            raise KeyError(label)
+        return int(found.prediction)
+
+    def _outcomes(self, version: str) -> sa.Select[Any]:
+        """The first label of each live prediction of a version, and whether its decision was wrong."""
+        p, earlier = predictions.c, labels.alias()
+        corrected = sa.exists().where(earlier.c.prediction_id == labels.c.prediction_id, earlier.c.seq < labels.c.seq)
+        return (
+            sa.select(labels.c.seq, p.seq.label("prediction"), (labels.c.value != p.label).label("wrong"))
+            .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
+            .where((p.problem + "") == self.problem, p.version == version, p.variant.in_(LIVE), ~corrected)
+        )
+
+    def draws(self) -> list[Draw]:
+        """Every draw there was, oldest first."""
+        query = sa.select(draws.c.share, draws.c.since, draws.c.decision).where(draws.c.problem == self.problem).order_by(draws.c.seq)
+        with self.engine.connect() as connection:
+            return [Draw(row.share, row.since, row.decision) for row in connection.execute(query)]
+
+    def audits(self, version: str, after: int) -> pd.DataFrame:
+        """A version's predictions after a place of the log of which an audit has told, oldest first: seq, id, probability, gold.
+
+        Of what audits have found of one prediction, the newest counts.
+        """
+        p = predictions.c
+        # No label is older than its prediction: those of before are passed over by the index of audits.
+        since = sa.select(p.at).where(p.seq > after).order_by(p.seq).limit(1).scalar_subquery()
+        query = (
+            sa.select(p.seq, p.id, p.probability, labels.c.value.label("gold"))
+            .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
+            .where((p.problem + "") == self.problem, p.version == version, p.seq > after, schema.BY_AUDIT, labels.c.at >= since)
+            .order_by(p.seq, labels.c.seq)
+        )
+        with self.engine.connect() as connection:
+            told = pd.DataFrame(connection.execute(query).all(), columns=[column.name for column in query.selected_columns])
+        return told.drop_duplicates("id", keep="last").reset_index(drop=True)
+
+    def aged(self, version: str, until: datetime, newest: int) -> pd.DataFrame:
+        """The newest live predictions of a version up to a time, oldest first, with what came back and what audits found.
+
+        Columns: seq, id, at, label (the decision), probability, outcome (the newest label that is of no audit), gold (the newest that is
+        of one), NaN where there is none, then the request's columns.
+        """
+        p, r = predictions.c, routes.c
+        # Before it was routed to, a version answered nobody: such rows are not walked through.
+        routed = sa.select(sa.func.min(r.at)).where(r.problem == self.problem, (r.champion == version) | (r.challenger == version))
+        with self.engine.connect() as connection:
+            since = connection.scalar(routed) or datetime.max
+        query = (
+            sa.select(p.seq, p.id, p.at, p.label, p.probability, p.features)
+            .where((p.problem + "") == self.problem, p.version == version, p.variant.in_(LIVE), p.at <= until, p.at >= since)
+            .order_by(p.at.desc(), p.seq.desc())
+            .limit(newest)
+        )
+        part = query.subquery()
+        told = sa.select(labels.c.prediction_id, labels.c.value, labels.c.provenance).where(
+            labels.c.prediction_id.in_(sa.select(part.c.id))
+        )
+        with self.engine.connect() as connection:
+            rows = connection.execute(query).all()
+            values = connection.execute(told.order_by(labels.c.seq)).all() if rows else []
+        plain = pd.DataFrame(rows[::-1], columns=[column.name for column in query.selected_columns])
+        for name, by_audit in (("outcome", False), ("gold", True)):
+            known = {identity: value for identity, value, provenance in values if (provenance == AUDIT) == by_audit}
+            plain[name] = plain["id"].map(known).astype(float)
+        features = pd.DataFrame([msgspec.json.decode(text) for text in plain.pop("features")], index=plain.index)
+        return pd.concat([plain, features], axis=1)
+
+    def bought(self, since: datetime) -> int:
+        """Of how many predictions audits have told since then."""
+        p = predictions.c
+        mine = sa.exists().where(p.id == labels.c.prediction_id, (p.problem + "") == self.problem)
+        query = sa.select(sa.func.count(sa.distinct(labels.c.prediction_id))).where(schema.BY_AUDIT, labels.c.at >= since, mine)
+        with self.engine.connect() as connection:
+            return int(connection.scalar(query) or 0)
