@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 
 from flows.setting import Setting
 from flows.stages import LEFT_OUT
+from ratchet.audit import AUDIT
 from ratchet.data.batch import conform
 from ratchet.data.splits import split
 from ratchet.errors import BatchError
@@ -23,53 +25,78 @@ from snapshots.workspace import published, restore
 FAMILY, FOLDS = "trees", 3
 
 
-def from_file(setting: Setting, batch: Path, champion: Release | None = None) -> None:
-    """Put a batch into the inbox, with no label but those that its rows bring along; what the champion was not taught still does not teach."""
+def from_file(setting: Setting, batch: Path, champion: Release | None = None, lesson: Lesson = EVERYTHING) -> None:
+    """Put a batch into the inbox, with no label but those that its rows bring along.
+
+    The lesson says which of the log's rows that the snapshot has teach; files of before that the champion was not taught do not.
+    """
     frame = conform(pd.read_parquet(batch), setting.contract, batch.name)
-    known = _previous(setting, frame)
-    _fill(setting, frame, pd.DataFrame({"row": [], "value": [], "provenance": []}), _never_taught(setting, champion, known))
+    known, live = _previous(setting, frame), _live(setting, lesson)
+    left_out = set(live.loc[~_taught(live, lesson), "id"])
+    if champion and lesson.since:
+        sides = sides_of(setting, champion.facts["lock"])
+        left_out |= set(sides.index[sides == LEFT_OUT]) - set(live["id"])
+    _fill(setting, frame, pd.DataFrame({"row": [], "value": [], "provenance": []}), known & left_out)
 
 
-def from_log(setting: Setting, champion: Release | None = None, lesson: Lesson = EVERYTHING) -> str:
+def from_log(setting: Setting, lesson: Lesson = EVERYTHING) -> tuple[int, str]:
     """Put the logged predictions whose label is in into the inbox, with every label's latest value; the lesson says which of them teach.
 
-    Returns which rows do and why, in words. BatchError where there is none.
+    Rows that were not what they seemed stay in the log. Returns from which place of the log on rows teach, 0 being all, and which do and
+    why, in words. BatchError where there is none.
     """
-    live = setting.store.window(labelled=True)
+    live = _live(setting, lesson)
     if live.empty:
         raise BatchError("the log: no prediction has a label yet; there is nothing to learn from.")
+    sound = live[_taught(live, replace(lesson, since=0))].reset_index(drop=True)
+    if sound.empty:
+        raise BatchError("the log: every labelled prediction is of a stretch that was blocked, probed or doubted; audit some of them.")
     contract = setting.contract
     # A row that named nobody stands for itself.
-    entity = live[contract.entity].fillna(live["id"]) if contract.entity in live else live["id"]
-    made = {contract.id: live["id"], contract.entity: entity.astype(str)}
+    entity = sound[contract.entity].fillna(sound["id"]) if contract.entity in sound else sound["id"]
+    made = {contract.id: sound["id"], contract.entity: entity.astype(str)}
     if contract.time is not None:
-        made[contract.time] = live["at"]
-    made |= {column.name: live[column.name] for column in contract.requested}
-    made[contract.target] = live["truth"]
+        made[contract.time] = sound["at"]
+    made |= {column.name: sound[column.name] for column in contract.requested}
+    made[contract.target] = sound["truth"]
     frame = conform(pd.DataFrame(made), contract, "the log")
-    labels = pd.DataFrame({"row": live["id"], "value": live["truth"].astype(float), "provenance": live["provenance"]})
-    known = _previous(setting, frame)
-    why = ""
+    labels = pd.DataFrame({"row": sound["id"], "value": sound["truth"].astype(float), "provenance": sound["provenance"]})
+    known, why = _previous(setting, frame), ""
     if lesson.since:
-        lesson, why = _settled(setting, live["seq"].to_numpy(int), frame, lesson)
-    taught = set(live.loc[lesson.teaches(live["seq"].to_numpy(int), live["provenance"].to_numpy(object)), "id"])
-    # Of the log's rows the lesson tells whether they teach; rows of before the log cannot be of after the change.
-    left_out = (_never_taught(setting, champion, known) - taught) | (set(live["id"]) - taught) | (known - taught if lesson.since else set())
-    _fill(setting, frame, labels, left_out)
-    return f"{lesson.said} ({why})" if why else lesson.said
+        lesson, why = _settled(setting, frame, sound["seq"].to_numpy(int), set(live["id"]), lesson)
+    left_out = set(live.loc[~_taught(live, lesson), "id"])
+    if lesson.since:
+        # What came by a file is taken to be of before.
+        left_out |= known - set(live["id"])
+    _fill(setting, frame, labels, (known | set(sound["id"])) & left_out)
+    return lesson.since, f"{lesson.said} ({why})" if why else lesson.said
 
 
-def _settled(setting: Setting, places: np.ndarray, live: pd.DataFrame, lesson: Lesson) -> tuple[Lesson, str]:
-    """Whether the log's rows since the change, in the inbox's order, teach better alone; test rows are not asked."""
+def _live(setting: Setting, lesson: Lesson) -> pd.DataFrame:
+    """The log's labelled rows; where labels were doubted what an audit found counts, also where another label came after it."""
+    live = setting.store.window(labelled=True)
+    if lesson.audited and len(live):
+        found = live["id"].map(setting.store.gold())
+        told = lesson.doubts(live["seq"].to_numpy(int)) & found.notna().to_numpy()
+        live = live.assign(truth=found.where(told, live["truth"]), provenance=live["provenance"].mask(told, AUDIT))
+    return live
+
+
+def _taught(live: pd.DataFrame, lesson: Lesson) -> np.ndarray:
+    return lesson.teaches(live["seq"].to_numpy(int), live["provenance"].to_numpy(object))
+
+
+def _settled(setting: Setting, sound: pd.DataFrame, places: np.ndarray, logged: set[str], lesson: Lesson) -> tuple[Lesson, str]:
+    """Whether sound rows of the log since the change teach better alone than with older ones and files; test rows are not asked."""
     from models.again import window_runs
 
     contract, params = setting.contract, setting.workspace.parameters
     previous = pd.read_parquet(setting.root / "inbox/previous.parquet")
     since = places >= lesson.since
-    older = pd.concat([previous[~previous[contract.id].isin(set(live[contract.id]))], live[~since]], ignore_index=True)
-    older, newer = (rows[rows[contract.target].notna() & (split(rows[contract.entity]) != "test")] for rows in (older, live[since]))
+    older = pd.concat([previous[~previous[contract.id].isin(logged)], sound[~since]], ignore_index=True)
+    older, newer = (rows[rows[contract.target].notna() & (split(rows[contract.entity]) != "test")] for rows in (older, sound[since]))
     told = window_runs(older, newer, contract, FAMILY, params["train"], FOLDS, params["seed"])
-    return settled(lesson, told, newer[contract.target].to_numpy(float))
+    return settled(lesson, told, newer[contract.target].to_numpy(float), newer[contract.entity].to_numpy(object))
 
 
 def doubts(setting: Setting) -> list[dict[str, Any]]:
@@ -88,15 +115,6 @@ def _previous(setting: Setting, batch: pd.DataFrame) -> set[str]:
     else:
         restore(setting.workspace, lock, "data/snapshot.parquet", inbox / "previous.parquet")
     return set(pd.read_parquet(inbox / "previous.parquet", columns=[setting.contract.id])[setting.contract.id])
-
-
-def _never_taught(setting: Setting, champion: Release | None, known: set[str]) -> set[str]:
-    """The ids of known rows that the champion was not taught, and of those that it did not know, such as the last snapshot left out."""
-    lock = published(setting.workspace)
-    last = sides_of(setting, lock) if lock else pd.Series(dtype=object)
-    mine = sides_of(setting, champion.facts["lock"]) if champion else pd.Series(dtype=object)
-    newer = last[~last.index.isin(mine.index)]
-    return known & {*mine.index[mine == LEFT_OUT], *newer.index[newer == LEFT_OUT]}
 
 
 def sides_of(setting: Setting, lock: str) -> pd.Series:

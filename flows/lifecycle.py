@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -31,7 +32,7 @@ from ratchet.errors import BatchError
 from ratchet.evaluation.cost import cost
 from ratchet.generation import Generation, labels_of
 from ratchet.interval import fit as fit_interval
-from ratchet.lesson import EVERYTHING, Lesson, learn_from
+from ratchet.lesson import learn_from
 from ratchet.monitoring.estimate import relied_on
 from ratchet.release import Release, read, write
 from ratchet.report.card import card, checks_table, summary
@@ -57,13 +58,13 @@ def lifecycle(
     batch: str | None = None,
     trigger: str = "a person",
     drift: list[dict[str, Any]] | None = None,
-    lesson: dict[str, Any] | None = None,
+    since: int = 0,
 ) -> dict[str, Any]:
     """Make one generation of a problem and let the gate decide.
 
     `batch` is the path of a Parquet batch, or the address of one handed over to MLflow; None takes the labelled rows
     of the log. `trigger` says who or what
-    started it; `drift` are the checks that did, and `lesson` what they say to learn from. Returns the decision, the version and the facts of the run. The
+    started it; `drift` are the checks that did, and `since` the place of the log where a new population or concept began. Returns the decision, the version and the facts of the run. The
     same rows, parameters and code make the same generation once, however often this is called.
     """
     setting = Setting.of(problem)
@@ -71,27 +72,29 @@ def lifecycle(
         if not free:
             return _superseded(setting, trigger)
         champion = reconcile(setting)
-        learnt = Lesson(**lesson) if lesson else learn_from(1, ingest.doubts(setting))
-        said = fill_inbox(setting, batch, champion, learnt)
+        learnt_from = fill_inbox(setting, batch, champion, since)
         for stage in setting.workspace.definition["stages"]:
             run_one.with_options(name=stage)(setting, stage, Path(batch).stem if batch else "the log")
         publish(setting.workspace, f"{setting.problem.name}: {trigger}")
-        return tell_result(setting, _decide(setting, champion, trigger, [from_dict(item) for item in drift or []], said))
+        return tell_result(setting, _decide(setting, champion, trigger, [from_dict(item) for item in drift or []], learnt_from))
 
 
 @task(name="ingest", cache_policy=NO_CACHE)
-def fill_inbox(setting: Setting, batch: str | None, champion: str | None, lesson: Lesson) -> str:
-    """Put the next rows and labels where the first stage finds them, and which of them neither teach nor judge; which do, in words."""
+def fill_inbox(setting: Setting, batch: str | None, champion: str | None, since: int) -> tuple[int, str]:
+    """Put the next rows and labels where the first stage finds them, and which of them neither teach nor judge.
+
+    What misled the champion may mislead still. Returns from which place of the log on rows teach, 0 being all, and which do, in words.
+    """
     before = read(setting.settings.releases / setting.problem.name / champion) if champion else None
+    lesson = learn_from(max(since, before.facts.get("since", 0) if before else 0), ingest.doubts(setting))
     if batch is None:
-        said = ingest.from_log(setting, before, lesson)
+        lesson_since, said = ingest.from_log(setting, lesson)
         get_run_logger().info("it learns from %s", said)
-        return said
+        return lesson_since, said
     if batch.startswith("runs:/"):
-        ingest.from_file(setting, setting.tracker.fetch(batch, setting.settings.home / "batches"), before)
-    else:
-        ingest.from_file(setting, Path(batch), before)
-    return EVERYTHING.said
+        batch = str(setting.tracker.fetch(batch, setting.settings.home / "batches"))
+    ingest.from_file(setting, Path(batch), before, lesson)
+    return lesson.since, lesson.said
 
 
 @task(cache_policy=NO_CACHE)
@@ -124,13 +127,13 @@ def _superseded(setting: Setting, trigger: str) -> dict[str, Any]:
     return {"action": decision.action, "decision": decision.id, "version": None}
 
 
-def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Check], learnt_from: str) -> dict[str, Any]:
+def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Check], learnt_from: tuple[int, str]) -> dict[str, Any]:
     generation = describe(setting, champion, trigger)
     made = setting.tracker.version_of(generation.identity)
     if made is not None:
         # Made before, by a run that may have been cut short: it is judged against the parent that it had then.
         generation = Generation(**{**generation.__dict__, "parent": made.tags.get("parent"), "trigger": made.tags["trigger"]})
-    evaluation = json.loads((setting.root / "metrics/evaluation.json").read_text(encoding="utf-8")) | {"learnt_from": learnt_from}
+    evaluation = json.loads((setting.root / "metrics/evaluation.json").read_text(encoding="utf-8")) | {"learnt_from": learnt_from[1]}
     releases = setting.settings.releases / setting.problem.name
     parent = read(releases / generation.parent) if generation.parent else None
     begun = time.perf_counter()
@@ -151,7 +154,7 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
         get_run_logger().info("%s version %s: %s", decision.action, version, reason)
     _explain(setting, generation, version, run_id, decision, checks, evaluation, comparison)
     # A refused generation is released too, but not routed to: a person may overrule the gate.
-    release = make_release.with_options(name="release")(setting, generation, version, evaluation)
+    release = make_release.with_options(name="release")(setting, generation, version, evaluation, learnt_from[0])
     load: dict[str, Any] | None = None
     # A promotion that was carried out once is not repeated: what a person decided since then stands.
     if decision.action == "promote" and (new or cut_short(setting, version)):
@@ -205,7 +208,7 @@ def what_it_cost(setting: Setting, generation: Generation, comparison: Compariso
     return cost(
         setting.problem,
         seconds=sum(json.loads((setting.root / "seconds.json").read_text(encoding="utf-8")).values()),
-        new_labels=max(0, labelled_now - labels_of(parent.tags)) if parent else labelled_now,
+        new_labels=labelled_now - labels_of(parent.tags) if parent else labelled_now,
         difference=comparison.difference,
         n=sum((comparison.errors or {}).values()),
         history=history,
@@ -215,8 +218,9 @@ def what_it_cost(setting: Setting, generation: Generation, comparison: Compariso
 
 def describe(setting: Setting, parent: str | None, trigger: str) -> Generation:
     """Where the generation in the workspace comes from."""
-    rows, _ = labelled(setting.root, setting.contract)
-    counts = rows["provenance"].value_counts().sort_index()
+    rows = pd.read_parquet(setting.root / "data/snapshot.parquet", columns=[setting.contract.target, "provenance"])
+    # Those that do not teach were labelled too: what comes after is told by them.
+    counts = rows.loc[rows[setting.contract.target].notna(), "provenance"].value_counts().sort_index()
     return Generation(
         problem=setting.problem.name,
         parent=parent,
@@ -259,7 +263,7 @@ def record(
 
 
 @task(cache_policy=NO_CACHE)
-def make_release(setting: Setting, generation: Generation, version: str, evaluation: dict[str, Any]) -> Release:
+def make_release(setting: Setting, generation: Generation, version: str, evaluation: dict[str, Any], since: int = 0) -> Release:
     """Make the immutable folder that the service answers from."""
     contract, picked = setting.contract, evaluation["picked"]
     rows, sides = labelled(setting.root, contract)
@@ -292,6 +296,8 @@ def make_release(setting: Setting, generation: Generation, version: str, evaluat
             "released": evaluation["released"],
             "relies_on": relied_on(answer, unseen, names),
             "lock": setting.workspace.lock,
+            # The place of the log from which on rows taught it; 0 is every row.
+            "since": since,
         },
         interval=fit_interval(answer(select), select[contract.target].to_numpy(float)),
         held=unseen[names].assign(probability=answer(unseen), truth=unseen[contract.target].to_numpy(float)),

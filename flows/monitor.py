@@ -44,6 +44,8 @@ OUTCOMES = 20_000
 # A slice is a part of the rows: to see one it takes more of them than to see the mean.
 SLICE_ROWS = 20_000
 BESIDE = ("volume", "clock", "quality", "feedback", "disparity")
+# The share of labels since a change that may be of predictions of before it.
+LATE = 0.05
 # Audits are looked for in so many windows before the newest one.
 BEFORE = 10
 # Looks of four weeks tell how many rows are usual at which hour.
@@ -136,11 +138,8 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     wrong = Stream(problem.watch.detector, _wrong(store, release.version))
     checks += on_labels(problem, released, window, apart, labelled, wrong, earlier)
     concept = next(check for check in checks if check.name == "concept_drift")
-    changed = concept.verdict == "fail"
-    turned = 1 + store.place_of_label(release.version, int(concept.evidence["at"])) if changed else 1
-    learnt = learn_from(max(onset, turned), doubts(setting))
-    # With a new population what was labelled since it began counts; with the old one, what was labelled since the concept turned.
-    counted = replace(learnt, since=max(used + 1, onset if onset > 1 else turned))
+    learnt = learn_from(_begun(setting, release.version, onset, concept), doubts(setting))
+    counted = replace(learnt, since=max(used + 1, learnt.since))
     fresh = counted.teaches(labelled["seq"].to_numpy(int), labelled["provenance"].to_numpy(object))
     means = _means(setting, window, learnt, max(0, problem.watch.min_labels - int(fresh.sum())))
     inputs = {
@@ -248,6 +247,19 @@ def _onset(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
         return 1, used
     quiet = [e.evidence["inputs"]["to"] for e in mine if not _drifted(e.evidence["checks"])]
     return max(quiet, default=0) + 1, used
+
+
+def _begun(setting: Setting, version: str, onset: int, concept: Check) -> int:
+    """The log's place where the champion's new population or concept begins; 1 where neither has changed.
+
+    Of labels that come in another order than their predictions a twentieth may be of before. An alarm comes some hundred labels after
+    its change: within a window of each other, both are one.
+    """
+    if concept.verdict != "fail":
+        return onset
+    places = setting.store.places_after(version, int(concept.evidence["at"]), OUTCOMES)
+    turned = int(np.quantile(places, LATE, method="lower")) if places else 1
+    return onset if onset > 1 and turned <= onset + setting.problem.watch.window else turned
 
 
 def _drifted(checks: list[dict[str, Any]]) -> bool:

@@ -40,4 +40,6 @@ def retrain(problem: str, decision_id: str, reasons: list[str], event_id: str) -
         setting.store.record(decide("superseded", trigger, [reason], inputs))
         return {"action": "superseded", "version": None}
     inputs = asked.evidence["inputs"] if asked else {}
-    return lifecycle(problem, None, trigger, asked.evidence["checks"] if asked else [], inputs.get("lesson"))
+    # What was doubted since the decision is not learnt from either: of its lesson only the beginning is taken.
+    since = inputs.get("lesson", {}).get("since", 0)
+    return lifecycle(problem, None, trigger, asked.evidence["checks"] if asked else [], since)

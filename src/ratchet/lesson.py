@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ratchet.audit import AUDIT
 
@@ -36,16 +37,20 @@ class Lesson:
 
     def teaches(self, places: np.ndarray, provenance: np.ndarray) -> np.ndarray:
         """Which of n labelled rows of the log it takes, shape (n,), by their places and their labels' provenance."""
-        doubted = _inside(self.audited, places) & (provenance != AUDIT)
+        doubted = self.doubts(places) & (provenance != AUDIT)
         return np.asarray((places >= self.since) & ~_inside(self.without, places) & ~doubted)
+
+    def doubts(self, places: np.ndarray) -> np.ndarray:
+        """In which of n places of the log labels were doubted, shape (n,)."""
+        return _inside(self.audited, places)
 
     @property
     def said(self) -> str:
         """The same in words."""
         since = f"labelled rows from place {self.since:,} of the log on" if self.since else "every labelled row"
-        but = [f"{len(self.without)} stretches that were blocked or probed"] if self.without else []
-        but += [f"labels that no audit found in {len(self.audited)} stretches where they were doubted"] if self.audited else []
-        return since + (f", but {' and '.join(but)}" if but else "")
+        never = [f"those of {_counted(self.without)} blocked or probed"] if self.without else []
+        never += [f"labels that no audit found in {_counted(self.audited)} doubted"] if self.audited else []
+        return since + (f", except {' and '.join(never)}" if never else "")
 
 
 EVERYTHING = Lesson()
@@ -70,23 +75,24 @@ def learn_from(begun: int, ledger: Iterable[dict[str, Any]]) -> Lesson:
     return Lesson(begun if begun > 1 else 0, _merged(without), _merged(audited))
 
 
-def settled(lesson: Lesson, told: np.ndarray, truth: np.ndarray) -> tuple[Lesson, str]:
+def settled(lesson: Lesson, told: np.ndarray, truth: np.ndarray, entities: np.ndarray) -> tuple[Lesson, str]:
     """Whether rows since the change teach better alone, and why, in words.
 
     `told` are two models' probabilities for n rows since the change that neither has seen, shape (n, 2): of such rows alone, and of all
-    rows; `truth` has shape (n,). Older ones are left out where that is better beyond chance, by the Brier score, paired (the window is
+    rows; `truth` and `entities`, whom a row is of, have shape (n,). Older ones are left out where that is better beyond chance, by the Brier score, paired (the window is
     chosen so by Klinkenberg and Joachims, 2000): else they teach more than they mislead.
     """
     every = replace(lesson, since=0)
     if len(told) < 2:
         return every, f"too few labelled rows since place {lesson.since:,} of the log to tell whether they would teach better alone"
     losses = np.square(told - truth[:, None])
-    less = losses[:, 0] - losses[:, 1]
+    # Rows of one entity are alike: what each brings about counts, not each row.
+    less = pd.Series(losses[:, 0] - losses[:, 1]).groupby(entities).mean().to_numpy()
     mean, error = float(less.mean()), float(less.std(ddof=1) / np.sqrt(len(less)))
     pays = mean < -ONE_SIDED * error
     verdict = "are" if pays else "are not provably"
     said = f"rows from place {lesson.since:,} of the log on {verdict} answered better by a model of such rows alone"
-    return (lesson if pays else every), f"{said}: Brier score {mean:+.4f} ± {error:.4f} on {len(less):,} of them"
+    return (lesson if pays else every), f"{said}: Brier score {mean:+.4f} ± {error:.4f} on {len(told):,} of them"
 
 
 def called(name: str, names: Sequence[str]) -> bool:
@@ -96,6 +102,10 @@ def called(name: str, names: Sequence[str]) -> bool:
     (True, False)
     """
     return name in names or name.split(":")[0] in names
+
+
+def _counted(spans: Sequence[Span]) -> str:
+    return "one stretch that was" if len(spans) == 1 else f"{len(spans)} stretches that were"
 
 
 def _merged(spans: Iterable[Span]) -> tuple[Span, ...]:

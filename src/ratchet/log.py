@@ -92,14 +92,23 @@ class Log:
         with self.engine.connect() as connection:
             return pd.DataFrame(connection.execute(query).all(), columns=["seq", "prediction", "wrong"])
 
-    def place_of_label(self, version: str, label: int) -> int:
-        """The place in the log of the prediction whose label came as a version's first, second, and so on. KeyError where none did."""
-        query = self._outcomes(version).order_by(labels.c.seq).offset(label - 1).limit(1)
+    def places_after(self, version: str, label: int, limit: int) -> list[int]:
+        """The places in the log of the predictions whose labels came after a version's first, second, and so on, so many at most."""
+        query = self._outcomes(version).order_by(labels.c.seq).offset(label).limit(limit)
         with self.engine.connect() as connection:
-            found = connection.execute(query).first()
-        if found is None:
-            raise KeyError(label)
-        return int(found.prediction)
+            return [int(row.prediction) for row in connection.execute(query)]
+
+    def gold(self) -> dict[str, int]:
+        """By prediction id, what the newest audit of it found, also where another label came later."""
+        p = predictions.c
+        query = (
+            sa.select(p.id, labels.c.value)
+            .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
+            .where((p.problem + "") == self.problem, schema.BY_AUDIT)
+            .order_by(labels.c.seq)
+        )
+        with self.engine.connect() as connection:
+            return {row.id: int(row.value) for row in connection.execute(query)}
 
     def _outcomes(self, version: str) -> sa.Select[Any]:
         """The first label of each live prediction of a version, and whether its decision was wrong."""

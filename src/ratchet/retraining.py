@@ -61,7 +61,9 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
     if harm:
         action, why = _harmed(harm, means)
         learnt = {"lesson": asdict(means.lesson)} if action == "retrain" else {}
-        return decide(action, subject, [*why, *_told([*harm, *parts, *drift[:5]])], inputs | learnt, checks)
+        older = ", and from older ones unless they mislead" if means.lesson.since else ""
+        last = [f"it learns from {means.lesson.said}{older}"] if learnt else []
+        return decide(action, subject, [*why, *_told([*harm, *parts, *drift[:5]]), *last], inputs | learnt, checks)
     decay = _named(checks, "decay")
     expected = _named(checks, "estimate")
     labelled = decay is not None and decay.verdict == "pass"
@@ -97,8 +99,7 @@ def _harmed(harm: list[Check], means: Means) -> tuple[Action, list[str]]:
         return "ask", [f"{means.unanswered} retrainings were asked for within a day, and none made a generation: a person must look"]
     if means.retrainings_left < 1:
         return "ask", ["the year's retrainings are used up: a person must decide"]
-    older = ", and from older ones unless they mislead" if means.lesson.since else ""
-    return "retrain", [f"it learns from {means.lesson.said}{older}"]
+    return "retrain", []
 
 
 def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any]]:

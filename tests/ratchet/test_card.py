@@ -20,7 +20,7 @@ FIRST = Generation("credit", None, "s1", "i1", "p", "d", "c", "abc", labels=(("o
 CHILD = replace(FIRST, parent="1", snapshot="s2", trigger="decision 7")
 ROWS = {"train": 600, "tune": 200, "select": 100, "test": 120, "labelled": 1020}
 FAMILIES = {"trees": {"test": {"roc_auc": 0.8123}}, "logistic": {"test": {"roc_auc": 0.7456}}}
-EVALUATION = {"rows": ROWS, "picked": "trees", "families": FAMILIES, "mitigations": {}}
+EVALUATION = {"rows": ROWS, "learnt_from": "every labelled row", "picked": "trees", "families": FAMILIES, "mitigations": {}}
 NO_LIFE = {"days": 2.0, "retrained": 0}
 
 

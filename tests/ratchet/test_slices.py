@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ratchet.contract import Column, Contract
 from ratchet.evaluation.flips import negative_flips
 from ratchet.evaluation.slices import inside_of, pairs, rows_for, slices, view
 from ratchet.problem import Costs
@@ -154,11 +155,28 @@ def test_of_all_pairs_of_values_the_one_that_stands_out_is_found_first_however_e
     found = pairs(categories, residual, 0.02)
     assert found[0] == {"one": ("b",), "three": ("d",)}
     assert len(found) == 5
-    # A slice that is a part of one that was found already is not told again.
+    # What was found already is not told again.
     shares = [(inside_of(categories, a) & inside_of(categories, b)).sum() / (inside_of(categories, a) | inside_of(categories, b)).sum()
               for a, b in combinations(found, 2)]  # fmt: skip
     assert max(shares) < 0.5
     assert pairs(categories, -np.abs(residual), 0.02) == []
+
+
+def test_a_strong_slice_does_not_hide_another_and_ends_are_found_between_wide_bins():
+    rng = np.random.default_rng(2)
+    rows = pd.DataFrame({f"x{place}": rng.uniform(1_700_000, 1_700_060, 10_000) for place in range(6)})
+    columns = [Column(name="row", role="id", scale="nominal"), *(Column(name=name, scale="continuous", range=(0, 1e7)) for name in rows)]
+    contract = Contract(name="wide", columns=(*columns, Column(name="y", role="target", scale="binary")))
+    categories = view(rows, contract, 20)
+    assert all(len(categories[name].cat.categories) == 21 for name in categories)
+    places = rows.rank(pct=True)
+    one, other = places["x0"].between(0.42, 0.5), places["x3"].between(0.1, 0.5) & places["x4"].between(0.7, 0.9)
+    residual = rng.normal(size=10_000) + 2.0 * one.to_numpy() + 0.8 * other.to_numpy()
+    found = [inside_of(categories, where) for where in pairs(categories, residual, 0.02)]
+    assert len(found) == 5
+    shared = [[(inside & truth).sum() / (inside | truth).sum() for inside in found] for truth in (one, other)]
+    assert shared[0][0] > 0.6
+    assert max(shared[1]) > 0.6
 
 
 def test_a_value_of_an_ordered_column_is_widened_to_its_neighbours():

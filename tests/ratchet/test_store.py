@@ -101,9 +101,9 @@ def test_outcomes_come_in_the_order_of_their_labels(store):
     rest = store.outcomes(int(told["seq"].iloc[0]), 1, "1")
     assert rest["prediction"].tolist() == [1]
     assert store.outcomes(int(told["seq"].iloc[-1]), 10, "1").empty
-    assert [store.place_of_label("1", number) for number in (1, 2, 3)] == [3, 1, 2]
-    with pytest.raises(KeyError):
-        store.place_of_label("1", 4)
+    assert store.places_after("1", 0, 10) == [3, 1, 2]
+    assert store.places_after("1", 1, 1) == [1]
+    assert store.places_after("1", 3, 10) == []
 
 
 def test_nothing_that_is_asked_often_walks_through_the_whole_log(tmp_path):

@@ -21,7 +21,7 @@ from ratchet.data.batch import conform
 from ratchet.data.splits import SIDES
 from ratchet.decision import decide
 from ratchet.errors import BatchError
-from ratchet.lesson import Lesson, learn_from
+from ratchet.lesson import EVERYTHING, Lesson, learn_from
 from ratchet.prediction import Prediction
 from ratchet.problem import Folder
 from ratchet.release import read
@@ -123,7 +123,8 @@ def test_after_a_change_of_the_concept_retraining_waits_for_labels_of_the_new_on
     assert concept.verdict == "fail"
     assert 6000 < concept.evidence["at"] < 6800
     assert waits.action == "wait"
-    short = setting.problem.watch.min_labels - (6800 - concept.evidence["at"])
+    since = int(np.quantile(np.arange(concept.evidence["at"] + 1, 6801), 0.05, method="lower"))
+    short = setting.problem.watch.min_labels - (6801 - since)
     assert f"retraining waits for {short} more labelled rows" in waits.reasons[0]
     # The same evidence is the same decision.
     assert examine.fn(setting, release)[1].id == waits.id
@@ -133,25 +134,30 @@ def test_after_a_change_of_the_concept_retraining_waits_for_labels_of_the_new_on
     assert any(reason.startswith("concept_drift: adwin saw a rise") for reason in decision.reasons)
     # What is true of a row has turned: only rows since then teach, and none of the batch that the champion was made from.
     turned_at = named(checks, "concept_drift").evidence["at"]
-    assert decision.evidence["inputs"]["lesson"] == {"since": turned_at + 1, "without": (), "audited": ()}
+    places = np.arange(turned_at + 1, 9001)
+    assert decision.evidence["inputs"]["lesson"] == {"since": int(np.quantile(places, 0.05, method="lower")), "without": (), "audited": ()}
     first = ingested(setting, first_rows(setting.folder, 5000, 5), tmp_path)
-    lesson = Lesson(**decision.evidence["inputs"]["lesson"])
-    said = from_log(setting, None, lesson)
+    setting.store.record(decision)
+    lesson = Lesson(**setting.store.decision(decision.id).evidence["inputs"]["lesson"])
+    since, said = from_log(setting, lesson)
+    assert since == lesson.since
     assert f"rows from place {lesson.since:,} of the log on are answered better by a model of such rows alone" in said
     everything = set(first[setting.contract.id]) | {f"p{n}" for n in range(9000)}
-    assert everything - left_out(setting) == {f"p{n}" for n in range(turned_at, 9000)}
+    assert everything - left_out(setting) == {f"p{n}" for n in range(since - 1, 9000)}
     assert len(pd.read_parquet(setting.root / "inbox/batch.parquet")) == 9000
     # Where the truth is what it was, older rows teach more than they mislead.
     label(setting, truth, 6000, 9000)
-    assert from_log(setting, None, lesson).startswith("every labelled row (rows from place")
+    since, said = from_log(setting, lesson)
+    assert since == 0
+    assert said.startswith("every labelled row (rows from place")
     assert not left_out(setting)
 
 
-def ingested(setting, rows, folder, fresh=True):
-    """A batch in the published snapshot, by the stages that make it; one that is not `fresh` is in the inbox already."""
-    if fresh:
+def ingested(setting, rows, folder, lesson=EVERYTHING):
+    """A batch in the published snapshot, by the stages that make it; None where one is in the inbox already."""
+    if rows is not None:
         rows.to_parquet(folder / "batch.parquet", index=False)
-        from_file(setting, folder / "batch.parquet")
+        from_file(setting, folder / "batch.parquet", None, lesson)
     for stage in ("validate", "snapshot", "split"):
         run_stage(setting.workspace, stage, lambda stage=stage: STAGES[stage](setting.root))
     publish(setting.workspace, "a batch")
@@ -171,18 +177,29 @@ def test_rows_that_were_blocked_and_labels_that_were_doubted_do_not_teach(due, t
     doubted = Check("feedback:labels", "Do they?", "fail", "they follow", n=2000, evidence={"from": 501, "to": 600})
     for action, check, inputs in (("block", stuck, {"from": 101, "to": 200}), ("ask", doubted, {"from": 1001, "to": 3000})):
         setting.store.record(decide(action, "version 2", ["because"], inputs, [check]))
-    from_log(setting, None, learn_from(1, doubts(setting)))
+    # An outcome that comes after an audit is as doubtful as one before.
+    label(setting, 1 - truth, 500, 510)
+    from_log(setting, learn_from(1, doubts(setting)))
+    batch = pd.read_parquet(setting.root / "inbox/batch.parquet").set_index(setting.contract.id)
     never = {f"p{n}" for n in range(100, 200)} | {f"p{n}" for n in range(520, 600)}
-    assert left_out(setting) == never
-    # They are in the snapshot, on no side, and stay there when the next batch comes from a file.
-    made = ingested(setting, pd.read_parquet(setting.root / "inbox/batch.parquet"), tmp_path, fresh=False)
-    assert set(made[setting.contract.id]) >= never
-    assert len(labelled(setting.root, setting.contract)[0]) == 3000 - len(never)
-    ingested(setting, first_rows(setting.folder, 5000, 5), tmp_path)
-    assert left_out(setting) == never
+    assert set(batch.index) == {f"p{n}" for n in range(3000)} - never
+    audited = [f"p{n}" for n in range(500, 520)]
+    assert batch.loc[audited, setting.contract.target].tolist() == truth[500:520].tolist()
+    # What is in the snapshot when the doubt comes up stands on no side of it, also when the next batch is a file.
+    ingested(setting, None, tmp_path)
+    stuck = replace(stuck, name="skew:scores")
+    setting.store.record(decide("block", "version 2", ["because"], {"from": 2001, "to": 2100}, [stuck]))
+    lesson = learn_from(1, doubts(setting))
+    ingested(setting, first_rows(setting.folder, 5000, 5), tmp_path, lesson)
     sides = pd.read_parquet(setting.root / "data/split.parquet").set_index("row")["side"]
-    assert set(sides.index[sides == LEFT_OUT]) == never
-    assert set(labelled(setting.root, setting.contract)[1]) == set(SIDES)
+    assert set(sides.index[sides == LEFT_OUT]) == {f"p{n}" for n in range(2000, 2100)}
+    taught, on = labelled(setting.root, setting.contract)
+    assert set(on) == set(SIDES)
+    assert not set(taught[setting.contract.id]) & {f"p{n}" for n in range(2000, 2100)}
+    # Where everything was blocked there is nothing to learn from.
+    setting.store.record(decide("block", "version 2", ["because"], {"from": 1, "to": 3000}, [stuck]))
+    with pytest.raises(BatchError, match="of a stretch that was blocked"):
+        from_log(setting, learn_from(1, doubts(setting)))
 
 
 def named(checks, name):

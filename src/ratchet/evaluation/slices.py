@@ -32,9 +32,7 @@ LEVEL = 0.05
 # The fewest rows of a slice for which a mean is about normal.
 FEWEST = 30
 # So many of the pairs that stand out most are fitted.
-TRIED = 40
-# Two slices that share so much of their rows are one (Jaccard).
-SHARED = 0.5
+TRIED = 10
 # A conjunction: each column's values.
 Where = dict[str, tuple[str, ...]]
 
@@ -90,11 +88,24 @@ def view(frame: pd.DataFrame, contract: Contract, bins: int = BINS) -> pd.DataFr
             made[column.name] = pd.Categorical(values.map(as_text, na_action=None), [*map(as_text, told), "missing"], ordered=True)
             continue
         edges = np.unique(np.nanquantile(numbers, np.linspace(0, 1, bins + 1)))
-        names = [f"{low:.6g} to {high:.6g}" for low, high in pairwise(edges)]
+        names = [f"{low} to {high}" for low, high in pairwise(_written(edges))]
         place = np.clip(np.searchsorted(edges, numbers, side="left") - 1, 0, len(names) - 1)
         binned = np.array([*names, "missing"], dtype=object)[np.where(np.isnan(numbers), len(names), place)]
         made[column.name] = pd.Categorical(binned, [*names, "missing"], ordered=True)
     return pd.DataFrame(made, index=frame.index)
+
+
+def _written(edges: np.ndarray) -> list[str]:
+    """The edges of bins in as few digits as tell them apart, six at least.
+
+    >>> _written(np.array([1700000.25, 1700000.5, 2.0]))
+    ['1700000.25', '1700000.5', '2']
+    """
+    for digits in range(6, 17):
+        written = [f"{edge:.{digits}g}" for edge in edges]
+        if len(set(written)) == len(edges):
+            return written
+    return [repr(float(edge)) for edge in edges]
 
 
 def find(categories: pd.DataFrame, errors: np.ndarray, support: float) -> list[Where]:
@@ -115,11 +126,15 @@ def find(categories: pd.DataFrame, errors: np.ndarray, support: float) -> list[W
     return [where for place, where in enumerate(fitted) if where not in fitted[:place]]
 
 
-def _fitted(categories: pd.DataFrame, errors: np.ndarray, where: Where) -> Where:
-    """The slice with its runs of neighbours on ordered columns drawn in or out by one, while that makes it stand out more."""
+def _fitted(categories: pd.DataFrame, errors: np.ndarray, where: Where, least: float = 1) -> Where:
+    """The slice with its runs of neighbours on ordered columns drawn in or out by one, while that makes it stand out more.
+
+    No step leaves it fewer than `least` rows.
+    """
     strength = _standing_out(errors, inside_of(categories, where))
     while True:
-        tried = [(_standing_out(errors, inside_of(categories, option)), option) for option in _neighbours(categories, where)]
+        masks = [(inside_of(categories, option), option) for option in _neighbours(categories, where)]
+        tried = [(_standing_out(errors, inside), option) for inside, option in masks if inside.sum() >= least]
         best = max(tried, key=lambda pair: pair[0], default=(strength, where))
         if best[0] <= strength:
             return where
@@ -141,8 +156,6 @@ def _neighbours(categories: pd.DataFrame, where: Where) -> list[Where]:
 
 def _standing_out(errors: np.ndarray, inside: np.ndarray) -> float:
     values = errors[inside]
-    if not len(values):
-        return -np.inf
     return float((values.mean() - errors.mean()) * np.sqrt(len(values)))
 
 
@@ -159,39 +172,45 @@ def surprise(difference: np.ndarray, champion: np.ndarray) -> np.ndarray:
 
 
 def pairs(categories: pd.DataFrame, residual: np.ndarray, support: float) -> list[Where]:
-    """The slices of one predicate, or of one each on two columns, in which the mean of n residuals stands out most from nought; five at most.
+    """The slices of one predicate, or of one each on two columns, in which the mean of n residuals stands out most; five at most.
 
     `residual` has shape (n,), mean 0 and variance 1 where nothing is wrong. A predicate is a value or, of an ordered column of many, a run
     of neighbours too: alone a small piece can be told, beside a second one only a larger. Every pair is looked at: sums over all of them
-    are two products of matrices. Of slices that share half of their rows the first counts. Runs are drawn in and out while that makes them stand out more.
+    are products of matrices. Runs are drawn in and out while that makes a slice stand out more; what the best one explains is taken out
+    before the next is looked for (matching pursuit; Mallat and Zhang, 1993).
     """
     least = max(support * len(residual), 2)
-    asked_of = [{str(column): values} for column in categories for values in _predicates(categories[column])]
-    masks = [(where, inside_of(categories, where)) for where in asked_of]
-    named = [(where, inside) for where, inside in masks if inside.sum() >= least]
+    asked_of = [(str(column), values) for column in categories for values in _predicates(categories[column])]
+    masks = [(column, values, inside_of(categories, {column: values})) for column, values in asked_of]
+    named = [(column, values, inside) for column, values, inside in masks if inside.sum() >= least]
     if not named:
         return []
-    inside = np.column_stack([each.astype(np.float32) for _, each in named])
-    rows, sums = inside.T @ inside, (inside * residual[:, None].astype(np.float32)).T @ inside
-    # Each pair once, and one value with itself.
-    asked = np.triu(rows >= least)
-    strength = np.where(asked, sums / np.sqrt(np.maximum(rows, 1)), -np.inf)
-    best = np.argsort(-strength, axis=None)[:TRIED]
-    promising = [np.unravel_index(place, strength.shape) for place in best if strength.flat[place] > 0]
-    fitted = [_fitted(categories, residual, named[one][0] | named[other][0]) for one, other in promising]
-    found: list[Where] = []
-    taken: list[np.ndarray] = []
-    for where, rows_in in sorted(
-        ((where, inside_of(categories, where)) for where in fitted), key=lambda pair: -_standing_out(residual, pair[1])
-    ):
-        if len(found) < SLICES and all((rows_in & before).sum() < SHARED * (rows_in | before).sum() for before in taken):
-            found.append(where)
-            taken.append(rows_in)
+    inside = np.column_stack([rows.astype(np.float32) for _, _, rows in named])
+    columns, rows = np.array([column for column, _, _ in named]), inside.T @ inside
+    # Each pair of columns once, and one predicate with itself.
+    asked = np.triu(rows >= least) & ((columns[:, None] != columns) | np.eye(len(named), dtype=bool))
+    left, found = residual.astype(np.float32), list[Where]()
+    sums = (inside * left[:, None]).T @ inside
+    while len(found) < SLICES:
+        strength = np.where(asked, sums / np.sqrt(np.maximum(rows, 1)), -np.inf)
+        strongest = np.argpartition(-strength, min(TRIED, strength.size - 1), axis=None)[:TRIED]
+        tried = [np.unravel_index(place, strength.shape) for place in strongest if strength.flat[place] > 0]
+        starts = [{column: values for column, values, _ in (named[one], named[other])} for one, other in tried]
+        fitted = [_fitted(categories, left, where, least) for where in starts]
+        best = max(fitted, key=lambda where: _standing_out(left, inside_of(categories, where)), default=None)
+        if best is None or best in found:
+            break
+        found.append(best)
+        # What it explains is taken out, so that its parts do not hide another.
+        mine = inside_of(categories, best)
+        explained, part = left[mine].mean(), inside[mine]
+        left[mine] -= explained
+        sums -= explained * (part.T @ part)
     return found
 
 
 def _predicates(column: pd.Series) -> list[tuple[str, ...]]:
-    """Each value of a column of categories, and of an ordered one with many of them one or two neighbouring fifths of its order."""
+    """Each value of a column of categories, and of an ordered one with many of them runs of about a fifth of its order, and of twice that."""
     values = [str(value) for value in column.cat.categories]
     told = [value for value in values if value != "missing"]
     length = len(told) // BINS if column.cat.ordered else 1

@@ -10,6 +10,7 @@ import pandas as pd
 from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
+from ratchet.lesson import DOUBTED
 from ratchet.monitoring.adversarial_input import probes
 from ratchet.monitoring.arrival import Look, clock, volume
 from ratchet.monitoring.concept_drift import Stream, concept_drift
@@ -23,9 +24,6 @@ from ratchet.monitoring.quality import quality
 from ratchet.monitoring.silent_failure import silent
 from ratchet.monitoring.validity import validity
 from ratchet.problem import Problem
-
-# What these say is of labels, and not of the window's rows.
-OF_LABELS = ("feedback:exposure", "feedback:labels", "feedback:slice", "quality:accuracy", "quality:timeliness")
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def on_the_way(problem: Problem, released: Released, window: pd.DataFrame, aged:
     # Which labels are doubted is asked again when a retraining chooses what to learn from.
     places = {"from": int(aged["seq"].min()), "to": int(aged["seq"].max())} if len(aged) else {}
     return [
-        *(replace(check, evidence=check.evidence | places) if check.name in OF_LABELS else check for check in of_labels),
+        *(replace(check, evidence=check.evidence | places) if check.name in DOUBTED else check for check in of_labels),
         volume(problem, looks),
         clock(problem, window, looks[-1][0], looks[-2] if len(looks) > 1 else None),
     ]

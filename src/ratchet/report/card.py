@@ -80,7 +80,7 @@ A `{evaluation["picked"]}` model that answers: {problem.question} Label 1 ({prob
 | parent | {f"version {generation.parent}" if generation.parent else "none"} |
 | snapshot | `{generation.snapshot}` |
 | labels | {", ".join(f"{count} {provenance}" for provenance, count in generation.labels)} |
-| learnt from | {evaluation.get("learnt_from", "every labelled row")} |
+| learnt from | {evaluation["learnt_from"]} |
 | rows | {rows["train"]} train, {rows["tune"]} tune, {rows["select"]} select, {rows["test"]} test |
 | parameters | `{generation.parameters}` |
 | code | commit `{generation.commit}`, stages `{generation.code}` |
