@@ -32,7 +32,7 @@ LEVEL = 0.05
 # The fewest rows of a slice for which a mean is about normal.
 FEWEST = 30
 # So many of the pairs that stand out most are fitted.
-TRIED = 10
+TRIED = 4
 # A conjunction: each column's values.
 Where = dict[str, tuple[str, ...]]
 
