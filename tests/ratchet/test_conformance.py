@@ -286,6 +286,8 @@ def _live_slices(w: World, bad: bool) -> list[Check]:
     inside = (w.rows["employment"] == "temporary").to_numpy() & bad
     probability = np.where(inside, 1 - w.truth, w.perfect)
     told = w.rows.assign(probability=np.clip(probability, 0.02, 0.98), truth=w.truth)
+    # Of each person one row: only the newest would count.
+    told[w.folder.contract.entity] = w.rows[w.folder.contract.id]
     return [live_slices(w.folder.problem, w.folder.contract, Held(w.perfect, w.truth), told)]
 
 

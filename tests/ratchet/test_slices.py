@@ -11,6 +11,8 @@ import pytest
 from ratchet.contract import Column, Contract
 from ratchet.evaluation.flips import negative_flips
 from ratchet.evaluation.slices import inside_of, pairs, rows_for, slices, view
+from ratchet.monitoring.estimate import Held
+from ratchet.monitoring.silent_failure import live_slices
 from ratchet.problem import Costs
 from ratchet.simulation.regressions import plant
 
@@ -185,3 +187,17 @@ def test_a_value_of_an_ordered_column_is_widened_to_its_neighbours():
     categories = pd.DataFrame({"grade": pd.Categorical.from_codes(place, list("12345"), ordered=True)})
     residual = rng.normal(size=6000) + 0.5 * np.isin(place, (1, 2))
     assert pairs(categories, residual, 0.02)[0] == {"grade": ("2", "3")}
+
+
+def test_rows_of_one_entity_that_comes_again_do_not_prove_each_other(credit):
+    rng = np.random.default_rng(4)
+    rows = credit.open_source(None, 4).traffic(1500, drifted=False).drop_duplicates(credit.contract.entity)
+    p, before = rng.beta(1.2, 4.0, len(rows)), rng.beta(1.2, 4.0, 6000)
+    rows = rows.assign(probability=p, truth=(rng.random(len(rows)) < p).astype(float))
+    again = pd.concat([rows] * 8, ignore_index=True)
+    held = Held(before, (rng.random(6000) < before).astype(float))
+    told = live_slices(credit.problem, credit.contract, held, again)
+    assert (told.verdict, told.n) == ("pass", len(rows))
+    # As many rows of others would be a proof, which these are not.
+    others = again.assign(**{credit.contract.entity: [f"e{n}" for n in range(len(again))]})
+    assert live_slices(credit.problem, credit.contract, held, others).verdict == "fail"
