@@ -124,12 +124,12 @@ class Watched:
         if not drifting:
             self._quiet = len(self.batches)
         fresh = due[self._quiet if drifting else 0 :]
-        labelled = pd.concat(fresh) if fresh else window.head(0)
+        labelled = _joined(fresh, window)
         labelled = labelled[labelled["outcome"].notna()].drop(columns="truth").rename(columns={"outcome": "truth"})
         earlier = NONE
         if scope == "everything":
             checks += self._beside(window, due, labelled)
-            found = pd.concat(due[-AUDITED_BATCHES:]) if due else window.head(0)
+            found = _joined(due[-AUDITED_BATCHES:], window)
             found = found[found["found"].notna()]
             share = np.full(len(found), problem.watch.audit_share)
             earlier = Audits(found["probability"].to_numpy(float), found["found"].to_numpy(float), share)
@@ -143,9 +143,15 @@ class Watched:
         return watch(checks, "the release", {"batch": len(self.batches)}, means)
 
     def _beside(self, window: pd.DataFrame, due: list[pd.DataFrame], labelled: pd.DataFrame) -> list[Check]:
-        aged = (pd.concat(due) if due else window.head(0)).tail(AGED_ROWS).drop(columns="gold").rename(columns={"found": "gold"})
+        aged = _joined(due, window).tail(AGED_ROWS).drop(columns="gold").rename(columns={"found": "gold"})
         return [
             live_slices(self.problem, self.released.contract, held_of(self.released), labelled.tail(AGED_ROWS)),
             *on_the_way(self.problem, self.released, window, aged, self._looks),
             score_skew(self.problem, window, self.answer(window)),
         ]
+
+
+def _joined(batches: list[pd.DataFrame], like: pd.DataFrame) -> pd.DataFrame:
+    """The rows of all batches; none, with the columns of `like`, where they have none."""
+    # An empty batch has no types that its values could tell.
+    return pd.concat([batch for batch in batches if len(batch)] or [like.head(0)])
