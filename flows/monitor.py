@@ -138,7 +138,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     wrong = Stream(problem.watch.detector, _wrong(store, release.version))
     checks += on_labels(problem, released, window, apart, labelled, wrong, earlier)
     concept = next(check for check in checks if check.name == "concept_drift")
-    learnt = learn_from(_begun(setting, release.version, onset, concept), doubts(setting))
+    learnt = learn_from(begun(setting, release.version, onset, concept), doubts(setting))
     counted = replace(learnt, since=max(used + 1, learnt.since))
     fresh = counted.teaches(labelled["seq"].to_numpy(int), labelled["provenance"].to_numpy(object))
     means = _means(setting, window, learnt, max(0, problem.watch.min_labels - int(fresh.sum())))
@@ -249,16 +249,18 @@ def _onset(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
     return max(quiet, default=0) + 1, used
 
 
-def _begun(setting: Setting, version: str, onset: int, concept: Check) -> int:
-    """The log's place where the champion's new population or concept begins; 1 where neither has changed.
+def begun(setting: Setting, version: str, onset: int, concept: Check) -> int:
+    """The log's place where the champion's new population (`onset`) or concept begins; 1 where neither has changed.
 
     Of labels that come in another order than their predictions a twentieth may be of before. An alarm comes some hundred labels after
     its change: within a window of each other, both are one.
     """
     if concept.verdict != "fail":
         return onset
-    places = setting.store.places_after(version, int(concept.evidence["at"]), OUTCOMES)
-    turned = int(np.quantile(places, LATE, method="lower")) if places else 1
+    at = int(concept.evidence["at"])
+    places = setting.store.places_after(version, at, OUTCOMES)
+    # Where no label has come since, what is to come begins after the last one that did.
+    turned = int(np.quantile(places, LATE, method="lower")) if places else 1 + max(setting.store.places_after(version, at - 1, 1))
     return onset if onset > 1 and turned <= onset + setting.problem.watch.window else turned
 
 

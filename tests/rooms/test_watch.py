@@ -12,7 +12,7 @@ import pytest
 
 from flows.audit import take, todo
 from flows.ingest import doubts, from_file, from_log
-from flows.monitor import examine, keep
+from flows.monitor import begun, examine, keep
 from flows.setting import Setting
 from flows.stages import LEFT_OUT, STAGES, labelled
 from flows.standing import first_rows
@@ -151,6 +151,23 @@ def test_after_a_change_of_the_concept_retraining_waits_for_labels_of_the_new_on
     assert since == 0
     assert said.startswith("every labelled row (rows from place")
     assert not left_out(setting)
+
+
+def test_where_a_concept_begins_by_the_labels_that_came_since(due):
+    setting, _, truth = due
+    order = np.random.default_rng(0).permutation(3000)
+    for start in range(0, 3000, 1000):
+        setting.store.add_labels(
+            [{"prediction_id": f"p{n}", "at": now(), "value": int(truth[n]), "provenance": "outcome"} for n in order[start : start + 1000]]
+        )
+    rose = Check("concept_drift", "Are they?", "fail", "more are wrong", n=3000, evidence={"at": 2500})
+    # They came in another order than their predictions: a twentieth of them is of before.
+    assert begun(setting, "2", 1, rose) == sorted(order[2500:] + 1)[24]
+    assert begun(setting, "2", 1, replace(rose, verdict="pass")) == 1
+    # A population that moved within a window of it is the same change.
+    assert begun(setting, "2", 20, rose) == 20
+    # With the last label no other has come: what is to come counts.
+    assert begun(setting, "2", 1, replace(rose, evidence={"at": 3000})) == order[2999] + 2
 
 
 def ingested(setting, rows, folder, lesson=EVERYTHING):
