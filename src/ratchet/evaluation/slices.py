@@ -99,7 +99,7 @@ def _written(edges: np.ndarray) -> list[str]:
     """The edges of bins in as few digits as tell them apart, six at least.
 
     >>> _written(np.array([1700000.25, 1700000.5, 2.0]))
-    ['1700000.25', '1700000.5', '2']
+    ['1700000.2', '1700000.5', '2']
     """
     for digits in range(6, 17):
         written = [f"{edge:.{digits}g}" for edge in edges]
