@@ -65,7 +65,7 @@ def judge(case: Case) -> dict[str, Any]:
     }
     decided = {name: answer(asked) >= PROBLEM.threshold for name, answer in answers.items()}
     told = window_runs(pd.concat(old, ignore_index=True), new, CONTRACT, FAMILY, _params(), FOLDS, case.seed)
-    pays = settled(Lesson(since=1), told, new[CONTRACT.target].to_numpy(float), new["row"].to_numpy(object))[0].since > 0
+    pays = settled(Lesson(since=1), told, new[CONTRACT.target].to_numpy(float), new["row"].to_numpy(object), PROBLEM.threshold)[0].since > 0
     decided[OURS] = decided[WINDOW if pays else EVERYTHING]
     truth, p = asked[CONTRACT.target].to_numpy(float) == 1, asked["p"].to_numpy(float)
     before = decided["none"] != truth

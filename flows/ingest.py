@@ -96,7 +96,7 @@ def _settled(setting: Setting, sound: pd.DataFrame, places: np.ndarray, logged: 
     older = pd.concat([previous[~previous[contract.id].isin(logged)], sound[~since]], ignore_index=True)
     older, newer = (rows[rows[contract.target].notna() & (split(rows[contract.entity]) != "test")] for rows in (older, sound[since]))
     told = window_runs(older, newer, contract, FAMILY, params["train"], FOLDS, params["seed"])
-    return settled(lesson, told, newer[contract.target].to_numpy(float), newer[contract.entity].to_numpy(object))
+    return settled(lesson, told, newer[contract.target].to_numpy(float), newer[contract.entity].to_numpy(object), setting.problem.threshold)
 
 
 def doubts(setting: Setting) -> list[dict[str, Any]]:

@@ -75,12 +75,13 @@ def learn_from(begun: int, ledger: Iterable[dict[str, Any]]) -> Lesson:
     return Lesson(begun if begun > 1 else 0, _merged(without), _merged(audited))
 
 
-def settled(lesson: Lesson, told: np.ndarray, truth: np.ndarray, entities: np.ndarray) -> tuple[Lesson, str]:
+def settled(lesson: Lesson, told: np.ndarray, truth: np.ndarray, entities: np.ndarray, threshold: float) -> tuple[Lesson, str]:
     """Whether rows since the change teach better alone, and why, in words.
 
     `told` are two models' probabilities for n rows since the change that neither has seen, shape (n, 2): of such rows alone, and of all
     rows; `truth` and `entities`, whom a row is of, have shape (n,). Older ones are left out where that is better beyond chance, by the Brier score, paired (the window is
-    chosen so by Klinkenberg and Joachims, 2000): else they teach more than they mislead.
+    chosen so by Klinkenberg and Joachims, 2000): else they teach more than they mislead. A model
+    that then decides more rows wrongly from `threshold` on would be refused for its negative flips, whatever else it does better.
     """
     every = replace(lesson, since=0)
     if len(told) < 2:
@@ -89,10 +90,12 @@ def settled(lesson: Lesson, told: np.ndarray, truth: np.ndarray, entities: np.nd
     # Rows of one entity are alike: what each brings about counts, not each row.
     less = pd.Series(losses[:, 0] - losses[:, 1]).groupby(entities).mean().to_numpy()
     mean, error = float(less.mean()), float(less.std(ddof=1) / np.sqrt(len(less)))
-    pays = mean < -ONE_SIDED * error
-    verdict = "are" if pays else "are not provably"
+    better = mean < -ONE_SIDED * error
+    wrong = ((told >= threshold) != (truth[:, None] == 1)).mean(axis=0)
+    verdict = "are" if better else "are not provably"
     said = f"rows from place {lesson.since:,} of the log on {verdict} answered better by a model of such rows alone"
-    return (lesson if pays else every), f"{said}: Brier score {mean:+.4f} ± {error:.4f} on {len(told):,} of them"
+    said += f": Brier score {mean:+.4f} ± {error:.4f}, {wrong[0]:.1%} decided wrongly instead of {wrong[1]:.1%}, on {len(told):,} of them"
+    return (lesson if better and wrong[0] <= wrong[1] else every), said
 
 
 def called(name: str, names: Sequence[str]) -> bool:

@@ -25,16 +25,22 @@ def test_older_rows_are_left_out_only_where_models_of_the_newer_ones_alone_answe
     window = learn_from(500, [])
     assert window.since == 500
     each = np.arange(1200)
-    lesson, said = settled(window, np.column_stack([sharp, blunt]), truth, each)
+    lesson, said = settled(window, np.column_stack([sharp, blunt]), truth, each, 0.25)
     assert lesson == window
     assert "are answered better" in said
     assert "on 1,200 of them" in said
     for worse in (np.column_stack([blunt, sharp]), np.column_stack([blunt, blunt])):
-        lesson, said = settled(window, worse, truth, each)
+        lesson, said = settled(window, worse, truth, each, 0.25)
         assert lesson == EVERYTHING
         assert "are not provably" in said
+    # What answers better, but decides more rows wrongly, would be refused for its negative flips.
+    lesson, said = settled(window, np.column_stack([sharp, blunt]), truth, each, 0.1)
+    assert lesson == window
+    lesson, said = settled(window, np.column_stack([sharp, np.full(1200, 0.05)]), truth, each, 0.1)
+    assert lesson == EVERYTHING
+    assert f"{np.mean(truth == 0):.1%} decided wrongly instead of {np.mean(truth == 1):.1%}" in said
     # A guess at chance's mercy is no proof.
-    few = settled(window, np.column_stack([sharp, blunt])[:0], truth[:0], each[:0])
+    few = settled(window, np.column_stack([sharp, blunt])[:0], truth[:0], each[:0], 0.25)
     assert few[0] == EVERYTHING
     assert "too few labelled rows since place 500" in few[1]
 
@@ -46,8 +52,8 @@ def test_many_rows_of_few_people_are_no_proof():
     people, truth = np.repeat(np.arange(60), 20), np.tile([0.0, 1.0], 600)
     off = np.sqrt(0.25 + np.repeat(gain, 20))
     told = np.column_stack([np.where(truth == 1, 1 - off, off), np.full(1200, 0.5)])
-    assert settled(Lesson(500), told, truth, people)[0] == EVERYTHING
-    assert settled(Lesson(500), told, truth, np.arange(1200))[0] == Lesson(500)
+    assert settled(Lesson(500), told, truth, people, 0.5)[0] == EVERYTHING
+    assert settled(Lesson(500), told, truth, np.arange(1200), 0.5)[0] == Lesson(500)
 
 
 def test_models_of_newer_rows_are_asked_about_people_that_they_have_not_seen(credit):
