@@ -79,9 +79,9 @@ def settled(lesson: Lesson, told: np.ndarray, truth: np.ndarray, entities: np.nd
     """Whether rows since the change teach better alone, and why, in words.
 
     `told` are two models' probabilities for n rows since the change that neither has seen, shape (n, 2): of such rows alone, and of all
-    rows; `truth` and `entities`, whom a row is of, have shape (n,). Older ones are left out where that is better beyond chance, by the Brier score, paired (the window is
-    chosen so by Klinkenberg and Joachims, 2000): else they teach more than they mislead. A model
-    that then decides more rows wrongly from `threshold` on would be refused for its negative flips, whatever else it does better.
+    rows; `truth` and `entities`, whom a row is of, have shape (n,). Older ones are left out where that is better beyond chance, by the
+    Brier score, paired (the window is chosen so by Klinkenberg and Joachims, 2000): else they teach more than they mislead. A model that
+    then decides more rows wrongly from `threshold` on would be refused for its negative flips, whatever else it does better.
     """
     every = replace(lesson, since=0)
     if len(told) < 2:

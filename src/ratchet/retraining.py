@@ -26,7 +26,8 @@ PARTS = ("live_slices", "disparity", "volume", "quality:timeliness")
 class Means:
     """What may be done and spent, and what there is to learn from.
 
-    `lesson`: what a retraining would learn from; `labels_short`: how many rows of it are lacking. `cooling_days`: how long ago the last retraining must still be.
+    `lesson`: what a retraining would learn from; `labels_short`: how many rows of it are lacking. `cooling_days`: how long the last
+    retraining is still too young.
     `retrainings_left`: how many more the year allows. `audit_share`: the share of predictions that is drawn for an audit, of the window's
     `rows`; `audits_left`: how many more labels the year's budget buys, beside those that were asked for. `unanswered`: how many
     retrainings were asked for of late that made no generation.
