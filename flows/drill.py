@@ -12,11 +12,20 @@ from prefect.runtime import flow_run
 from flows.monitor import released_of
 from flows.result import tell_result
 from flows.setting import Setting
+from ratchet.check import Check
 from ratchet.decision import decide
 from ratchet.errors import BatchError
 from ratchet.monitoring.panel import by_column
 from ratchet.release import read
-from ratchet.simulation.faults import plant
+from ratchet.simulation.faults import Planted, plant
+
+
+def _rings(checks: list[Check], planted: Planted) -> bool:
+    """Whether the check that is meant to see a fault fails, and for that column."""
+    return any(
+        check.verdict == "fail" and check.name == planted.seen_by and planted.column in check.evidence.get("columns", [planted.column])
+        for check in checks
+    )
 
 
 def _name() -> str:
@@ -27,7 +36,8 @@ def _name() -> str:
 def drill(problem: str) -> dict[str, Any]:
     """Plant every fault into a copy of the champion's newest window; which of them the watch saw.
 
-    The drill goes to the ledger. BatchError where no model answers yet, or the window is too small to judge.
+    Where an alarm rings without the fault already, planting it would tell nothing, and it is passed over. The drill goes to the ledger.
+    BatchError where no model answers yet, or the window is too small to judge.
     """
     setting = Setting.of(problem)
     route = setting.store.route()
@@ -38,13 +48,14 @@ def drill(problem: str) -> dict[str, Any]:
     if len(window) < setting.problem.watch.min_window:
         needed = setting.problem.watch.min_window
         raise BatchError(f"{setting.problem.name}: version {route.champion} has {len(window)} logged predictions; a drill needs {needed}.")
-    told = []
+    released, told = released_of(release, setting.contract), []
+    before = by_column(setting.problem, released, window)
     for planted in plant(setting.contract, window):
-        checks = by_column(setting.problem, released_of(release, setting.contract), planted.window)
-        rang = [check.name for check in checks if check.verdict == "fail"]
-        told.append({"fault": planted.fault, "column": planted.column, "seen": planted.seen_by in rang, "by": planted.seen_by})
-    missed = [f"{item['column']} {item['fault']}" for item in told if not item["seen"]]
-    said = f"{len(told) - len(missed)} of {len(told)} planted faults were seen" + (f"; not seen: {', '.join(missed)}" if missed else "")
+        seen = None if _rings(before, planted) else _rings(by_column(setting.problem, released, planted.window), planted)
+        told.append({"fault": planted.fault, "column": planted.column, "seen": seen, "by": planted.seen_by})
+    missed, rang = ([f"{item['column']} {item['fault']}" for item in told if item["seen"] is seen] for seen in (False, None))
+    said = f"{sum(bool(item['seen']) for item in told)} of {len(told) - len(rang)} planted faults were seen"
+    said += (f"; not seen: {', '.join(missed)}" if missed else "") + (f"; ringing already: {', '.join(rang)}" if rang else "")
     inputs = {"version": route.champion, "from": int(window["seq"].min()), "to": int(window["seq"].max()), "held": str(flow_run.id)}
     decision = decide("drill", f"version {route.champion}", [said], inputs | {"missed": missed})
     setting.store.record(decision)

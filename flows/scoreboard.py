@@ -27,7 +27,7 @@ from ratchet.report.results import Row, measured, share
 from ratchet.request import accepted, as_sent
 from ratchet.settings import settings
 from ratchet.simulation import population
-from ratchet.simulation.catalogue import DOOR, Drift, Fault, Labelled, catalogue
+from ratchet.simulation.catalogue import DOOR, PARITY, Drift, Fault, Labelled, catalogue
 from ratchet.simulation.population import Moved
 
 BATCH, DELAY, FIRST = 2000, 2, 20_000
@@ -46,8 +46,8 @@ RIVER = tuple(f"river: {name}" for name in DETECTORS if name not in SLOW)
 EVIDENTLY = ("Evidently: half of the columns", "Evidently: any column")
 DUMMIES = (f"alarm every {EVERY} batches", "never")
 OURS = (
-    DOOR, "validity", "quality", "volume", "clock", "skew", "data_drift", "joint_drift", "estimate", "silent", "probes", "live_slices", "decay",
-    "concept_drift", "feedback",
+    DOOR, "validity", "quality", "volume", "clock", "skew", PARITY, "data_drift", "joint_drift", "estimate", "silent", "probes", "live_slices",
+    "decay", "concept_drift", "feedback", "label_classes",
 )  # fmt: skip
 MONITORS = (*OURS, ACTS, RETRAINS, *EVIDENTLY, *RIVER, *DUMMIES)
 
@@ -209,7 +209,7 @@ class _Planted:
         alarms |= failed & set(OURS)
         window = self._watched.batches[-1]
         if len(known) and skew(at.problem, contract, known, window).verdict == "fail":
-            alarms.add("skew")
+            alarms.add(PARITY)
         if decision.action not in ("skip", "wait"):
             alarms.add(ACTS)
         if decision.action == "retrain":
@@ -272,7 +272,7 @@ def _of_fault(fault: Fault, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         asked = [told["rang"][monitor] for told in runs if monitor in told["rang"]]
         delays = [BATCH * (min(after) - QUIET + 1) for rang in asked if (after := [place for place in rang if place >= QUIET])]
         cells[monitor] = {"n": len(asked), "seen": len(delays), "delay": float(np.median(delays)) if delays else None}
-    meant = [any(any(place >= QUIET for place in told["rang"][name]) for name in fault.seen_by) for told in runs]
+    saw = [{name for name in fault.seen_by if any(place >= QUIET for place in told["rang"][name])} for told in runs]
     return {
         "name": fault.name,
         "kind": fault.kind,
@@ -280,7 +280,8 @@ def _of_fault(fault: Fault, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "harmless": fault.harmless,
         "seen_by": list(fault.seen_by),
         "harm": [told["harm"] for told in runs],
-        "meant": sum(meant),
+        "meant": sum(bool(names) for names in saw),
+        "scheduled": sum(bool(names - {PARITY}) for names in saw),
         "n": len(runs),
         "cells": cells,
     }
@@ -299,6 +300,7 @@ def measure(worlds: Iterable[dict[str, Any]]) -> tuple[list[Row], list[Row]]:
         name, faults = at["name"], at["faults"]
         runs = sum(fault["n"] for fault in faults)
         rows.append(share(f"{name}: faults seen by a monitor that is meant to", sum(fault["meant"] for fault in faults), runs))
+        rows.append(share(f"{name}: the same without {PARITY}, which nobody schedules", sum(fault["scheduled"] for fault in faults), runs))
         if harmless := [fault for fault in faults if fault["harmless"]]:
             spared = sum(fault["n"] - fault["cells"][RETRAINS]["seen"] for fault in harmless)
             rows.append(share(f"{name}: benign shifts that do not retrain", spared, sum(fault["n"] for fault in harmless)))

@@ -68,14 +68,14 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
     decay = _named(checks, "decay")
     expected = _named(checks, "estimate")
     labelled = decay is not None and decay.verdict == "pass"
-    # Labels that came are of older rows; the window's own audits are of these.
-    if expected is not None and expected.verdict == "fail" and (not labelled or _confirmed(expected)):
+    # What confidence expects, labels may refute; what audits found they do not: those that came may be of older rows.
+    if expected is not None and expected.verdict == "fail" and (not labelled or expected.evidence["by"] == "audit"):
         action, said, more = _expected(expected, means)
         return decide(action, subject, [said, *_told([expected, *parts, *drift[:5]])], inputs | more, checks)
     if parts:
         return decide("ask", subject, [f"{_lacking(parts)}: a person must look", *_told(parts)], inputs, checks)
     if not drift:
-        return decide("skip", subject, ["no check fired"], inputs, checks)
+        return decide(*_quiet(checks, subject), inputs, checks)
     if labelled:
         return decide("skip", subject, ["the population moved, but the model does no worse", *_told(drift[:5])], inputs, checks)
     if expected is not None and expected.verdict == "pass":
@@ -84,6 +84,18 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
     lacking = decay.reason if decay is not None else "no label has arrived"
     unknown = f"whether it harms is not known yet: {lacking}" + (f"; {expected.reason}" if expected is not None else "")
     return decide("wait", subject, [*_told(drift[:5]), unknown], inputs, checks)
+
+
+def _quiet(checks: Sequence[Check], subject: str) -> tuple[Action, str, list[str]]:
+    """What a window calls for of which nothing has moved; that nobody could look is no good news."""
+    unknown = [check for check in checks if check.verdict == "undecided"]
+    if len(unknown) == len(checks):
+        return "wait", subject, ["nothing could be checked", *_told(unknown[:1])]
+    fired = _told([check for check in checks if check.verdict == "fail"])
+    if fired:
+        return "skip", subject, ["what fired calls for nothing: labels show no harm, and nothing has moved", *fired]
+    left = f"; {len(unknown)} of {len(checks)} could not be decided" if unknown else ""
+    return "skip", subject, [f"no check fired{left}"]
 
 
 def _harmed(harm: list[Check], means: Means) -> tuple[Action, list[str]]:

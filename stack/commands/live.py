@@ -134,7 +134,9 @@ def drill(
         made = site_of(problem).drill()
         table = Table("planted", "column", "seen", "by")
         for item in made["planted"]:
-            table.add_row(item["fault"], item["column"], "yes" if item["seen"] else "[red]no[/red]", item["by"])
+            table.add_row(
+                item["fault"], item["column"], {True: "yes", False: "[red]no[/red]", None: "rings already"}[item["seen"]], item["by"]
+            )
         console.print(table)
         console.print(f"{escape(made['said'])} (decision {made['decision']})")
         if made["missed"]:

@@ -30,6 +30,7 @@ CANNOT_TELL = replace(EXPECTED, verdict="undecided", reason="cannot tell: rows l
 CONFIRMED = replace(EXPECTED, evidence=TOLD | {"audited": 200})
 AUDITED = replace(EXPECTED, evidence=TOLD | {"audited": 150, "by": "audit"})
 AUDITED_BEFORE = replace(EXPECTED, evidence=TOLD | {"audited_before": 360, "by": "audit"})
+ONE_CLASS = replace(SHIFT, name="label_classes", reason="every label is 0")
 LABELS = replace(SHIFT, name="feedback:labels", reason="labels follow decisions")
 FEWER = replace(SHIFT, name="volume", reason="few arrived")
 PROBED = Check("probes:duplicates", "Do they?", "fail", "one row again and again", value=1e-9, limit=1e-4, n=2000)
@@ -66,7 +67,7 @@ def test_the_gate(checks, action):
 @pytest.mark.parametrize(
     ("checks", "short", "action", "word"),
     [
-        ([STILL, NO_LABELS], 0, "skip", "no check fired"),
+        ([STILL, NO_LABELS], 0, "skip", "no check fired; 1 of 2 could not be decided"),
         ([SHIFT, NO_LABELS], 0, "wait", "not known yet"),
         ([SHIFT, NO_HARM], 0, "skip", "no worse"),
         ([SHIFT, HARM], 0, "retrain", "costs more"),
@@ -86,9 +87,14 @@ def test_the_gate(checks, action):
         ([STILL, NO_LABELS, AUDITED], 900, "ask", "900 more labelled rows are needed"),
         # Labels that came are of older rows; audited ones are of this window's.
         ([STILL, NO_HARM, AUDITED], 0, "ask", "150 audited labels confirm"),
-        # Audits of before the window may be of another time: they buy some of its own, and do not go before labels.
+        # Audits of before the window may be of another time: they buy some of its own.
         ([STILL, NO_LABELS, AUDITED_BEFORE], 0, "buy_labels", "200 audited labels would tell"),
-        ([STILL, NO_HARM, AUDITED_BEFORE], 0, "skip", "no check fired"),
+        ([STILL, NO_HARM, AUDITED_BEFORE], 0, "buy_labels", "200 audited labels would tell"),
+        # What confidence expects, labels refute.
+        ([STILL, NO_HARM, EXPECTED], 0, "skip", "labels show no harm"),
+        ([NO_LABELS, CANNOT_TELL], 0, "wait", "nothing could be checked"),
+        ([STILL, NO_LABELS, ONE_CLASS], 0, "ask", "labels are not what they seem"),
+        ([STILL, HARM, ONE_CLASS], 0, "ask", "every label is 0"),
         ([SHIFT, HARM, LABELS], 0, "ask", "labels follow decisions"),
         ([STILL, NO_LABELS, FEWER], 0, "ask", "predictions or labels are lacking"),
         # What is lacking keeps nobody from finding out about harm, and is told beside.
@@ -104,7 +110,7 @@ def test_the_gate(checks, action):
         # Labels go before what is expected.
         ([SHIFT, NO_HARM, EXPECTED], 0, "skip", "no worse"),
         ([SHIFT, HARM, EXPECTED], 0, "retrain", "costs more"),
-        ([], 0, "skip", "no check fired"),
+        ([], 0, "wait", "nothing could be checked"),
     ],
 )
 def test_the_watch(checks, short, action, word):

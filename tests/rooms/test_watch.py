@@ -298,7 +298,8 @@ def test_an_empty_window_is_told_so(standing, credit, tmp_path):
     setting, release = opened(standing, credit, tmp_path / "home")
     checks, decision = examine.fn(setting, release)
     assert {check.verdict for check in checks} == {"undecided"}
-    assert decision.action == "skip"
+    assert decision.action == "wait"
+    assert decision.reasons[0] == "nothing could be checked"
 
 
 @pytest.mark.parametrize("spoilt", ["gone", "text", "empty"])

@@ -47,7 +47,7 @@ def probes(problem: Problem, contract: Contract, encoder: Encoder, held: pd.Data
     # Among those around it: a population that moved has more or fewer rows there, but not more at the very threshold.
     hugging = [margin[margin < AROUND] < NEAR for margin in margins]
     learnt, told = before["bins"][::2], before["bins"][1::2]
-    strange = _unseen_pairs(learnt, [told, now["bins"]])
+    strange = _oddness(learnt, [told, now["bins"]])
     rare = float(np.quantile(strange[0], 1 - RARE))
     n, told_of = len(window), "at the very threshold, of those near it"
     few = f"equal to another one in all but {FEW} columns"
@@ -75,17 +75,22 @@ def _alike(rows: pd.DataFrame, places: np.ndarray) -> np.ndarray:
     return np.asarray(((differing > 0) & (differing <= FEW))[place.ravel()])
 
 
-def _unseen_pairs(learnt: np.ndarray, asked: list[np.ndarray]) -> list[np.ndarray]:
-    """Of each row, how many pairs of its values no learnt row has, columns cut into a few parts; each of shape (n,)."""
+def _oddness(learnt: np.ndarray, asked: list[np.ndarray]) -> list[np.ndarray]:
+    """How much rarer the pairs of each row's values are among the learnt rows than their values alone let expect; each of shape (n,).
+
+    The sum over all pairs of columns of log(expected / found), columns cut into a few parts: minus the pointwise mutual information
+    (Church and Hanks, 1990), with one row added to each count. Values that are rare themselves are not odd, only their mix is.
+    """
     made = [np.zeros(len(rows)) for rows in asked]
     cuts = [np.unique(np.quantile(column, np.linspace(0, 1, PARTS + 1)[1:-1])) for column in learnt.T]
     codes = [np.column_stack([np.searchsorted(cut, column) for cut, column in zip(cuts, rows.T, strict=True)]) for rows in (learnt, *asked)]
     for one, other in combinations(range(learnt.shape[1]), 2):
         pairs = [each[:, one] * (PARTS + 1) + each[:, other] for each in codes]
-        known = np.zeros((PARTS + 1) ** 2, dtype=bool)
-        known[pairs[0]] = True
-        for count, pair in zip(made, pairs[1:], strict=True):
-            count += ~known[pair]
+        found = np.bincount(pairs[0], minlength=(PARTS + 1) ** 2).reshape(PARTS + 1, PARTS + 1)
+        expected = np.outer(found.sum(axis=1), found.sum(axis=0)) / len(learnt)
+        odd = np.log((expected + 1) / (found + 1)).ravel()
+        for total, pair in zip(made, pairs[1:], strict=True):
+            total += odd[pair]
     return made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from ratchet.check import Check
+from ratchet.check import Check, undecided
 from ratchet.monitoring.autocorrelation import inflation
 from ratchet.problem import Problem
 
@@ -13,7 +13,7 @@ from ratchet.problem import Problem
 QUESTIONS = (
     "silent:confidence", "silent:outliers", "probes:duplicates", "probes:boundary", "probes:mixes", "quality:accuracy", "quality:completeness",
     "quality:consistency", "quality:timeliness", "quality:uniqueness", "quality:validity", "feedback:labels", "feedback:slice",
-    "feedback:exposure", "volume",
+    "feedback:exposure", "volume", "validity", "label_classes",
 )  # fmt: skip
 # A sample this rare among the release's own rows counts as out of the ordinary.
 RARE = 0.01
@@ -32,9 +32,12 @@ def more_often(
     """Whether a share is larger among rows of the window than among rows of the release, both of them flags in their order.
 
     Fisher's exact test, one-sided; where rows hang together, fewer count, unless `bursts` are what is looked for. `what` names what
-    the flags say, in the plural; `n` counts the window's rows.
+    the flags say, in the plural; `n` counts the window's rows. Undecided where the release has no row to compare with.
     """
     limit = level(problem)
+    if not len(before):
+        reason = f"{len(now):,} predictions, but none of the release's rows, could be {what}: there is nothing to compare with"
+        return undecided(name, question, reason, n, limit=limit, unit="p-value")
     counts = []
     for flags in (now, before):
         worth = 1.0 if bursts else inflation(flags)

@@ -20,6 +20,7 @@ from ratchet.monitoring.domain import Domain, domain, thinned
 from ratchet.monitoring.estimate import NONE, Audits, Held, expected_harm
 from ratchet.monitoring.feedback_loop import feedback
 from ratchet.monitoring.joint_drift import joint_drift
+from ratchet.monitoring.label_classes import label_classes
 from ratchet.monitoring.quality import quality
 from ratchet.monitoring.silent_failure import silent
 from ratchet.monitoring.validity import validity
@@ -77,17 +78,19 @@ def on_labels(
     stream: Stream,
     earlier: Audits = NONE,
 ) -> list[Check]:
-    """The monitors of what decisions cost.
+    """The monitors of what decisions cost, and of the labels that tell it.
 
     `window` has the columns `probability`, `gold` (what an audit found, NaN elsewhere) and `audited` (the probability with which that
-    row was drawn). `labelled` are the newest labelled predictions, with `probability` and `truth`. `stream` was fed with
+    row was drawn). `labelled` are the newest labelled predictions, with `seq`, `probability` and `truth`. `stream` was fed with
     whether each decision was wrong, in the order in which labels came. `earlier` are audits of before the window.
     """
     probability, gold, chance = (window[name].to_numpy(float) for name in ("probability", "gold", "audited"))
+    held, truth = held_of(released), labelled["truth"].to_numpy(float)
     return [
-        expected_harm(problem, held_of(released), apart[1], probability, gold, chance, earlier),
-        decay(problem, labelled["probability"].to_numpy(float), labelled["truth"].to_numpy(float), released.mean, released.error),
+        expected_harm(problem, held, apart[1], probability, gold, chance, earlier),
+        decay(problem, labelled["probability"].to_numpy(float), truth, released.mean, released.error),
         concept_drift(problem, stream),
+        _placed(label_classes(problem, held.truth, truth), labelled),
     ]
 
 
@@ -99,13 +102,16 @@ def on_the_way(problem: Problem, released: Released, window: pd.DataFrame, aged:
     """
     contract = released.contract
     of_labels = [*quality(problem, contract, released.held, window, aged), *feedback(problem, contract, aged)]
-    # Which labels are doubted is asked again when a retraining chooses what to learn from.
-    places = {"from": int(aged["seq"].min()), "to": int(aged["seq"].max())} if len(aged) else {}
     return [
-        *(replace(check, evidence=check.evidence | places) if check.name in DOUBTED else check for check in of_labels),
+        *(_placed(check, aged) if check.name in DOUBTED else check for check in of_labels),
         volume(problem, looks),
         clock(problem, window, looks[-1][0], looks[-2] if len(looks) > 1 else None),
     ]
+
+
+def _placed(check: Check, rows: pd.DataFrame) -> Check:
+    """The check with the places of its rows in the log: which labels are doubted is asked again when a retraining learns from them."""
+    return replace(check, evidence=check.evidence | {"from": int(rows["seq"].min()), "to": int(rows["seq"].max())}) if len(rows) else check
 
 
 def told_apart(problem: Problem, released: Released, window: pd.DataFrame) -> Apart:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pandas as pd
+from scipy import stats
 
 from ratchet.check import Check, undecided
 from ratchet.contract import Contract
+from ratchet.monitoring.autocorrelation import inflation
+from ratchet.monitoring.excess import level
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
@@ -16,25 +19,29 @@ QUESTION = "Does every feature still vary, and is none missing more often than t
 
 @registered("validity", "monitor")
 def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, window: pd.DataFrame) -> Check:
-    """The share of features that are stuck on one value, or missing beyond the contract's allowance (3 sigma).
+    """The share of features that are stuck on one value, or missing more often than the contract allows, beyond chance.
 
-    Retraining on such a window would learn the fault, so the policy blocks on it.
+    Beyond chance is told by a one-sided binomial test, each column at an equal part of the level; where gaps hang together, fewer rows
+    count. Retraining on such a window would learn the fault, so the policy blocks on it.
     """
     n, names = len(window), [column.name for column in contract.features]
     if n < problem.watch.min_window:
         reason = f"{n} predictions; {problem.watch.min_window} are needed"
         return undecided("validity", QUESTION, reason, n, limit=0.0, unit="share of features")
-    faults = []
+    alpha, faults, columns = level(problem) / len(names), list[str](), list[str]()
     for column in contract.features:
         if column.name not in window.columns:
+            columns.append(column.name)
             faults.append(f"{column.name} is gone")
             continue
         values = window[column.name]
-        allowed = column.missing + 3 * (column.missing * (1 - column.missing) / n) ** 0.5
-        missing = float(values.isna().mean())
-        if missing > allowed:
-            faults.append(f"{column.name} is missing in {missing:.0%} of rows")
+        missing = values.isna().to_numpy()
+        worth = inflation(missing)
+        if stats.binom.sf(round(missing.sum() / worth) - 1, round(n / worth), column.missing) < alpha:
+            columns.append(column.name)
+            faults.append(f"{column.name} is missing in {missing.mean():.0%} of rows, where {column.missing:.0%} may be")
         elif _stuck(values) and reference[column.name].nunique() > 1 and _commonest(reference[column.name]) < 0.99:
+            columns.append(column.name)
             faults.append(f"{column.name} is stuck on {values.dropna().iloc[0]}")
     return Check(
         name="validity",
@@ -45,7 +52,7 @@ def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, wind
         limit=0.0,
         n=n,
         unit="share of features",
-        evidence={"faults": faults},
+        evidence={"faults": faults, "columns": columns},
     )
 
 

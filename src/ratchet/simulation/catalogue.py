@@ -19,6 +19,8 @@ RECURS = 2
 FOLLOWED, NOISE, LATE = 0.6, 0.2, 0.5
 # What refuses a request that the contract does not know.
 DOOR = "the door"
+# What compares logged features with training's own table of the same rows: `ratchet parity --offline`, not the watch on its schedule.
+PARITY = "parity"
 PROBES, DOUBLED, ARRIVING, LACKING = 0.05, 0.15, 0.2, 0.3
 SLICE, SLICE_TURNED = (0.03, 0.10), 0.3
 
@@ -132,6 +134,13 @@ def _labels(contract: Contract) -> Iterator[Fault]:
     yield Fault(
         "label noise", "labels", f"{NOISE:.0%} of labels are the other one", ("quality", "feedback", "decay", "concept_drift"), label=noise
     )
+    yield Fault(
+        "labels of one class",
+        "labels",
+        "all say that it did not happen",
+        ("label_classes",),
+        label=lambda told, rng: np.zeros(len(told.truth)),
+    )
     yield Fault("labels late", "labels", f"{LATE:.0%} of labels do not come", ("quality",), label=late)
 
 
@@ -202,7 +211,7 @@ def _rows(contract: Contract, relied_on: Sequence[str], answer: Callable[[pd.Dat
 
 def _skews(contract: Contract) -> Iterator[Fault]:
     for skew in skews(contract):
-        yield Fault(f"skew: {skew.name}", "skew", skew.about, (DOOR, "skew"), send=_send(skew))
+        yield Fault(f"skew: {skew.name}", "skew", skew.about, (DOOR, PARITY), send=_send(skew))
     yield Fault(
         "skew: scores in 16 bits",
         "skew",

@@ -1,0 +1,35 @@
+"""Do labels tell of both outcomes?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ratchet.check import Check, Verdict, undecided
+from ratchet.monitoring.excess import level
+from ratchet.problem import Problem
+from ratchet.registry import registered
+
+QUESTION = "Do labels of both outcomes come, as they did at release?"
+
+
+@registered("label_classes", "monitor")
+def label_classes(problem: Problem, held: np.ndarray, truth: np.ndarray) -> Check:
+    """The probability that chance alone would bring n labels of one class, by the share of that class among the release's `held` labels.
+
+    Both are 0 or 1, shapes (m,) and (n,). Where a source of labels has failed, decisions may look better than ever. Undecided where one
+    class alone has come and chance may bring that about, or the release had but one.
+    """
+    n, limit, unit = len(truth), level(problem), "p-value"
+    least = problem.watch.min_window
+    if min(n, len(held)) < least:
+        reason = f"{n} labels of this window are in, {len(held)} of the release; {least} of each are needed"
+        return undecided("label_classes", QUESTION, reason, n, limit=limit, unit=unit)
+    share = float(truth.mean())
+    if 0 < share < 1:
+        reason = f"{share:.1%} of {n:,} labels are 1; {held.mean():.1%} of the release's were"
+        return Check("label_classes", QUESTION, "pass", reason, value=1.0, limit=limit, n=n, unit=unit)
+    alike = float((held == share).mean())
+    p = alike**n
+    verdict: Verdict = "fail" if p < limit else "undecided"
+    reason = f"every one of {n:,} labels is {share:.0f}; {alike:.1%} of the release's were: p = {p:.1e}, limit {limit:.1e}"
+    return Check("label_classes", QUESTION, verdict, reason, value=p, limit=limit, n=n, unit=unit)
