@@ -183,7 +183,7 @@ def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
         mine = [told for told in judged if (told["kind"], told["what"]) == ("year", what)]
         for name, key in (
             ("a false retraining", "retrained"),
-            ("labels bought, a person asked or a false retraining", "raised"),
+            ("labels bought, a person asked or a false retraining, by drift and harm alone", "raised"),
             ("a column's false alarm", "columns"),
             ("a false alarm of all columns together", "joint"),
         ):
