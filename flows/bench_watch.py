@@ -8,28 +8,38 @@ import shutil
 import time
 import uuid
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import sqlalchemy as sa
 
 from flows.experiment_watch import CONTRACT, PROBLEM, Run
+from flows.monitor import examine
 from flows.peers import evidently
 from flows.setting import Setting
 from flows.standing import stand
+from ratchet.audit import AUDIT, drawn
 from ratchet.data.batch import conform
+from ratchet.decision import decide
 from ratchet.monitoring.joint_drift import joint_drift
 from ratchet.monitoring.panel import by_column, told_apart
 from ratchet.prediction import Prediction
 from ratchet.problem import Folder, find_problem
 from ratchet.release import read
 from ratchet.request import records
+from ratchet.schema import looks
 from ratchet.settings import Settings, settings
 from ratchet.simulation.population import Moved
 from ratchet.store import now
 
 ROWS, TRAINED = 100_000, 8000
 LENGTHS = (20_000, 200_000)
+# The log's rows are of the last year; so many of them stand behind each decision in the ledger, and behind each look at the log.
+SPAN, ROWS_OF_A_DECISION, ROWS_OF_A_LOOK = timedelta(days=365), 100, 40
+AUDITED = 0.02
 
 
 def drift_checks(seed: int) -> dict[str, float]:
@@ -66,25 +76,35 @@ def monitors(home: Path, seed: int) -> dict[int, tuple[float, float]]:
 
 
 def _fill(setting: Setting, length: int, seed: int) -> None:
-    """So many answered requests in the log, a tenth of them labelled."""
+    """So many answered requests in the log, every second one labelled and some audited; with the looks and the decisions of a year."""
     release = read(setting.settings.releases / setting.problem.name / "2")
     rows = conform(setting.folder.open_source(None, seed + 1).traffic(LENGTHS[0], drifted=False), setting.contract, "the world")
     probability = release.scorer.probability(rows)
     texts = [json.dumps(record) for record in records(rows, setting.contract)]
-    truth, store, at = rows[setting.contract.target].to_numpy(int), setting.store, now()
+    truth, store, began = rows[setting.contract.target].to_numpy(int), setting.store, now() - SPAN
+    store.set_draw(AUDITED, 1, None)
     for start in range(0, length, LENGTHS[0]):
         ids = [uuid.UUID(int=start + n).hex for n in range(LENGTHS[0])]
+        times = [began + SPAN * ((start + n) / length) for n in range(LENGTHS[0])]
         decided = (probability >= release.threshold).astype(int).tolist()
-        told = zip(ids, probability.tolist(), decided, texts, strict=True)
-        store.log([Prediction(i, setting.problem.name, at, "2", "champion", 1.0, p, d, text) for i, p, d, text in told])
-        chosen = np.arange(0, LENGTHS[0], 10)
-        store.add_labels([{"prediction_id": ids[n], "at": now(), "value": int(truth[n]), "provenance": "outcome"} for n in chosen])
+        told = zip(ids, times, probability.tolist(), decided, texts, strict=True)
+        store.log([Prediction(i, setting.problem.name, at, "2", "champion", 1.0, p, d, text) for i, at, p, d, text in told])
+        audited = np.flatnonzero(drawn(ids, np.full(len(ids), AUDITED)))
+        chosen = [(n, "outcome") for n in range(0, LENGTHS[0], 2)] + [(int(n), AUDIT) for n in audited]
+        store.add_labels([{"prediction_id": ids[n], "at": now(), "value": int(truth[n]), "provenance": kind} for n, kind in chosen])
+    looked = range(0, length, ROWS_OF_A_LOOK)
+    with store.engine.begin() as connection:
+        told = [{"at": began + SPAN * (place / length), "place": place, "rows": ROWS_OF_A_LOOK} for place in looked]
+        connection.execute(sa.insert(looks), [{"problem": setting.problem.name, **look} for look in told])
+    _, decision = examine.fn(setting, release)
+    for place in range(0, length, ROWS_OF_A_DECISION):
+        inputs = decision.evidence["inputs"] | {"from": place, "to": place + ROWS_OF_A_DECISION}
+        made = decide(decision.action, decision.subject, decision.reasons, inputs)
+        store.record(replace(made, evidence=decision.evidence | {"inputs": inputs}))
     store.close()
 
 
 def _look(path: Path, home: Path) -> tuple[float, float]:
-    from flows.monitor import examine
-
     setting = Setting(Folder(path), Settings(RATCHET_HOME=home, DATABASE_URL=None))
     release = read(setting.settings.releases / setting.problem.name / "2")
     examine.fn(setting, release)

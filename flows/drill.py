@@ -20,7 +20,7 @@ from ratchet.release import read
 from ratchet.simulation.faults import Planted, plant
 
 
-def _rings(checks: list[Check], planted: Planted) -> bool:
+def rings(checks: list[Check], planted: Planted) -> bool:
     """Whether the check that is meant to see a fault fails, and for that column."""
     return any(
         check.verdict == "fail" and check.name == planted.seen_by and planted.column in check.evidence.get("columns", [planted.column])
@@ -51,7 +51,7 @@ def drill(problem: str) -> dict[str, Any]:
     released, told = released_of(release, setting.contract), []
     before = by_column(setting.problem, released, window)
     for planted in plant(setting.contract, window):
-        seen = None if _rings(before, planted) else _rings(by_column(setting.problem, released, planted.window), planted)
+        seen = None if rings(before, planted) else rings(by_column(setting.problem, released, planted.window), planted)
         told.append({"fault": planted.fault, "column": planted.column, "seen": seen, "by": planted.seen_by})
     missed, rang = ([f"{item['column']} {item['fault']}" for item in told if item["seen"] is seen] for seen in (False, None))
     said = f"{sum(bool(item['seen']) for item in told)} of {len(told) - len(rang)} planted faults were seen"

@@ -6,7 +6,6 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,12 +16,15 @@ from ratchet.audit import AUDIT
 from ratchet.data.batch import conform
 from ratchet.data.splits import split
 from ratchet.errors import BatchError
-from ratchet.lesson import EVERYTHING, Lesson, settled
+from ratchet.lesson import EVERYTHING, Lesson, learn_from, settled
 from ratchet.release import Release
+from ratchet.retraining import ACTIONS
 from snapshots.workspace import published, restore
 
 # Which rows teach better is told by trees: of the families they learn most from few rows in little time.
 FAMILY, FOLDS = "trees", 3
+# The newest decisions that are asked what must not teach: more than one, since two looks at once do not know of each other.
+LOOKED_BACK = 20
 
 
 def from_file(setting: Setting, batch: Path, champion: Release | None = None, lesson: Lesson = EVERYTHING) -> None:
@@ -50,7 +52,10 @@ def from_log(setting: Setting, lesson: Lesson = EVERYTHING) -> tuple[int, str]:
         raise BatchError("the log: no prediction has a label yet; there is nothing to learn from.")
     sound = live[_taught(live, replace(lesson, since=0))].reset_index(drop=True)
     if sound.empty:
-        raise BatchError("the log: every labelled prediction is of a stretch that was blocked, probed or doubted; audit some of them.")
+        raise BatchError(
+            "the log: every labelled prediction is of a stretch that was blocked, probed or doubted; `ratchet trust` lists them and takes "
+            "back what was wrong about one."
+        )
     contract = setting.contract
     # A row that named nobody stands for itself.
     entity = sound[contract.entity].fillna(sound["id"]) if contract.entity in sound else sound["id"]
@@ -99,9 +104,15 @@ def _settled(setting: Setting, sound: pd.DataFrame, places: np.ndarray, logged: 
     return settled(lesson, told, newer[contract.target].to_numpy(float), newer[contract.entity].to_numpy(object), setting.problem.threshold)
 
 
-def doubts(setting: Setting) -> list[dict[str, Any]]:
-    """The evidence of the decisions that kept rows or labels from being learnt from."""
-    return [entry.evidence for entry in setting.store.decisions("block", "ask")]
+def lesson_of(setting: Setting, begun: int) -> Lesson:
+    """What the ledger lets a retraining learn from, once a new population or concept has begun at a place of the log (1: none has)."""
+    store = setting.store
+    ledger = [entry.evidence for entry in store.decisions(*ACTIONS, newest=LOOKED_BACK)]
+    # Decisions of earlier releases do not tell what was known before them.
+    if not any("kept_out" in evidence for evidence in ledger):
+        ledger = [entry.evidence for entry in store.decisions("block", "ask")]
+    sound = [entry.evidence["inputs"] for entry in store.decisions("trust")]
+    return learn_from(begun, ledger, [(told["from"], told["to"]) for told in sound])
 
 
 def _previous(setting: Setting, batch: pd.DataFrame) -> set[str]:

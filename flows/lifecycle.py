@@ -32,7 +32,6 @@ from ratchet.errors import BatchError
 from ratchet.evaluation.cost import cost
 from ratchet.generation import Generation, labels_of
 from ratchet.interval import fit as fit_interval
-from ratchet.lesson import learn_from
 from ratchet.monitoring.estimate import relied_on
 from ratchet.release import Release, read, write
 from ratchet.report.card import card, checks_table, summary
@@ -86,7 +85,7 @@ def fill_inbox(setting: Setting, batch: str | None, champion: str | None, since:
     What misled the champion may mislead still. Returns from which place of the log on rows teach, 0 being all, and which do, in words.
     """
     before = read(setting.settings.releases / setting.problem.name / champion) if champion else None
-    lesson = learn_from(max(since, before.facts.get("since", 0) if before else 0), ingest.doubts(setting))
+    lesson = ingest.lesson_of(setting, max(since, before.facts.get("since", 0) if before else 0))
     if batch is None:
         lesson_since, said = ingest.from_log(setting, lesson)
         get_run_logger().info("it learns from %s", said)

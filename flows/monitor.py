@@ -18,7 +18,7 @@ from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.runtime import flow_run
 
-from flows.ingest import doubts
+from flows.ingest import lesson_of
 from flows.parity import replay
 from flows.promotion import reconcile
 from flows.result import tell_result
@@ -26,8 +26,8 @@ from flows.setting import Setting
 from ratchet.audit import chances, drawn
 from ratchet.check import Check
 from ratchet.contract import Contract
-from ratchet.decision import Decision
-from ratchet.lesson import Lesson, learn_from
+from ratchet.decision import Decision, digest
+from ratchet.lesson import Lesson
 from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.estimate import NONE, Audits
 from ratchet.monitoring.feedback_loop import Ratio, disparity
@@ -75,7 +75,7 @@ def monitor(problem: str) -> dict[str, Any]:
         get_run_logger().info("%s: %s", decision.action, reason)
     _show(setting, version, decision, checks)
     event = None
-    if decision.action == "retrain" and not _outcome(setting, decision.id):
+    if decision.action == "retrain" and decision.id not in _answered(setting):
         event = ask(setting, decision)
     made = {
         "action": decision.action,
@@ -125,7 +125,9 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     # Rows that lack a column cannot be replayed; that one is gone is told by others.
     checks.append(score_skew(problem, window.head(0) if lost else window, replayed[:0] if lost else replayed))
     onset, used = _onset(setting, release.version, _drifted([check.as_dict() for check in checks]))
-    labelled = store.window(newest=problem.watch.window, version=release.version, labelled=True, after=onset - 1)
+    newest = max(SLICE_ROWS, problem.watch.window, problem.watch.min_labels)
+    known = typed(store.window(newest=newest, version=release.version, labelled=True, after=onset - 1), setting.contract)
+    labelled = known.tail(problem.watch.window)
     present = now()
     due = present - timedelta(days=problem.watch.label_delay_days)
     aged = typed(store.aged(release.version, due, SLICE_ROWS), setting.contract)
@@ -133,14 +135,13 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     looks.append((present, *store.arrived(looks[-1][1] if looks else None)))
     checks += on_the_way(problem, released, window, aged, looks)
     checks += disparity(problem, _ratios(setting))
-    whole = typed(store.window(newest=SLICE_ROWS, version=release.version, labelled=True, after=onset - 1), setting.contract)
-    checks.append(live_slices(problem, setting.contract, held_of(released), whole))
+    checks.append(live_slices(problem, setting.contract, held_of(released), known.tail(SLICE_ROWS)))
     wrong = Stream(problem.watch.detector, _wrong(store, release.version))
     checks += on_labels(problem, released, window, apart, labelled, wrong, earlier)
     concept = next(check for check in checks if check.name == "concept_drift")
-    learnt = learn_from(begun(setting, release.version, onset, concept), doubts(setting))
+    learnt = lesson_of(setting, begun(setting, release.version, onset, concept))
     counted = replace(learnt, since=max(used + 1, learnt.since))
-    fresh = counted.teaches(labelled["seq"].to_numpy(int), labelled["provenance"].to_numpy(object))
+    fresh = counted.teaches(known["seq"].to_numpy(int), known["provenance"].to_numpy(object))
     means = _means(setting, window, learnt, max(0, problem.watch.min_labels - int(fresh.sum())))
     inputs = {
         "version": release.version,
@@ -149,6 +150,8 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         "onset": onset,
         "labels": len(labelled),
         "labels_to": int(labelled["seq"].max()) if len(labelled) else 0,
+        # What they say may be corrected without another one coming.
+        "labels_say": digest(labelled[["id", "truth"]].to_numpy(object).tolist()),
         "outcomes": concept.n,
         "audited": int((window["audited"] > 0).sum()),
         "audited_before": len(earlier),
@@ -160,7 +163,9 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         # These change with the clock and the ledger, whatever the window holds.
         "beside": sorted(check.name for check in checks if check.verdict == "fail" and check.name.split(":")[0] in BESIDE),
     }
-    return checks, watch(checks, f"version {release.version}", inputs, means)
+    decision = watch(checks, f"version {release.version}", inputs, means)
+    kept_out = {"without": learnt.without, "audited": learnt.audited}
+    return checks, replace(decision, evidence=decision.evidence | {"kept_out": kept_out})
 
 
 def released_of(release: Release, contract: Contract) -> Released:
@@ -172,14 +177,14 @@ def released_of(release: Release, contract: Contract) -> Released:
 
 
 def with_audits(store: Store, version: str, window: pd.DataFrame) -> tuple[pd.DataFrame, Audits]:
-    """The window with what audits found, and what they found in the rows before it, ten times as many as the window has.
+    """The window with what audits found, and what they found in the version's rows before it, ten times as many as the window has.
 
     Of the window, `audited` is the probability with which a row was drawn, 0 where no audit told of it yet.
     """
     if window.empty:
         return window.assign(audited=pd.Series(dtype=float), gold=pd.Series(dtype=float)), NONE
     first = int(window["seq"].min())
-    found = store.audits(version, max(0, first - BEFORE * len(window)))
+    found = store.audits(version, store.place_before(version, first, BEFORE * len(window)))
     draws = store.draws()
     chance = chances(draws, found["seq"].to_numpy(int))
     # What is audited beside the draw was not chosen by chance.
@@ -208,7 +213,8 @@ def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, labels_short:
     present = now()
     year = present - timedelta(days=365.25)
     asked = store.decisions("retrain")
-    retrained = [entry.at for entry in asked if _outcome(setting, entry.id)]
+    answered = _answered(setting)
+    retrained = [entry.at for entry in asked if entry.id in answered]
     superseded = {entry.evidence["inputs"]["trigger"] for entry in store.decisions("superseded")}
     lately = max([present - timedelta(days=1), *retrained])
     unanswered = sum(e.at > lately and f"decision {e.id}" not in superseded for e in asked)
@@ -241,12 +247,14 @@ def _onset(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
 
     The new population begins after the last window that did not drift; without drift every row counts.
     """
-    mine = [entry for entry in setting.store.decisions(*ACTIONS) if entry.evidence["inputs"].get("version") == version]
-    used = max((e.evidence["inputs"]["labels_to"] for e in mine if e.action == "retrain" and _outcome(setting, e.id)), default=0)
-    if not drifting:
+    store, subject = setting.store, f"version {version}"
+    answered = _answered(setting)
+    used = max((e.evidence["inputs"]["labels_to"] for e in store.decisions("retrain", subject=subject) if e.id in answered), default=0)
+    before = [entry.evidence for entry in store.decisions(*ACTIONS, newest=1, subject=subject)]
+    if not drifting or not before:
         return 1, used
-    quiet = [e.evidence["inputs"]["to"] for e in mine if not _drifted(e.evidence["checks"])]
-    return max(quiet, default=0) + 1, used
+    told = before[0]["inputs"]
+    return told.get("onset", 1) if _drifted(before[0]["checks"]) else told["to"] + 1, used
 
 
 def begun(setting: Setting, version: str, onset: int, concept: Check) -> int:
@@ -261,17 +269,19 @@ def begun(setting: Setting, version: str, onset: int, concept: Check) -> int:
     places = setting.store.places_after(version, at, OUTCOMES)
     # Where no label has come since, what is to come begins after the last one that did.
     turned = int(np.quantile(places, LATE, method="lower")) if places else 1 + max(setting.store.places_after(version, at - 1, 1))
-    return onset if onset > 1 and turned <= onset + setting.problem.watch.window else turned
+    if onset == 1:
+        return turned
+    return onset if setting.store.between(version, onset, turned) <= setting.problem.watch.window else turned
 
 
 def _drifted(checks: list[dict[str, Any]]) -> bool:
     return any(drifts(check["name"]) and check["verdict"] == "fail" for check in checks)
 
 
-def _outcome(setting: Setting, decision: str) -> bool:
-    """Whether a generation was made for that decision already."""
+def _answered(setting: Setting) -> set[str]:
+    """The decisions for which a generation was made already."""
     done = setting.store.decisions("promote", "refuse", "undecided")
-    return any(entry.evidence["inputs"].get("trigger") == f"decision {decision}" for entry in done)
+    return {str(entry.evidence["inputs"].get("trigger")).removeprefix("decision ") for entry in done}
 
 
 def ask(setting: Setting, decision: Decision) -> str:

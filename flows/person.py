@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import getpass
 
+from flows.ingest import lesson_of
 from flows.promotion import promote as go_live
 from flows.setting import Setting
 from ratchet.decision import Action, Decision, decide
-from ratchet.errors import ReleaseError, StoreError
+from ratchet.errors import BatchError, ReleaseError, StoreError
+from ratchet.lesson import Lesson
 from ratchet.release import Release, read
 from ratchet.store import Route, now
 
@@ -99,6 +101,21 @@ def resume(setting: Setting, reason: str) -> str:
     """Automatic retraining goes on."""
     decision = _record(setting, "resume", setting.problem.name, reason)
     return f"Automatic retraining goes on (decision {decision.id})."
+
+
+def kept_out(setting: Setting) -> Lesson:
+    """The stretches of the log that never teach, or of which only audited labels do."""
+    return lesson_of(setting, begun=1)
+
+
+def trust(setting: Setting, first: int, last: int, reason: str) -> str:
+    """Let rows teach again, from one place of the log to another, whatever a monitor says of them. BatchError where none is kept out."""
+    known = kept_out(setting)
+    if first > last or not any(one <= last and other >= first for one, other in (*known.without, *known.audited)):
+        raise BatchError(f"No row from place {first} to {last} of the log is kept from teaching; `ratchet trust` lists those that are.")
+    decision = decide("trust", f"places {first} to {last}", [reason], {"from": first, "to": last}, by=getpass.getuser())
+    setting.store.record(decision)
+    return f"Places {first:,} to {last:,} of the log teach (decision {decision.id})."
 
 
 def _record(setting: Setting, action: Action, subject: str, reason: str) -> Decision:

@@ -25,6 +25,7 @@ Action = Literal[
     "roll_back",
     "pause",
     "resume",
+    "trust",
     "drill",
     "challenge",
     "shadow",

@@ -56,23 +56,27 @@ class Lesson:
 EVERYTHING = Lesson()
 
 
-def learn_from(begun: int, ledger: Iterable[dict[str, Any]]) -> Lesson:
+def learn_from(begun: int, ledger: Iterable[dict[str, Any]], sound: Sequence[Span] = ()) -> Lesson:
     """What a retraining may learn from, once a new population or concept has begun at a place of the log; 1 is where the log begins.
 
     Where only the population has moved, older rows teach as well: what was true of a row still is. Where the concept has turned, they teach
     the old one. Which it is, `settled` tells.
     `ledger` is the evidence of earlier decisions: windows that a check blocked, or that probed the model, never teach, and labels that were
-    doubted do not.
+    doubted do not. Each tells (`kept_out`) what was known of those before it, so that the newest few are enough. Stretches that a person
+    found `sound` teach all the same.
     """
     without: list[Span] = []
     audited: list[Span] = []
     for evidence in ledger:
+        known = evidence.get("kept_out", {"without": (), "audited": ()})
+        without += [(first, last) for first, last in known["without"]]
+        audited += [(first, last) for first, last in known["audited"]]
         failed = [check for check in evidence["checks"] if check["verdict"] == "fail"]
         if any(called(check["name"], (*FAULTS, *PROBED)) for check in failed):
             without.append((evidence["inputs"]["from"], evidence["inputs"]["to"]))
         doubted = [check["evidence"] for check in failed if called(check["name"], DOUBTED)]
         audited += [(told["from"], told["to"]) for told in doubted if "from" in told]
-    return Lesson(begun if begun > 1 else 0, _merged(without), _merged(audited))
+    return Lesson(begun if begun > 1 else 0, _less(_merged(without), sound), _less(_merged(audited), sound))
 
 
 def settled(lesson: Lesson, told: np.ndarray, truth: np.ndarray, entities: np.ndarray, threshold: float) -> tuple[Lesson, str]:
@@ -124,6 +128,19 @@ def _merged(spans: Iterable[Span]) -> tuple[Span, ...]:
         else:
             made.append((first, last))
     return tuple(made)
+
+
+def _less(spans: Sequence[Span], sound: Sequence[Span]) -> tuple[Span, ...]:
+    """What is left of spans outside of others.
+
+    >>> _less([(1, 9), (20, 30)], [(5, 22), (25, 26)])
+    ((1, 4), (23, 24), (27, 30))
+    """
+    left = list(spans)
+    for first, last in sound:
+        parts = [((one, min(other, first - 1)), (max(one, last + 1), other)) for one, other in left]
+        left = [(one, other) for pair in parts for one, other in pair if one <= other]
+    return tuple(left)
 
 
 def _inside(spans: Sequence[Span], places: np.ndarray) -> np.ndarray:

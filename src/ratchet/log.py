@@ -98,6 +98,31 @@ class Log:
         with self.engine.connect() as connection:
             return [int(row.prediction) for row in connection.execute(query)]
 
+    def place_before(self, version: str, place: int, rows: int) -> int:
+        """The place of the log after which a version has so many live predictions before another place, 0 where it has fewer."""
+        p = predictions.c
+        # As in `window`, each variant's own rows are asked for.
+        parts = [
+            sa.select(p.seq)
+            .where(p.problem == self.problem, p.variant == variant, p.version == version, p.seq < place)
+            .order_by(p.seq.desc())
+            .limit(rows + 1)
+            .subquery()
+            for variant in LIVE
+        ]
+        both = sa.union_all(*(sa.select(part) for part in parts)).subquery()
+        with self.engine.connect() as connection:
+            return int(connection.scalar(sa.select(both.c.seq).order_by(both.c.seq.desc()).offset(rows).limit(1)) or 0)
+
+    def between(self, version: str, first: int, last: int) -> int:
+        """How many live predictions of a version there are from one place of the log on and before another."""
+        p = predictions.c
+        query = sa.select(sa.func.count()).where(
+            p.problem == self.problem, p.version == version, p.variant.in_(LIVE), p.seq >= first, p.seq < last
+        )
+        with self.engine.connect() as connection:
+            return int(connection.scalar(query) or 0)
+
     def gold(self) -> dict[str, int]:
         """By prediction id, what the newest audit of it found, also where another label came later."""
         p = predictions.c
@@ -132,8 +157,8 @@ class Log:
         Of what audits have found of one prediction, the newest counts.
         """
         p = predictions.c
-        # No label is older than its prediction: those of before are passed over by the index of audits.
-        since = sa.select(p.at).where(p.seq > after).order_by(p.seq).limit(1).scalar_subquery()
+        # No label is older than its prediction: those of before are passed over by the index of audits. A clock may have gone wrong.
+        since = sa.select(sa.func.min(p.at)).where(p.seq > after).scalar_subquery()
         query = (
             sa.select(p.seq, p.id, p.probability, labels.c.value.label("gold"))
             .select_from(labels.join(predictions, p.id == labels.c.prediction_id))

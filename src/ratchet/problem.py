@@ -126,6 +126,12 @@ class Watch(Strict):
     cooldown_days: Margin = 1.0
     retrainings_per_year: Count = 12
 
+    @model_validator(mode="after")
+    def _can_judge(self) -> Watch:
+        if self.min_window > self.window:
+            raise ValueError("min_window must not be larger than window, else no window could be judged")
+        return self
+
     @property
     def checks_per_year(self) -> float:
         """How often the schedule checks in a year: the false alarms allowed are spread over so many."""

@@ -250,11 +250,13 @@ class Store(Log):
             return False
         return True
 
-    def decisions(self, *actions: str, newest: int | None = None) -> list[Entry]:
-        """The decisions in the order they were taken; only those actions where some are named."""
+    def decisions(self, *actions: str, newest: int | None = None, subject: str | None = None) -> list[Entry]:
+        """The decisions in the order they were taken; only those actions, and of that subject, where some are named."""
         query = sa.select(decisions).where(decisions.c.problem == self.problem).order_by(decisions.c.seq.desc())
         if actions:
             query = query.where(decisions.c.action.in_(actions))
+        if subject is not None:
+            query = query.where(decisions.c.subject == subject)
         with self.engine.connect() as connection:
             rows = connection.execute(query.limit(newest)).all()
         return [Entry(r.id, r.at, r.action, r.subject, tuple(r.reasons), r.evidence, r.by) for r in reversed(rows)]

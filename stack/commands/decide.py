@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from stack.commands.common import ProblemOption, Reason, console, running, sentences
 
@@ -78,3 +79,34 @@ def resume(reason: Reason, problem: ProblemOption = None) -> None:
         from flows.person import resume as go
 
         console.print(go(setting, reason))
+
+
+@app.command()
+def trust(
+    first: Annotated[int | None, typer.Argument(help="A place of the log. Left out: lists the rows that are kept from teaching.")] = None,
+    last: Annotated[int | None, typer.Argument(help="The last place; FIRST alone where left out.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Goes to the ledger.")] = None,
+    problem: ProblemOption = None,
+) -> None:
+    """List the rows of the log that a monitor keeps from teaching, or let some of them teach again."""
+    with sentences():
+        setting = running(problem)
+        from flows.person import kept_out
+        from flows.person import trust as believe
+
+        if first is not None:
+            console.print(believe(setting, first, last if last is not None else first, reason or typer.prompt("Why")))
+            return
+        known = kept_out(setting)
+        table = Table("from", "to", "why")
+        for stretches, why in (
+            (known.without, "blocked, or somebody tried the model out"),
+            (known.audited, "labels doubted; audited ones teach"),
+        ):
+            for one, other in stretches:
+                table.add_row(f"{one}", f"{other}", why)
+        if not table.row_count:
+            console.print(f"{setting.problem.name}: every labelled row teaches.")
+            return
+        console.print(table)
+        console.print("`ratchet history` has the decisions; `ratchet trust FIRST LAST --reason ...` lets rows teach again.")

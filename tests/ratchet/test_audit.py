@@ -69,6 +69,25 @@ def test_what_audits_found_is_kept_beside_the_outcomes(store):
     assert store.draws() == [Draw(0.02, 1, None), Draw(0.2, 3, "d1")]
 
 
+def test_a_clock_that_ran_ahead_for_one_row_hides_no_audit(store):
+    times = [now() + timedelta(days=1), now(), now()]
+    store.log([Prediction(f"p{n}", "credit", at, "2", "champion", 1.0, 0.3, 0, "{}") for n, at in enumerate(times)])
+    store.add_labels([{"prediction_id": f"p{n}", "at": now(), "value": 1, "provenance": "audit"} for n in (1, 2)])
+    assert list(store.audits("2", 0)["id"]) == ["p1", "p2"]
+
+
+def test_places_are_counted_in_the_rows_of_a_version_whatever_else_is_logged(store):
+    others = [("2", "champion"), ("1", "champion"), ("2", "challenger"), ("2", "load"), ("2", "shadow"), ("3", "probe")]
+    lines = [Prediction(f"p{n}", "credit", now(), *others[n % 6], 1.0, 0.3, 0, "{}") for n in range(60)]
+    store.log(lines)
+    mine = [n + 1 for n in range(60) if n % 6 in (0, 2)]
+    assert store.place_before("2", mine[12], 5) == mine[6]
+    assert store.place_before("2", mine[12], 12) == 0
+    assert store.place_before("2", mine[12], 11) == mine[0]
+    assert store.between("2", mine[3], mine[8]) == 5
+    assert store.between("9", 1, 60) == 0
+
+
 def test_what_came_back_and_what_audits_found_stand_side_by_side(store):
     began = now()
     times = [began - timedelta(days=10 - n) for n in range(4)]

@@ -15,6 +15,7 @@ from scipy.signal import lfilter
 
 from ratchet.contract import Column
 from ratchet.monitoring.data_drift import data_drift, difference
+from ratchet.monitoring.validity import validity
 
 LETTERS = ["a", "b", "c", "d", "e"]
 COLUMNS = {
@@ -126,6 +127,23 @@ def test_a_column_that_is_gone_all_missing_or_no_number_is_told(problem, contrac
         found = {check.name: check for check in data_drift(problem, contract, before, window)}
         assert found["data_drift:income"].verdict == verdict
         assert found["data_drift:income"].reason
+
+
+def test_gaps_ring_as_seldom_as_their_level_and_above_it_soon(problem, contract, credit):
+    rows = credit.open_source(None, 3).traffic(2000, drifted=False)
+    rng = np.random.default_rng(0)
+    may_miss = next(column for column in contract.features if column.missing > 0)
+
+    def verdict(share: float) -> str:
+        gone = rows[may_miss.name].ffill().bfill().mask(rng.random(len(rows)) < share)
+        return validity(problem, contract, rows, rows.assign(**{may_miss.name: gone})).verdict
+
+    # As often as is allowed at all; the level is one in millions.
+    assert {verdict(may_miss.missing) for _ in range(200)} == {"pass"}
+    assert verdict(2 * may_miss.missing + 0.05) == "fail"
+    complete = next(column for column in contract.features if column.missing == 0)
+    one_gap = rows.assign(**{complete.name: rows[complete.name].mask(rows.index == 5)})
+    assert validity(problem, contract, rows, one_gap).verdict == "fail"
 
 
 def test_a_new_category_is_a_shift(problem):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from flows import scoreboard
+from flows.drill import rings
 from flows.scoreboard import ACTS, CLEAN, DUMMIES, EVIDENTLY, MONITORS, OURS, QUIET, Case, board, judge, measure, world
+from ratchet.check import Check
 from ratchet.report.scoreboard import render
 from ratchet.request import accepted, as_sent
 from ratchet.simulation.catalogue import DOOR, Drift, Labelled
+from ratchet.simulation.faults import Planted
 from stack.cli import app
 
 
@@ -89,6 +95,16 @@ def test_where_the_door_refuses_every_request_nothing_is_decided_and_nobody_cras
     stream.step(0, look=False, peer=False)
     assert DOOR in stream.step(QUIET, look=True, peer=True)
     assert stream.harm() == 0.0
+
+
+def test_an_alarm_that_rings_for_another_column_has_not_seen_the_fault():
+    planted = Planted("stuck", "income", pd.DataFrame(), "validity")
+    elsewhere = Check("validity", "Is it?", "fail", "age is stuck", evidence={"columns": ["age"]})
+    assert not rings([elsewhere], planted)
+    assert rings([replace(elsewhere, evidence={"columns": ["age", "income"]})], planted)
+    shifted = Planted("shifted", "income", pd.DataFrame(), "data_drift:income")
+    assert not rings([elsewhere], shifted)
+    assert rings([replace(elsewhere, name="data_drift:income", evidence={})], shifted)
 
 
 @pytest.fixture(scope="module")

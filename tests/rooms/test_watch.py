@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from flows.audit import take, todo
-from flows.ingest import doubts, from_file, from_log
+from flows.ingest import LOOKED_BACK, from_file, from_log, lesson_of
 from flows.monitor import begun, examine, keep
+from flows.person import kept_out, trust
 from flows.setting import Setting
 from flows.stages import LEFT_OUT, STAGES, labelled
 from flows.standing import first_rows
@@ -21,7 +22,7 @@ from ratchet.data.batch import conform
 from ratchet.data.splits import SIDES
 from ratchet.decision import decide
 from ratchet.errors import BatchError
-from ratchet.lesson import EVERYTHING, Lesson, learn_from
+from ratchet.lesson import EVERYTHING, Lesson
 from ratchet.prediction import Prediction
 from ratchet.problem import Folder
 from ratchet.release import read
@@ -198,7 +199,7 @@ def test_rows_that_were_blocked_and_labels_that_were_doubted_do_not_teach(due, t
         setting.store.record(decide(action, "version 2", ["because"], inputs, [check]))
     # An outcome that comes after an audit is as doubtful as one before.
     label(setting, 1 - truth, 500, 510)
-    from_log(setting, learn_from(1, doubts(setting)))
+    from_log(setting, lesson_of(setting, 1))
     batch = pd.read_parquet(setting.root / "inbox/batch.parquet").set_index(setting.contract.id)
     never = {f"p{n}" for n in range(100, 200)} | {f"p{n}" for n in range(520, 600)}
     assert set(batch.index) == {f"p{n}" for n in range(3000)} - never
@@ -208,7 +209,7 @@ def test_rows_that_were_blocked_and_labels_that_were_doubted_do_not_teach(due, t
     ingested(setting, None, tmp_path)
     stuck = replace(stuck, name="skew:scores")
     setting.store.record(decide("block", "version 2", ["because"], {"from": 2001, "to": 2100}, [stuck]))
-    lesson = learn_from(1, doubts(setting))
+    lesson = lesson_of(setting, 1)
     ingested(setting, first_rows(setting.folder, 5000, 5), tmp_path, lesson)
     sides = pd.read_parquet(setting.root / "data/split.parquet").set_index("row")["side"]
     assert set(sides.index[sides == LEFT_OUT]) == {f"p{n}" for n in range(2000, 2100)}
@@ -218,7 +219,52 @@ def test_rows_that_were_blocked_and_labels_that_were_doubted_do_not_teach(due, t
     # Where everything was blocked there is nothing to learn from.
     setting.store.record(decide("block", "version 2", ["because"], {"from": 1, "to": 3000}, [stuck]))
     with pytest.raises(BatchError, match="of a stretch that was blocked"):
-        from_log(setting, learn_from(1, doubts(setting)))
+        from_log(setting, lesson_of(setting, 1))
+
+
+def test_a_person_lets_rows_teach_again_and_the_newest_decisions_know_all_that_is_kept_out(due):
+    setting, release, truth = due
+    label(setting, truth, 0, 3000)
+    stuck = Check("validity", "Is it?", "fail", "income is stuck", n=2000)
+    setting.store.record(decide("block", "version 2", ["because"], {"from": 101, "to": 200}, [stuck]))
+    _, decision = examine.fn(setting, release)
+    assert decision.evidence["kept_out"]["without"] == ((101, 200),)
+    for look in range(LOOKED_BACK + 1):
+        made = decide("skip", "version 2", ["because"], {"from": 1, "to": 3000, "look": look})
+        setting.store.record(replace(made, evidence=made.evidence | {"kept_out": {"without": [[101, 200]], "audited": []}}))
+    assert kept_out(setting) == Lesson(0, ((101, 200),))
+    with pytest.raises(BatchError, match="No row from place 201 to 300 of the log is kept from teaching"):
+        trust(setting, 201, 300, "it was maintenance")
+    assert trust(setting, 151, 250, "it was maintenance").startswith("Places 151 to 250 of the log teach")
+    assert kept_out(setting) == Lesson(0, ((101, 150),))
+    from_log(setting, lesson_of(setting, 1))
+    taught = set(pd.read_parquet(setting.root / "inbox/batch.parquet")[setting.contract.id])
+    assert taught == {f"p{n}" for n in range(3000)} - {f"p{n}" for n in range(100, 150)}
+
+
+def test_labels_of_one_class_are_shown_to_a_person_and_do_not_teach(due):
+    setting, release, _ = due
+    label(setting, np.zeros(3000), 0, 3000)
+    checks, decision = examine.fn(setting, release)
+    found = named(checks, "label_classes")
+    assert found.verdict == "fail"
+    assert found.reason.startswith("every one of 2,000 labels is 0")
+    assert decision.action == "ask"
+    keep(setting, decision)
+    assert kept_out(setting).audited == ((1001, 3000),)
+
+
+def test_labels_to_learn_from_are_counted_beyond_the_window(standing, credit, tmp_path):
+    folder = changed(credit, tmp_path / "credit", {"window: 2000": "window: 500", "min_labels: 1500": "min_labels: 2500"})
+    setting, release = opened(standing, folder, tmp_path / "home")
+    release.facts["released"] = {"mean": -10.0, "error": 0.01}
+    truth = traffic(setting, release, 3000, drifted=False)
+    label(setting, truth, 0, 2400)
+    checks, decision = examine.fn(setting, release)
+    assert (named(checks, "decay").verdict, named(checks, "decay").n) == ("fail", 500)
+    assert decision.reasons[0].startswith("retraining waits for 100 more labelled rows")
+    label(setting, truth, 2400, 3000)
+    assert examine.fn(setting, release)[1].action == "retrain"
 
 
 def named(checks, name):

@@ -1,0 +1,37 @@
+"""What an attacker's questions look like: told from ordinary rows, and nothing said where there is nothing to compare with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ratchet.data.encoding import fit
+from ratchet.monitoring.adversarial_input import probes
+from ratchet.simulation import population
+from ratchet.simulation.population import Moved
+
+PROBLEM, CONTRACT = population.problem(), population.contract()
+HELD = population.draw(6000, Moved(), 0).assign(probability=np.linspace(0.05, 0.95, 6000))
+ENCODER = fit(HELD, CONTRACT)
+
+
+def asked(window, held=HELD):
+    return {check.name: check for check in probes(PROBLEM, CONTRACT, ENCODER, held, window)}
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.0, "pass"), (0.5, "fail")])
+def test_values_of_different_rows_are_an_odd_mix_though_each_column_is_as_it_was(share, verdict):
+    window = population.draw(2000, Moved(), 0, 50_000).assign(probability=np.linspace(0.05, 0.95, 2000))
+    rng, mixed = np.random.default_rng(1), np.arange(2000) % 10 < 10 * share
+    for column in CONTRACT.features:
+        window.loc[mixed, column.name] = rng.permutation(window.loc[mixed, column.name].to_numpy())
+    assert asked(window)["probes:mixes"].verdict == verdict
+
+
+@pytest.mark.parametrize(("near", "verdict"), [(0, "undecided"), (300, "fail")])
+def test_where_no_row_of_the_release_is_near_the_threshold_nobody_can_say_whether_more_are(near, verdict):
+    far = HELD.assign(probability=np.where(np.arange(6000) < near, np.linspace(0.42, 0.58, 6000), 0.01))
+    window = population.draw(2000, Moved(), 0, 50_000).assign(probability=0.02)
+    window.loc[:20, "probability"] = PROBLEM.threshold
+    found = asked(window, far)["probes:boundary"]
+    assert found.verdict == verdict, found.reason
