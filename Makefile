@@ -21,7 +21,7 @@ demo: setup ## Run the whole loop on the embedded default, with the pages left u
 test: setup ## Run the test suite (the real loop, small, once; and everything that reads its artifacts)
 	@$(BIN)/python -m pytest
 
-test-long: setup ## The loop on real rows; an own problem under its own schedule; kill -9 of the loop again and again (nine minutes)
+test-long: setup ## Real rows, an own problem under its own schedule, kill -9 again and again, a log that is away (twelve minutes)
 	@$(BIN)/python -m pytest -m long
 
 compose-test: setup ## The loop against docker-compose.yml, then every service restarted and killed under traffic (needs Docker)

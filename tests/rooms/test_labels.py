@@ -102,6 +102,7 @@ def test_the_one_that_is_not_wanted_is_looked_for_by_halves(store, tmp_path):
     assert len(seen) < 40
 
 
+@pytest.mark.long
 def test_a_slow_question_does_not_make_the_store_seem_away(store, tmp_path, monkeypatch):
     monkeypatch.setattr("serving.log.PATIENCE_SECONDS", 0.3)
     release = threading.Event()

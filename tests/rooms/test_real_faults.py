@@ -26,6 +26,7 @@ from ratchet.settings import ROOT
 from ratchet.simulation.regressions import plant
 
 LABEL = "default_next_month"
+pytestmark = pytest.mark.long
 
 
 def workspace(root: Path, rows: pd.DataFrame, change=lambda contract: contract) -> Path:

@@ -272,6 +272,7 @@ def test_unusual_requests_are_answered_too(served, record):
 # ---- clients that misbehave
 
 
+@pytest.mark.long
 def test_clients_that_hang_up_or_dawdle_harm_nobody(served, contract):
     """A hundred clients that leave at once, and some that send a byte a second: who behaves is answered as ever."""
     records = draw(contract, 20, 3)
@@ -323,6 +324,7 @@ def test_two_workers_share_the_connections(served, contract):
 # ---- the log
 
 
+@pytest.mark.long
 def test_every_acknowledged_prediction_is_in_the_log_once_when_the_service_is_killed_under_load(serve, contract):
     served = serve(RATCHET_WORKERS="2")
     records, stop = draw(contract, 50, 4), threading.Event()
@@ -391,6 +393,7 @@ def test_who_is_being_answered_when_the_service_ends_is_answered(serve, contract
 AWAY = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("policy", "status", "place"), [("refuse", 503, "refused"), ("unlogged", 200, "unlogged"), ("spill", 200, "spilled")]
 )
@@ -601,6 +604,7 @@ def test_a_difference_from_the_training_path_is_told_with_its_first_row(serve, c
         parity(setting, tmp_path / "unknown.parquet")
 
 
+@pytest.mark.long
 def test_a_crowd_of_labels_and_questions_does_not_make_the_store_seem_away(serve, credit):
     served = serve()
     asked = draw(credit.contract, 400, 11)

@@ -59,6 +59,7 @@ def test_unchanged_stages_are_skipped(made):
     assert not any(run_all(made))
 
 
+@pytest.mark.long
 def test_dvc_repro_writes_the_same_lock_byte_for_byte(made, tmp_path, credit, rows):
     other = make(tmp_path / "home", credit, rows)
     environment = os.environ | quiet_environment(other.home) | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -19,7 +19,8 @@ def decay(problem: Problem, probability: np.ndarray, truth: np.ndarray, released
     """One-sided Welch test of the live loss (n labelled rows) against the loss measured at release.
 
     `released_mean` and `released_error` (its standard error) are those of the release's test rows. The level
-    spends half of the year's false-alarm budget over the year's checks (the detector of concept drift has the other half); the rise
+    spends half of the year's false-alarm budget over the year's checks (the other half is left to the detector of concept drift, whose
+    rate is measured: docs/results/concept.md); the rise
     must also exceed the problem's margin, so that a rise too small to matter does not fire at any sample size. Where rows hang
     together, fewer count. It is `passing` (in the evidence) where the newer half of the rows does not show it.
     """
