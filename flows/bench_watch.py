@@ -37,7 +37,7 @@ from ratchet.store import now
 
 ROWS, TRAINED = 100_000, 8000
 LENGTHS = (20_000, 200_000)
-# The log's rows are of the last year; so many of them stand behind each decision in the ledger, and behind each look at the log.
+# The log's rows are of the last year; there is a decision in the ledger and a look at the log for so many of them.
 SPAN, ROWS_OF_A_DECISION, ROWS_OF_A_LOOK = timedelta(days=365), 100, 40
 AUDITED = 0.02
 
@@ -76,7 +76,7 @@ def monitors(home: Path, seed: int) -> dict[int, tuple[float, float]]:
 
 
 def _fill(setting: Setting, length: int, seed: int) -> None:
-    """So many answered requests in the log, every second one labelled and some audited; with the looks and the decisions of a year."""
+    """So many answered requests of a year in the log, every second one labelled and some audited; with looks at it and decisions."""
     release = read(setting.settings.releases / setting.problem.name / "2")
     rows = conform(setting.folder.open_source(None, seed + 1).traffic(LENGTHS[0], drifted=False), setting.contract, "the world")
     probability = release.scorer.probability(rows)

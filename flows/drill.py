@@ -54,12 +54,13 @@ def drill(problem: str) -> dict[str, Any]:
         seen = None if rings(before, planted) else rings(by_column(setting.problem, released, planted.window), planted)
         told.append({"fault": planted.fault, "column": planted.column, "seen": seen, "by": planted.seen_by})
     missed, rang = ([f"{item['column']} {item['fault']}" for item in told if item["seen"] is seen] for seen in (False, None))
-    said = f"{sum(bool(item['seen']) for item in told)} of {len(told) - len(rang)} planted faults were seen"
+    asked = len(told) - len(rang)
+    said = f"{asked - len(missed)} of {asked} planted faults were seen" if asked else "no fault could be planted"
     said += (f"; not seen: {', '.join(missed)}" if missed else "") + (f"; ringing already: {', '.join(rang)}" if rang else "")
     inputs = {"version": route.champion, "from": int(window["seq"].min()), "to": int(window["seq"].max()), "held": str(flow_run.id)}
-    decision = decide("drill", f"version {route.champion}", [said], inputs | {"missed": missed})
+    decision = decide("drill", f"version {route.champion}", [said], inputs | {"missed": missed, "ringing": rang})
     setting.store.record(decision)
     get_run_logger().info(said)
     key = f"{setting.problem.name}-drill".replace("_", "-")
     create_table_artifact(key=key, table=told, description="Planted faults, and whether the watch saw them")
-    return tell_result(setting, {"decision": decision.id, "said": said, "planted": told, "missed": missed})
+    return tell_result(setting, {"decision": decision.id, "said": said, "planted": told, "missed": missed, "asked": asked})

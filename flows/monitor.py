@@ -124,7 +124,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     replayed = window["probability"].to_numpy(float) if lost or window.empty else replay(release, window)
     # Rows that lack a column cannot be replayed; that one is gone is told by others.
     checks.append(score_skew(problem, window.head(0) if lost else window, replayed[:0] if lost else replayed))
-    onset, used = _onset(setting, release.version, _drifted([check.as_dict() for check in checks]))
+    onset, used = onset_of(setting, release.version, _drifted([check.as_dict() for check in checks]))
     newest = max(SLICE_ROWS, problem.watch.window, problem.watch.min_labels)
     known = typed(store.window(newest=newest, version=release.version, labelled=True, after=onset - 1), setting.contract)
     labelled = known.tail(problem.watch.window)
@@ -242,7 +242,7 @@ def _wrong(store: Store, version: str) -> Iterator[np.ndarray]:
         after = int(part["seq"].iloc[-1])
 
 
-def _onset(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
+def onset_of(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
     """The log's place where the champion's new population begins, and up to which label earlier retraining learned.
 
     The new population begins after the last window that did not drift; without drift every row counts.
@@ -271,7 +271,8 @@ def begun(setting: Setting, version: str, onset: int, concept: Check) -> int:
     turned = int(np.quantile(places, LATE, method="lower")) if places else 1 + max(setting.store.places_after(version, at - 1, 1))
     if onset == 1:
         return turned
-    return onset if setting.store.between(version, onset, turned) <= setting.problem.watch.window else turned
+    window = setting.problem.watch.window
+    return onset if setting.store.between(version, onset, turned, window + 1) <= window else turned
 
 
 def _drifted(checks: list[dict[str, Any]]) -> bool:

@@ -110,7 +110,9 @@ def kept_out(setting: Setting) -> Lesson:
 
 def trust(setting: Setting, first: int, last: int, reason: str) -> str:
     """Let rows teach again, from one place of the log to another, whatever a monitor says of them. BatchError where none is kept out."""
-    known = kept_out(setting)
+    known, newest = kept_out(setting), setting.store.arrived(None)[0]
+    if last > newest:
+        raise BatchError(f"The log ends at place {newest}; what comes after it cannot be known to be sound.")
     if first > last or not any(one <= last and other >= first for one, other in (*known.without, *known.audited)):
         raise BatchError(f"No row from place {first} to {last} of the log is kept from teaching; `ratchet trust` lists those that are.")
     decision = decide("trust", f"places {first} to {last}", [reason], {"from": first, "to": last}, by=getpass.getuser())

@@ -15,6 +15,8 @@ from ratchet.schema import draws, labels, predictions, routes
 
 # Who is asked in earnest; probes and load tests are not.
 LIVE = ("champion", "challenger")
+# Of so many rows the earliest is taken where a clock may be wrong.
+SOME = 1000
 
 
 class Log:
@@ -101,10 +103,13 @@ class Log:
     def place_before(self, version: str, place: int, rows: int) -> int:
         """The place of the log after which a version has so many live predictions before another place, 0 where it has fewer."""
         p = predictions.c
-        # As in `window`, each variant's own rows are asked for.
+        routed = self._routed(version)
+        early = sa.select(p.seq).where(p.at >= routed).order_by(p.at).limit(SOME).subquery()
+        # As in `window`, each variant's own rows are asked for; a version that is young has none before it was routed to.
+        since = sa.select(sa.func.min(early.c.seq)).scalar_subquery()
         parts = [
             sa.select(p.seq)
-            .where(p.problem == self.problem, p.variant == variant, p.version == version, p.seq < place)
+            .where(p.problem == self.problem, p.variant == variant, p.version == version, p.seq < place, p.seq >= since)
             .order_by(p.seq.desc())
             .limit(rows + 1)
             .subquery()
@@ -114,14 +119,19 @@ class Log:
         with self.engine.connect() as connection:
             return int(connection.scalar(sa.select(both.c.seq).order_by(both.c.seq.desc()).offset(rows).limit(1)) or 0)
 
-    def between(self, version: str, first: int, last: int) -> int:
-        """How many live predictions of a version there are from one place of the log on and before another."""
+    def between(self, version: str, first: int, last: int, most: int) -> int:
+        """How many live predictions of a version there are from one place of the log on and before another, `most` at most."""
         p = predictions.c
-        query = sa.select(sa.func.count()).where(
-            p.problem == self.problem, p.version == version, p.variant.in_(LIVE), p.seq >= first, p.seq < last
-        )
+        mine = (p.problem == self.problem, p.version == version, p.variant.in_(LIVE), p.seq >= first, p.seq < last)
         with self.engine.connect() as connection:
-            return int(connection.scalar(query) or 0)
+            return int(connection.scalar(sa.select(sa.func.count()).select_from(sa.select(p.seq).where(*mine).limit(most).subquery())) or 0)
+
+    def _routed(self, version: str) -> datetime:
+        """When a version was first routed to; before, it answered nobody. The end of time where it never was."""
+        r = routes.c
+        query = sa.select(sa.func.min(r.at)).where(r.problem == self.problem, (r.champion == version) | (r.challenger == version))
+        with self.engine.connect() as connection:
+            return connection.scalar(query) or datetime.max
 
     def gold(self) -> dict[str, int]:
         """By prediction id, what the newest audit of it found, also where another label came later."""
@@ -157,8 +167,9 @@ class Log:
         Of what audits have found of one prediction, the newest counts.
         """
         p = predictions.c
-        # No label is older than its prediction: those of before are passed over by the index of audits. A clock may have gone wrong.
-        since = sa.select(sa.func.min(p.at)).where(p.seq > after).scalar_subquery()
+        # No label is older than its prediction: those of before are passed over by the index of audits. A clock may have run ahead.
+        first = sa.select(p.at).where(p.seq > after).order_by(p.seq).limit(SOME).subquery()
+        since = sa.select(sa.func.min(first.c.at)).scalar_subquery()
         query = (
             sa.select(p.seq, p.id, p.probability, labels.c.value.label("gold"))
             .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
@@ -175,11 +186,9 @@ class Log:
         Columns: seq, id, at, label (the decision), probability, outcome (the newest label that is of no audit), gold (the newest that is
         of one), NaN where there is none, then the request's columns.
         """
-        p, r = predictions.c, routes.c
-        # Before it was routed to, a version answered nobody: such rows are not walked through.
-        routed = sa.select(sa.func.min(r.at)).where(r.problem == self.problem, (r.champion == version) | (r.challenger == version))
-        with self.engine.connect() as connection:
-            since = connection.scalar(routed) or datetime.max
+        p = predictions.c
+        # Rows of before are not walked through.
+        since = self._routed(version)
         query = (
             sa.select(p.seq, p.id, p.at, p.label, p.probability, p.features)
             .where((p.problem + "") == self.problem, p.version == version, p.variant.in_(LIVE), p.at <= until, p.at >= since)

@@ -91,11 +91,9 @@ def _quiet(checks: Sequence[Check], subject: str) -> tuple[Action, str, list[str
     unknown = [check for check in checks if check.verdict == "undecided"]
     if len(unknown) == len(checks):
         return "wait", subject, ["nothing could be checked", *_told(unknown[:1])]
-    fired = _told([check for check in checks if check.verdict == "fail"])
-    if fired:
-        return "skip", subject, ["what fired calls for nothing: labels show no harm, and nothing has moved", *fired]
     left = f"; {len(unknown)} of {len(checks)} could not be decided" if unknown else ""
-    return "skip", subject, [f"no check fired{left}"]
+    fired = _told([check for check in checks if check.verdict == "fail"])
+    return "skip", subject, [f"what fired calls for nothing{left}" if fired else f"no check fired{left}", *fired]
 
 
 def _harmed(harm: list[Check], means: Means) -> tuple[Action, list[str]]:

@@ -109,4 +109,4 @@ def trust(
             console.print(f"{setting.problem.name}: every labelled row teaches.")
             return
         console.print(table)
-        console.print("`ratchet history` has the decisions; `ratchet trust FIRST LAST --reason ...` lets rows teach again.")
+        console.print("The service's /decisions?action=block,ask says why; `ratchet trust FIRST LAST --reason ...` lets rows teach again.")

@@ -139,7 +139,7 @@ def drill(
             )
         console.print(table)
         console.print(f"{escape(made['said'])} (decision {made['decision']})")
-        if made["missed"]:
+        if made["missed"] or not made["asked"]:
             raise typer.Exit(1)
 
 

@@ -57,6 +57,12 @@ def test_the_monitor_by_hand_decides_the_same_twice(loop):
     assert "data_drift:income" in first
 
 
+def test_rows_that_are_kept_from_teaching_are_listed_and_only_they_can_be_trusted(loop):
+    assert loop.ratchet("trust").stdout == "credit: every labelled row teaches.\n"
+    wrong = loop.ratchet("trust", "5", "9", "--reason", "it was maintenance", check=False)
+    assert (wrong.returncode, "No row from place 5 to 9 of the log is kept from teaching" in wrong.stderr) == (2, True)
+
+
 def test_audits_are_handed_out_and_what_is_wrong_with_them_is_said(loop, tmp_path):
     said = loop.ratchet("audit").stdout
     assert "of the newest 1,000 predictions are drawn, 0 are audited" in said

@@ -32,6 +32,7 @@ AUDITED = replace(EXPECTED, evidence=TOLD | {"audited": 150, "by": "audit"})
 AUDITED_BEFORE = replace(EXPECTED, evidence=TOLD | {"audited_before": 360, "by": "audit"})
 ONE_CLASS = replace(SHIFT, name="label_classes", reason="every label is 0")
 LABELS = replace(SHIFT, name="feedback:labels", reason="labels follow decisions")
+GAP = replace(SHIFT, name="feedback:exposure", reason="refusals bring no label")
 FEWER = replace(SHIFT, name="volume", reason="few arrived")
 PROBED = Check("probes:duplicates", "Do they?", "fail", "one row again and again", value=1e-9, limit=1e-4, n=2000)
 MIXES = replace(PROBED, name="probes:mixes")
@@ -91,7 +92,8 @@ def test_the_gate(checks, action):
         ([STILL, NO_LABELS, AUDITED_BEFORE], 0, "buy_labels", "200 audited labels would tell"),
         ([STILL, NO_HARM, AUDITED_BEFORE], 0, "buy_labels", "200 audited labels would tell"),
         # What confidence expects, labels refute.
-        ([STILL, NO_HARM, EXPECTED], 0, "skip", "labels show no harm"),
+        ([STILL, NO_HARM, EXPECTED], 0, "skip", "what fired calls for nothing estimate: it is expected"),
+        ([NO_LABELS, GAP], 0, "skip", "what fired calls for nothing; 1 of 2 could not be decided"),
         ([NO_LABELS, CANNOT_TELL], 0, "wait", "nothing could be checked"),
         ([STILL, NO_LABELS, ONE_CLASS], 0, "ask", "labels are not what they seem"),
         ([STILL, HARM, ONE_CLASS], 0, "ask", "every label is 0"),

@@ -142,8 +142,13 @@ def test_gaps_ring_as_seldom_as_their_level_and_above_it_soon(problem, contract,
     assert {verdict(may_miss.missing) for _ in range(200)} == {"pass"}
     assert verdict(2 * may_miss.missing + 0.05) == "fail"
     complete = next(column for column in contract.features if column.missing == 0)
-    one_gap = rows.assign(**{complete.name: rows[complete.name].mask(rows.index == 5)})
-    assert validity(problem, contract, rows, one_gap).verdict == "fail"
+    for gaps in (rows.index == 5, rows.index < 3, rows.index % 100 < 10):
+        for size in (problem.watch.min_window, len(rows)):
+            gone = rows.assign(**{complete.name: rows[complete.name].mask(gaps)}).head(size)
+            assert validity(problem, contract, rows, gone).verdict == "fail"
+    # An outage now and then: a fifth of the rows, in runs of a hundred.
+    in_runs = rows.assign(**{may_miss.name: rows[may_miss.name].mask(rows.index % 500 < 100)})
+    assert validity(problem, contract, rows, in_runs).verdict == "fail"
 
 
 def test_a_new_category_is_a_shift(problem):

@@ -24,7 +24,7 @@ from ratchet.evaluation.robustness import robustness
 from ratchet.evaluation.separation import separation
 from ratchet.evaluation.slices import slices
 from ratchet.evaluation.training import training
-from ratchet.problem import Gate, Prices
+from ratchet.problem import Gate, Prices, Watch
 
 N = 2000
 
@@ -260,6 +260,11 @@ def test_what_would_pass_on_rows_that_cannot_tell_is_undecided(problem, world):
 def test_limits_that_cannot_be_meant_are_refused(problem, wrong):
     with pytest.raises(ValidationError):
         Gate(**(problem.gate.model_dump() | wrong))
+
+
+def test_a_window_that_could_never_be_judged_is_refused(problem):
+    with pytest.raises(ValidationError, match="min_window must not be larger than window"):
+        Watch(**(problem.watch.model_dump() | {"window": 1000, "min_window": 2000}))
 
 
 def test_a_misspelt_check_holds_nothing_and_is_refused(problem, world):

@@ -12,7 +12,7 @@ import pytest
 
 from flows.audit import take, todo
 from flows.ingest import LOOKED_BACK, from_file, from_log, lesson_of
-from flows.monitor import begun, examine, keep
+from flows.monitor import begun, examine, keep, onset_of
 from flows.person import kept_out, trust
 from flows.setting import Setting
 from flows.stages import LEFT_OUT, STAGES, labelled
@@ -235,11 +235,45 @@ def test_a_person_lets_rows_teach_again_and_the_newest_decisions_know_all_that_i
     assert kept_out(setting) == Lesson(0, ((101, 200),))
     with pytest.raises(BatchError, match="No row from place 201 to 300 of the log is kept from teaching"):
         trust(setting, 201, 300, "it was maintenance")
+    with pytest.raises(BatchError, match="The log ends at place 3000"):
+        trust(setting, 151, 3001, "whatever comes")
     assert trust(setting, 151, 250, "it was maintenance").startswith("Places 151 to 250 of the log teach")
     assert kept_out(setting) == Lesson(0, ((101, 150),))
     from_log(setting, lesson_of(setting, 1))
     taught = set(pd.read_parquet(setting.root / "inbox/batch.parquet")[setting.contract.id])
     assert taught == {f"p{n}" for n in range(3000)} - {f"p{n}" for n in range(100, 150)}
+
+
+def test_a_ledger_of_an_earlier_release_is_read_whole(due):
+    setting, _, _ = due
+    stuck = Check("validity", "Is it?", "fail", "income is stuck", n=2000)
+    setting.store.record(decide("block", "version 2", ["because"], {"from": 101, "to": 200}, [stuck]))
+    for look in range(LOOKED_BACK + 5):
+        setting.store.record(decide("skip", "version 2", ["because"], {"from": 1, "to": 3000, "look": look}))
+    assert kept_out(setting).without == ((101, 200),)
+
+
+def test_a_new_population_begins_after_the_last_window_that_had_not_moved(due):
+    setting, _, _ = due
+
+    def decided(moved, onset, last, version="2"):
+        drift = Check("joint_drift", "Can they?", "fail" if moved else "pass", "they can", n=2000)
+        inputs = {"version": version, "from": last - 500, "to": last, "onset": onset, "labels_to": 0}
+        setting.store.record(decide("wait" if moved else "skip", f"version {version}", ["because"], inputs, [drift]))
+
+    # Of a version that nobody has looked at, every row is of one population.
+    assert onset_of(setting, "2", drifting=True)[0] == 1
+    decided(False, 1, 1000)
+    decided(True, 700, 2500, version="1")
+    assert onset_of(setting, "2", drifting=True)[0] == 1001
+    decided(True, 1001, 1500)
+    assert onset_of(setting, "2", drifting=True)[0] == 1001
+    assert onset_of(setting, "2", drifting=False)[0] == 1
+    decided(True, 1001, 2000)
+    assert onset_of(setting, "2", drifting=True)[0] == 1001
+    decided(False, 1, 2600)
+    assert onset_of(setting, "2", drifting=True)[0] == 2601
+    assert onset_of(setting, "1", drifting=True)[0] == 700
 
 
 def test_labels_of_one_class_are_shown_to_a_person_and_do_not_teach(due):

@@ -7,7 +7,6 @@ from scipy import stats
 
 from ratchet.check import Check, undecided
 from ratchet.contract import Contract
-from ratchet.monitoring.autocorrelation import inflation
 from ratchet.monitoring.excess import level
 from ratchet.problem import Problem
 from ratchet.registry import registered
@@ -21,8 +20,8 @@ QUESTION = "Does every feature still vary, and is none missing more often than t
 def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, window: pd.DataFrame) -> Check:
     """The share of features that are stuck on one value, or missing more often than the contract allows, beyond chance.
 
-    Beyond chance is told by a one-sided binomial test, each column at an equal part of the level; where gaps hang together, fewer rows
-    count. Retraining on such a window would learn the fault, so the policy blocks on it.
+    Beyond chance is told by a one-sided binomial test, each column at an equal part of the level. Gaps that come in runs count in full:
+    the contract's allowance is a limit, whatever they come from. Retraining on such a window would learn the fault, so the policy blocks.
     """
     n, names = len(window), [column.name for column in contract.features]
     if n < problem.watch.min_window:
@@ -35,9 +34,8 @@ def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, wind
             faults.append(f"{column.name} is gone")
             continue
         values = window[column.name]
-        missing = values.isna().to_numpy()
-        worth = inflation(missing)
-        if stats.binom.sf(round(missing.sum() / worth) - 1, round(n / worth), column.missing) < alpha:
+        missing = values.isna()
+        if stats.binom.sf(missing.sum() - 1, n, column.missing) < alpha:
             columns.append(column.name)
             faults.append(f"{column.name} is missing in {missing.mean():.0%} of rows, where {column.missing:.0%} may be")
         elif _stuck(values) and reference[column.name].nunique() > 1 and _commonest(reference[column.name]) < 0.99:
