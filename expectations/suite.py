@@ -25,7 +25,7 @@ def build(contract: Contract) -> gx.ExpectationSuite:
         if column.role == "target":
             suite.add_expectation(gxe.ExpectColumnValuesToBeInSet(column=column.name, value_set=[0, 1], meta=meta))
             continue
-        if column.missing == 0 and column.role != "protected":
+        if not column.may_miss:
             absent = meta | {"reason": f"{column.name} is missing"}
             suite.add_expectation(gxe.ExpectColumnValuesToNotBeNull(column=column.name, meta=absent))
         elif column.role == "feature":
@@ -35,7 +35,7 @@ def build(contract: Contract) -> gx.ExpectationSuite:
             )
         if column.values is not None:
             suite.add_expectation(gxe.ExpectColumnValuesToBeInSet(column=column.name, value_set=list(column.values), meta=meta))
-        elif column.scale == "binary" and column.role in ("feature", "protected"):
+        elif column.scale == "binary" and column in contract.requested:
             suite.add_expectation(gxe.ExpectColumnValuesToBeInSet(column=column.name, value_set=[0, 1], meta=meta))
         elif column.range is not None:
             low, high = column.range

@@ -80,7 +80,7 @@ def _with_rules(frame: pd.DataFrame, contract: Contract) -> pd.DataFrame:
     """The batch with one true-or-false column per cross-column rule and per whole-number promise."""
     extra = {}
     for column in contract.columns:
-        if column.scale == "discrete" and column.role in ("feature", "protected"):
+        if column.scale == "discrete" and column in contract.requested:
             values = frame[column.name]
             extra[f"{column.name}__whole"] = values.isna() | (values % 1 == 0)
     for rule in contract.rules:

@@ -15,6 +15,7 @@ from flows.ingest import sides_of
 from flows.setting import Setting
 from flows.stages import COHORT, LEFT_OUT, judged, labelled, scorer
 from ratchet.check import Check, from_dict, undecided, unsettled
+from ratchet.contract import PROJECTED
 from ratchet.decision import weigh
 from ratchet.evaluation import adversarial
 from ratchet.evaluation.champion import non_inferior_to_champion
@@ -130,7 +131,7 @@ def compare_with(setting: Setting, champion: Release | None, picked: str) -> Com
         difference=interval(difference) if len(difference) > 1 else None,
         segments=_segments(problem.gate.min_group, scores, [COHORT, *protected], difference),
         importance=_importance(setting, champion, test, truth, seed),
-        fixed=_clearest(test, fates, [column.name for column in contract.requested]),
+        fixed=_clearest(test, fates, [column.name for column in contract.requested if column.scale not in PROJECTED]),
     )
 
 

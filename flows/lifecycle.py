@@ -287,7 +287,9 @@ def make_release(setting: Setting, generation: Generation, version: str, evaluat
         threshold=setting.problem.threshold,
         probe=[{"request": request, "probability": float(p)} for request, p in zip(requests, answers, strict=True)],
         # In their order, so that rows which hang together can be told from independent ones.
-        reference=population[names].sample(min(REFERENCE_ROWS, len(population)), random_state=0).sort_index(),
+        reference=population[[*names, *(column.name for column in contract.watched)]]
+        .sample(min(REFERENCE_ROWS, len(population)), random_state=0)
+        .sort_index(),
         facts={
             "family": picked,
             "generation": generation.identity,

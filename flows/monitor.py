@@ -120,7 +120,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     released = released_of(release, setting.contract)
     apart = told_apart(problem, released, window)
     checks = without_labels(problem, released, window, apart)
-    lost = [column.name for column in setting.contract.requested if column.name not in window.columns]
+    lost = [column.name for column in release.contract.requested if column.name not in window.columns]
     replayed = window["probability"].to_numpy(float) if lost or window.empty else replay(release, window)
     # Rows that lack a column cannot be replayed; that one is gone is told by others.
     checks.append(score_skew(problem, window.head(0) if lost else window, replayed[:0] if lost else replayed))

@@ -18,7 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from ratchet.contract import Contract
-from ratchet.data.arrow import is_text, missing_column, typed
+from ratchet.data.arrow import missing_column, typed
 from ratchet.data.rows import defects
 from ratchet.decision import digest
 from ratchet.errors import BatchError, ReleaseError
@@ -150,7 +150,7 @@ def _read(source: Path, contract: Contract, part_rows: int) -> Iterator[pd.DataF
 
 def _csv(source: Path, contract: Contract, names: list[str], part_rows: int) -> Iterator[pa.RecordBatch]:
     """A CSV in parts of so many rows. Its text is taken as the contract says, not as it looks."""
-    kinds = {name: pa.string() if name == contract.id or is_text(contract.column(name)) else pa.float64() for name in names}
+    kinds = {name: pa.string() if name == contract.id or contract.column(name).is_words else pa.float64() for name in names}
     options = pyarrow.csv.ConvertOptions(column_types=kinds, include_columns=names, null_values=[""], strings_can_be_null=True)
     with pyarrow.csv.open_csv(source, convert_options=options, read_options=pyarrow.csv.ReadOptions(block_size=8 << 20)) as reader:
         kept = pa.table({name: pa.array([], kind) for name, kind in kinds.items()})

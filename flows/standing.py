@@ -56,7 +56,7 @@ def stand(folder: Folder, settings: Settings, family: str, rows: int, seed: int)
             contract=contract,
             threshold=problem.threshold,
             probe=probe,
-            reference=test[names].head(REFERENCE_ROWS),
+            reference=test[[*names, *(column.name for column in contract.watched)]].head(REFERENCE_ROWS),
             facts={"family": candidate.family, "relies_on": relied_on(probability, test, names)}
             | _released(problem, probability(test), told),
             interval=fit_interval(probability(select), select[contract.target].to_numpy(float)),

@@ -77,7 +77,7 @@ def _about(problem: Problem, contract: Contract) -> str:
 
 
 def _allowed(column: Column) -> str:
-    return column.allowed + (" or null" if column.missing > 0 or column.role == "protected" else "")
+    return column.allowed + (" or null" if column.may_miss else "")
 
 
 def _ref(name: str) -> dict[str, str]:

@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ratchet.errors import ContractError
 
 Scale = Literal["continuous", "discrete", "ordinal", "nominal", "binary", "text", "image"]
-Role = Literal["id", "entity", "feature", "time", "target", "protected"]
+Role = Literal["id", "entity", "feature", "time", "target", "protected", "watched"]
 NUMERIC: frozenset[str] = frozenset({"continuous", "discrete", "binary"})
 CATEGORICAL: frozenset[str] = frozenset({"ordinal", "nominal"})
+# What no model here learns from, and what is compared by what can be counted in it.
+PROJECTED: frozenset[str] = frozenset({"text", "image"})
 Value = str | int
 NAME = r"^[a-z][a-z0-9_]*$"
 # What the log, the snapshot and the scores call their own columns.
@@ -71,7 +73,7 @@ class Column(Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> Column:
-        modelled = self.role in ("feature", "protected")
+        modelled = self.role in ("feature", "protected", "watched")
         if not self.name.isidentifier():
             raise ValueError(f"column {self.name!r}: a name has letters, digits and underscores only")
         # What it is that is to be told may well be called the outcome; the log has no column of the target.
@@ -85,9 +87,21 @@ class Column(Strict):
             raise ValueError(f"column {self.name}: a {self.scale} column needs its `range`")
         if self.range is not None and self.range[0] >= self.range[1]:
             raise ValueError(f"column {self.name}: its range must run from low to high")
+        if self.scale in PROJECTED and self.role in ("feature", "protected"):
+            raise ValueError(f"column {self.name}: no model learns from a column of this scale yet; it can be watched (role: watched)")
         if not 0.0 <= self.missing <= 1.0:
             raise ValueError(f"column {self.name}: `missing` is a share between 0 and 1")
         return self
+
+    @property
+    def may_miss(self) -> bool:
+        """Whether a request may leave it out, or send null: no answer hangs on it, or the contract allows it."""
+        return self.missing > 0 or self.role in ("protected", "watched")
+
+    @property
+    def is_words(self) -> bool:
+        """Whether its values are text."""
+        return self.scale in PROJECTED or (self.values is not None and isinstance(self.values[0], str))
 
     @property
     def is_numeric(self) -> bool:
@@ -105,7 +119,7 @@ class Column(Strict):
             kind = "a whole number" if self.scale == "discrete" else "a number"
             unit = f" {self.unit}" if self.unit else ""
             return f"{kind} from {self.range[0]:,.10g} to {self.range[1]:,.10g}{unit}"
-        return "text"
+        return "the file of an image in base 64" if self.scale == "image" else "text"
 
 
 class Rule(Strict):
@@ -138,8 +152,6 @@ class Contract(Strict):
                 raise ValueError(f"exactly one column must have the role `{role}`")
         if not self.features:
             raise ValueError("at least one column must have the role `feature`")
-        if unmodelled := [c.name for c in self.features if c.scale in ("text", "image")]:
-            raise ValueError(f"column {unmodelled[0]}: features of this scale are not modelled yet")
         return self
 
     def _named(self, role: Role) -> tuple[Column, ...]:
@@ -156,9 +168,14 @@ class Contract(Strict):
         return self._named("protected")
 
     @property
+    def watched(self) -> tuple[Column, ...]:
+        """The columns that are logged so that their drift is seen; no model sees them."""
+        return self._named("watched")
+
+    @property
     def requested(self) -> tuple[Column, ...]:
-        """The columns of a prediction request: the features, then the protected groups."""
-        return self.features + self.protected
+        """The columns of a prediction request: the features, then the protected groups, then what is watched besides."""
+        return self.features + self.protected + self.watched
 
     @property
     def id(self) -> str:

@@ -16,14 +16,14 @@ _PLACE = re.compile(r" - at `\$(?:\[(?P<row>\d+|\.\.\.)\])?(?:\.(?P<field>\w+))?
 
 
 def request_type(contract: Contract) -> type[msgspec.Struct]:
-    """The type of one record: features are required, columns that may miss and protected groups may be null.
+    """The type of one record: features are required; columns that may miss, protected groups and what is watched besides may be null.
 
     A record may name its entity, where the contract has one.
     """
     fields: list[Any] = []
     for column in contract.requested:
         kind = _field_type(column)
-        if column.missing > 0 or column.role == "protected":
+        if column.may_miss:
             fields.append((column.name, kind | None, None))
         else:
             fields.append((column.name, kind))
@@ -45,6 +45,8 @@ def _field_type(column: Column) -> Any:
             return Annotated[Literal[column.values], msgspec.Meta(description=column.description)]
         texts = tuple(str(value) for value in column.values)
         return Annotated[Literal[texts], msgspec.Meta(description=column.description)]
+    if column.is_words:
+        return Annotated[str, msgspec.Meta(description=column.description)]
     assert column.range is not None
     low, high = column.range
     about = f"{column.description} ({column.unit})" if column.unit else column.description
@@ -83,7 +85,7 @@ def explain(error: msgspec.DecodeError | UnicodeDecodeError, contract: Contract)
 
 def _allowed(contract: Contract, field: str) -> str:
     column = contract.column(field)
-    return column.allowed + (" or null" if column.missing > 0 or column.role == "protected" else "")
+    return column.allowed + (" or null" if column.may_miss else "")
 
 
 def records(frame: pd.DataFrame, contract: Contract) -> list[dict[str, Any]]:

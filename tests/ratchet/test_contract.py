@@ -43,7 +43,9 @@ def test_the_least_contract(tmp_path):
         ({"name": "a", "scale": "continuous", "range": [0, 1], "colour": "red"}, "Extra inputs"),
         ({"name": "size", "scale": "continuous", "range": [0, 1]}, "declared twice"),
         ({"name": "b", "role": "target", "scale": "binary"}, "exactly one column"),
-        ({"name": "b", "scale": "text"}, "not modelled yet"),
+        ({"name": "b", "scale": "text"}, "it can be watched (role: watched)"),
+        ({"name": "b", "role": "protected", "scale": "image"}, "it can be watched (role: watched)"),
+        ({"name": "b", "role": "watched", "scale": "nominal"}, "needs its `values`"),
     ],
 )
 def test_a_wrong_column_is_said(tmp_path, column, sentence):

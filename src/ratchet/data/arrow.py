@@ -15,7 +15,7 @@ from ratchet.errors import BatchError
 
 
 def missing_column(names: list[str], contract: Contract) -> str | None:
-    """The first column that is asked for and is not there; protected groups may be left out."""
+    """The first column that is asked for and is not there; protected groups and what is watched besides may be left out."""
     there = set(names)
     return next((column.name for column in contract.features if column.name not in there), None)
 
@@ -25,11 +25,6 @@ def _names(values: pa.Array, name: str, origin: str) -> pd.Series:
         return pd.Series(values.cast(pa.string()).to_pandas())
     except pa.ArrowException as error:
         raise BatchError(f"{origin}: column {name!r} holds {values.type}; a name is text or a whole number.") from error
-
-
-def is_text(column: Column) -> bool:
-    """Whether a column's values are words."""
-    return column.values is not None and isinstance(column.values[0], str)
 
 
 def typed(batch: pa.RecordBatch, contract: Contract, origin: str) -> pd.DataFrame:
@@ -49,7 +44,7 @@ def typed(batch: pa.RecordBatch, contract: Contract, origin: str) -> pd.DataFram
             made[column.name] = pd.Categorical([None] * len(batch))
             continue
         values = batch.column(names.index(column.name))
-        made[column.name] = _words(values, column, origin) if is_text(column) else _numbers(values, column, origin)
+        made[column.name] = _words(values, column, origin) if column.is_words else _numbers(values, column, origin)
     return pd.DataFrame(made)
 
 

@@ -31,13 +31,14 @@ def defects(columns: Mapping[str, Any] | pd.DataFrame, contract: Contract) -> np
 
 
 def _judge(values: Any, column: Column, told: np.ndarray) -> None:
-    may_miss = column.missing > 0 or column.role == "protected"
     named = f"Field {column.name!r}"
     if column.values is not None:
         codes, found = factorised(values)
         known = np.array([value in column.values for value in found] + [True], dtype=bool)
         _tell(told, ~known[codes], f"{named} must be {column.allowed}")
         gone = codes < 0
+    elif column.is_words:
+        gone = np.asarray(pd.isna(values))
     else:
         number = np.asarray(values, dtype=np.float64)
         gone = np.isnan(number)
@@ -46,7 +47,7 @@ def _judge(values: Any, column: Column, told: np.ndarray) -> None:
             _tell(told, (number < low) | (number > high), f"{named} must be {column.allowed}")
             if column.scale in ("discrete", "binary"):
                 _tell(told, ~gone & (number != np.floor(number)), f"{named} must be {column.allowed}")
-    if not may_miss:
+    if not column.may_miss:
         _tell(told, gone, f"{named} is missing; it must be {column.allowed}")
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 from sliceline.slicefinder import Slicefinder
 
 from ratchet.check import Check, not_applicable, undecided
-from ratchet.contract import Contract
+from ratchet.contract import PROJECTED, Contract
 from ratchet.data.values import as_text
 from ratchet.evaluation.loss import POWER, per_row
 from ratchet.problem import Problem
@@ -68,13 +68,13 @@ def _said(values: tuple[str, ...]) -> str:
 
 
 def view(frame: pd.DataFrame, contract: Contract, bins: int = BINS) -> pd.DataFrame:
-    """The rows as categories: features and protected groups, numbers in bins of equal mass, shape (n, columns).
+    """The rows as categories: what a request holds but texts and images, numbers in bins of equal mass, shape (n, columns).
 
     Numbers and ordinal columns are ordered categories, so that neighbours can be joined. Columns that are gone are left out.
     """
     made: dict[str, Any] = {}
     for column in contract.requested:
-        if column.name not in frame:
+        if column.name not in frame or column.scale in PROJECTED:
             continue
         values = frame[column.name]
         if not column.is_numeric:

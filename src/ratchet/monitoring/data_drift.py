@@ -40,16 +40,17 @@ class Difference:
 
 @registered("data_drift", "monitor")
 def data_drift(problem: Problem, contract: Contract, reference: pd.DataFrame, window: pd.DataFrame) -> list[Check]:
-    """One check per feature, without labels: the two-sample test that its measurement scale calls for.
+    """One check per feature and watched column, without labels: the two-sample test that its measurement scale calls for.
 
     Half of the year's budget of false alarms is spent over the year's checks and all columns (Bonferroni), so the limit of
     the p-value moves with the sample size by itself; the effect size stands in the evidence. Rows of both frames are in their
     order: where they hang together, fewer count.
     """
-    tests = problem.watch.checks_per_year * len(contract.features)
+    columns = contract.features + contract.watched
+    tests = problem.watch.checks_per_year * len(columns)
     alpha = problem.watch.false_alarms_per_year / 2 / tests
     least = dependence(contract, reference), dependence(contract, window)
-    return [_check(problem, column, reference, window, alpha, least) for column in contract.features]
+    return [_check(problem, column, reference, window, alpha, least) for column in columns]
 
 
 def dependence(contract: Contract, rows: pd.DataFrame) -> float:
@@ -78,6 +79,10 @@ def _check(
     if n < problem.watch.min_window:
         reason = f"{n} predictions; {problem.watch.min_window} are needed"
         return undecided(name, QUESTION, reason, n, limit=alpha, unit="p-value")
+    if column.name not in reference.columns:
+        return undecided(
+            name, QUESTION, f"{column.name} was not watched yet when this version was released", n, limit=alpha, unit="p-value"
+        )
     if column.name not in window.columns:
         return Check(name, QUESTION, "fail", f"{column.name} is gone from the log", value=0.0, limit=alpha, n=n, unit="p-value")
     found = difference(column, reference[column.name], window[column.name], least)

@@ -31,7 +31,7 @@ from ratchet.problem import Problem
 class Released:
     """What a release tells of the rows it was made from.
 
-    `reference`: training rows, in their order. `held`: labelled rows that the model has not learnt from, with the columns `probability`
+    `reference`: training rows, in their order, with the features and what is watched besides. `held`: labelled rows that the model has not learnt from, with the columns `probability`
     and `truth`. `relies_on`: the columns on which its answers hang. `mean` and `error`: its loss on the test rows, and the standard error.
     """
 
@@ -134,6 +134,6 @@ def told_apart(problem: Problem, released: Released, window: pd.DataFrame) -> Ap
 
 
 def typed(rows: pd.DataFrame, contract: Contract) -> pd.DataFrame:
-    """The same rows; what is no number in a numeric feature is missing."""
-    numeric = [c.name for c in contract.features if c.values is None and c.name in rows]
+    """The same rows; what is no number in a numeric column is missing."""
+    numeric = [c.name for c in contract.features + contract.watched if c.is_numeric and c.name in rows]
     return rows.assign(**{name: pd.to_numeric(rows[name], errors="coerce") for name in numeric})

@@ -89,11 +89,12 @@ def _some(rng: np.random.Generator, eligible: np.ndarray, count: int) -> np.ndar
 
 
 def _slice(frame: pd.DataFrame, contract: Contract, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+    told = contract.features + contract.protected
     for _ in range(TRIES):
-        chosen = rng.choice(len(contract.requested), rng.integers(1, 3), replace=False)
+        chosen = rng.choice(len(told), rng.integers(1, 3), replace=False)
         inside, said = np.ones(len(frame), dtype=bool), []
         for place in chosen:
-            column = contract.requested[place]
+            column = told[place]
             values = frame[column.name]
             if column.is_numeric and column.scale != "binary":
                 start = rng.uniform(0, 0.8)

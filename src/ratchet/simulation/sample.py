@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
-from ratchet.contract import Column, Contract
+from ratchet.contract import PROJECTED, Column, Contract
 from ratchet.data.rules import keeps
 from ratchet.errors import ContractError
 from ratchet.request import records
 
 ROUNDS = 200
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def draw(contract: Contract, n: int, seed: int) -> list[dict[str, Any]]:
@@ -32,8 +36,21 @@ def draw(contract: Contract, n: int, seed: int) -> list[dict[str, Any]]:
     raise ContractError(f"{contract.name}: the cross-column rules leave too few of the records that the ranges allow.")
 
 
+def _text(rng: np.random.Generator) -> str:
+    return " ".join("".join(rng.choice(list(LETTERS), rng.integers(2, 9))) for _ in range(rng.integers(2, 12)))
+
+
+def _image(rng: np.random.Generator) -> str:
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
 def _values(column: Column, n: int, rng: np.random.Generator) -> pd.Series:
-    if column.values is not None:
+    if column.scale in PROJECTED:
+        made = _image if column.scale == "image" else _text
+        drawn = pd.Series([made(rng) for _ in range(n)])
+    elif column.values is not None:
         drawn = pd.Series(rng.integers(0, len(column.values), n)).map(dict(enumerate(column.values)))
     elif column.scale == "binary":
         drawn = pd.Series(rng.integers(0, 2, n))
