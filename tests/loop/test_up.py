@@ -13,17 +13,19 @@ from ratchet.settings import ROOT
 from ratchet.store import Store
 from stack import processes
 from tests.conftest import ratchet
+from tests.written import written
 
 
 @pytest.fixture
 def own_problem(tmp_path):
-    """A copy of the loan applications under another name, outside the repository, watched every ten seconds."""
+    """A copy of the loan applications under another name, outside the repository, watched every ten seconds, with notes and letters."""
     folder = tmp_path / "my problem" / "loans"
     shutil.copytree(ROOT / "problems" / "credit", folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("problem.yaml", "contract.yaml"):
         text = (folder / name).read_text(encoding="utf-8").replace("name: credit\n", "name: loans\n")
-        text = text.replace("every_seconds: 300", "every_seconds: 10").replace("seconds: 8", "seconds: 0")
+        text = text.replace("every_seconds: 300", "every_seconds: 10").replace("seconds: 8", "seconds: 3")
         (folder / name).write_text(text, encoding="utf-8")
+    written(folder)
     return folder
 
 
@@ -61,9 +63,11 @@ def test_an_own_problem_is_served_watched_and_ended(own_problem, home):
 
     store = Store(f"sqlite:///{home / 'store.db'}", "loans")
     deadline = time.monotonic() + 60
-    while not store.decisions("skip") and time.monotonic() < deadline:
+    while not store.decisions("wait") and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert store.decisions("skip"), "the schedule made no monitor run"
+    assert store.decisions("wait"), "the schedule made no monitor run"
+    assert store.decisions("wait")[0].reasons[0] == "nothing could be checked"
+    assert set(store.window()["note"]) == {record["note"] for record in sample}
     store.close()
 
     running = processes.started(home)

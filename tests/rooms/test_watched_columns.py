@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import yaml
 
 from expectations.validate import validate
 from flows.monitor import examine
@@ -26,48 +25,7 @@ from ratchet.request import accepted, records
 from ratchet.settings import Settings
 from ratchet.simulation.sample import draw
 from ratchet.store import now
-
-COLUMNS = [
-    {"name": "note", "role": "watched", "scale": "text", "description": "What the applicant wrote"},
-    {"name": "photo", "role": "watched", "scale": "image", "description": "The letter, as it was photographed"},
-    {"name": "browser", "role": "watched", "scale": "nominal", "values": ["fox", "eagle"], "description": "With what it was written"},
-]
-# The source of the copied problem: the world's rows with what people write, and light or dark photographs.
-SOURCE = """
-
-import base64
-import io
-
-import numpy as np
-from PIL import Image
-
-WORDS = {False: "a car for my way to work", True: "ein neues Dach fuer unser Haus"}
-
-
-def _photo(rng, drifted):
-    file = io.BytesIO()
-    Image.fromarray((rng.integers(0, 128, (6, 6, 3)) + 100 * drifted).astype("uint8")).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode("ascii")
-
-
-class Written(Simulated):
-    others = False
-
-    def _draw(self, rows, knobs):
-        self._columns = [name for name in self._columns if name not in ("note", "photo", "browser")]
-        frame = super()._draw(rows, knobs)
-        rng = np.random.default_rng([self._seed, self._next])
-        words = WORDS[self.others].split()
-        return frame.assign(
-            note=[" ".join(rng.choice(words, 5)) for _ in range(rows)],
-            photo=[_photo(rng, self.others) for _ in range(rows)],
-            browser=rng.choice(["fox", "eagle"], rows),
-        )
-
-
-def open_source(source, seed, problem, contract):
-    return Written(seed, problem, contract)
-"""
+from tests.written import written
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +33,7 @@ def setting(credit, tmp_path_factory):
     """The credit problem with three watched columns, and a release of it."""
     place = tmp_path_factory.mktemp("written")
     shutil.copytree(credit.path, place / "credit", ignore=shutil.ignore_patterns("__pycache__"))
-    contract = yaml.safe_load((place / "credit/contract.yaml").read_text(encoding="utf-8"))
-    contract["columns"] += COLUMNS
-    (place / "credit/contract.yaml").write_text(yaml.safe_dump(contract), encoding="utf-8")
-    (place / "credit/source.py").write_text((credit.path / "source.py").read_text(encoding="utf-8") + SOURCE, encoding="utf-8")
+    written(place / "credit")
     folder = Folder(place / "credit")
     settings = Settings(RATCHET_HOME=place / "home", DATABASE_URL=None)
     stand(folder, settings, "trees", 8000, 7)
