@@ -15,7 +15,7 @@ import pandas as pd
 
 from flows.peers import evidently
 from flows.watched import Answer, Watched, release
-from ratchet.contract import Contract
+from ratchet.contract import Column, Contract
 from ratchet.data.batch import conform, read_table
 from ratchet.errors import BatchError
 from ratchet.evaluation.loss import per_row
@@ -93,15 +93,23 @@ def world(name: str, source: str, seed: int) -> World:
         released, answer = release(problem, contract, population.draw(FIRST, Moved(), seed), seed)
         return World(problem, released, answer, _simulated(seed), _faults(contract, released, answer, problem))
     folder = find_problem(name, settings().problems)
-    problem = folder.problem.model_copy(update={"watch": population.problem().watch})
+    problem, contract = folder.problem.model_copy(update={"watch": population.problem().watch}), _named(folder.contract)
     every = conform(read_table(Path(source)), folder.contract, source)
-    every = every[every[folder.contract.target].notna()].sample(frac=1.0, random_state=seed).reset_index(drop=True)
+    every = every[every[contract.target].notna()].sample(frac=1.0, random_state=seed).reset_index(drop=True)
+    every[contract.entity] = every[contract.id]
     if len(every) < LEAST:
         raise BatchError(f"{source}: {len(every):,} labelled rows are too few; a drill needs {LEAST:,}.")
     first = min(FIRST, round(TRAINED * len(every)))
     rows, left = every.iloc[:first], every.iloc[first:].reset_index(drop=True)
-    released, answer = release(problem, folder.contract, rows.reset_index(drop=True), seed)
-    return World(problem, released, answer, _replayed(left, released, answer, problem), _faults(folder.contract, released, answer, problem))
+    released, answer = release(problem, contract, rows.reset_index(drop=True), seed)
+    return World(problem, released, answer, _replayed(left, released, answer, problem), _faults(contract, released, answer, problem))
+
+
+def _named(contract: Contract) -> Contract:
+    """A contract whose rows name their entity, and not by the row's id alone: rows that are drawn again are of the same one."""
+    if contract.entity != contract.id:
+        return contract
+    return contract.model_copy(update={"columns": (*contract.columns, Column(name="drawn_from", role="entity", scale="text"))})
 
 
 def _faults(contract: Contract, released: Released, answer: Answer, problem: Problem) -> dict[str, Fault]:

@@ -246,10 +246,13 @@ def search(
 
 
 def inside_of(categories: pd.DataFrame, where: Where) -> np.ndarray:
-    """Which of n rows are in the slice, shape (n,)."""
+    """Which of n rows are in the slice, shape (n,); each column of `categories` is categorical."""
     inside = np.ones(len(categories), dtype=bool)
     for column, values in where.items():
-        inside &= categories[column].isin(values).to_numpy()
+        told = categories[column].cat
+        # The last one is for codes of -1, rows of no category.
+        wanted = np.append(told.categories.isin(values), False)
+        inside &= wanted[told.codes.to_numpy()]
     return inside
 
 
