@@ -102,6 +102,7 @@ class Watched:
                 found=np.where(drawn(pd.Series(ids), share), truth, np.nan),
                 gold=np.nan,
                 audited=0.0,
+                relabelled=False,
             )
         )
         self._looks.append((now.to_pydatetime(), seen + len(rows), len(rows)))

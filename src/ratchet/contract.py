@@ -34,6 +34,7 @@ RESERVED = frozenset(
         "audited",
         "prediction_id",
         "provenance",
+        "relabelled",
         "cohort",
         "rule",
         "logistic",

@@ -16,7 +16,7 @@ FAULTS = ("validity", "skew", "clock", "quality:completeness", "quality:consiste
 # Somebody tries the model out: a person must look before anything is learnt from such rows.
 PROBED = ("probes:duplicates", "probes:boundary")
 # Labels that are not what they seem: harm that they show may be none, and retraining would learn from them.
-DOUBTED = ("feedback:labels", "feedback:slice", "quality:accuracy", "label_classes")
+DOUBTED = ("feedback:labels", "feedback:slice", "quality:accuracy", "label_classes", "label_conflicts")
 # A difference is taken for more than chance beyond so many standard errors (5%, one-sided).
 ONE_SIDED = 1.645
 # Places of the log, the first and the last.

@@ -35,11 +35,14 @@ class Log:
     ) -> pd.DataFrame:
         """Live predictions with their latest labels, oldest first; probes and load tests are left out.
 
-        Columns: seq, id, at, version, probability, label, truth, label_at, provenance, then the request's columns.
+        Columns: seq, id, at, version, probability, label, truth, label_at, provenance, relabelled (whether another label came before
+        that said otherwise, audits aside), then the request's columns.
         `newest` limits the rows, `after` is a seq, `labelled` keeps only rows whose label is in.
         """
         every = labels.alias()
         last = sa.select(sa.func.max(every.c.seq)).where(every.c.prediction_id == predictions.c.id).scalar_subquery()
+        before = labels.alias()
+        another = (before.c.prediction_id == predictions.c.id, before.c.value != labels.c.value, before.c.provenance != AUDIT)
         joined = predictions.join(labels, labels.c.seq == last, isouter=not labelled)
         query = (
             sa.select(
@@ -52,6 +55,7 @@ class Log:
                 labels.c.value.label("truth"),
                 labels.c.at.label("label_at"),
                 labels.c.provenance,
+                ((labels.c.provenance != AUDIT) & sa.exists().where(*another)).label("relabelled"),
                 predictions.c.features,
             )
             .select_from(joined)

@@ -48,6 +48,7 @@ from ratchet.monitoring.excess import QUESTIONS
 from ratchet.monitoring.feedback_loop import Ratio, disparity, feedback
 from ratchet.monitoring.joint_drift import joint_drift
 from ratchet.monitoring.label_classes import label_classes
+from ratchet.monitoring.label_conflicts import label_conflicts
 from ratchet.monitoring.quality import quality
 from ratchet.monitoring.silent_failure import live_slices, silent
 from ratchet.monitoring.skew import score_skew, skew
@@ -380,6 +381,10 @@ def _label_classes(w: World, bad: bool) -> list[Check]:
     return [label_classes(w.folder.problem, world(w.folder, ENOUGH, seed=12).truth, np.zeros(len(w.truth)) if bad else w.truth)]
 
 
+def _label_conflicts(w: World, bad: bool) -> list[Check]:
+    return [label_conflicts(w.folder.problem, np.random.default_rng(9).random(len(w.truth)) < (0.2 if bad else 0.01))]
+
+
 def _concept(w: World, bad: bool) -> list[Check]:
     wrong = np.where(w.perfect >= 0.5, 1.0, 0.0) != w.truth
     rng = np.random.default_rng(5)
@@ -450,6 +455,7 @@ PLANS: dict[str, Callable[[World, bool], list[Check]]] = {
     "decay": _decay,
     "concept_drift": _concept,
     "label_classes": _label_classes,
+    "label_conflicts": _label_conflicts,
     "validity": _validity,
     "skew": _skew,
     "load": _load,

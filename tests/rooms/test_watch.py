@@ -288,6 +288,27 @@ def test_labels_of_one_class_are_shown_to_a_person_and_do_not_teach(due):
     assert kept_out(setting).audited == ((1001, 3000),)
 
 
+def test_labels_that_come_again_and_say_otherwise_are_shown_to_a_person(due):
+    setting, release, truth = due
+    label(setting, truth, 0, 3000)
+    # The same label again, and an audit that finds otherwise, are no conflict.
+    label(setting, truth, 0, 1000)
+    audits = [{"prediction_id": f"p{n}", "at": now(), "value": int(1 - truth[n]), "provenance": "audit"} for n in (2998, 2999)]
+    setting.store.add_labels(audits)
+    assert named(examine.fn(setting, release)[0], "label_conflicts").value == 0
+    before = examine.fn(setting, release)[1]
+    label(setting, 1 - truth, 2000, 2010)
+    checks, corrected = examine.fn(setting, release)
+    assert named(checks, "label_conflicts").reason.startswith("10 of 2,000 labels replaced another one")
+    assert named(checks, "label_conflicts").verdict == "pass"
+    assert corrected.id != before.id
+    label(setting, 1 - truth, 2010, 2400)
+    checks, decision = examine.fn(setting, release)
+    assert named(checks, "label_conflicts").verdict == "fail"
+    assert decision.action == "ask"
+    assert any("replaced another one that said otherwise" in reason for reason in decision.reasons)
+
+
 def test_labels_to_learn_from_are_counted_beyond_the_window(standing, credit, tmp_path):
     folder = changed(credit, tmp_path / "credit", {"window: 2000": "window: 500", "min_labels: 1500": "min_labels: 2500"})
     setting, release = opened(standing, folder, tmp_path / "home")

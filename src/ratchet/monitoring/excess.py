@@ -13,7 +13,7 @@ from ratchet.problem import Problem
 QUESTIONS = (
     "silent:confidence", "silent:outliers", "probes:duplicates", "probes:boundary", "probes:mixes", "quality:accuracy", "quality:completeness",
     "quality:consistency", "quality:timeliness", "quality:uniqueness", "quality:validity", "feedback:labels", "feedback:slice",
-    "feedback:exposure", "volume", "validity", "label_classes",
+    "feedback:exposure", "volume", "validity", "label_classes", "label_conflicts",
 )  # fmt: skip
 # A sample this rare among the release's own rows counts as out of the ordinary.
 RARE = 0.01

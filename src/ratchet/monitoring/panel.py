@@ -21,6 +21,7 @@ from ratchet.monitoring.estimate import NONE, Audits, Held, expected_harm
 from ratchet.monitoring.feedback_loop import feedback
 from ratchet.monitoring.joint_drift import joint_drift
 from ratchet.monitoring.label_classes import label_classes
+from ratchet.monitoring.label_conflicts import label_conflicts
 from ratchet.monitoring.quality import quality
 from ratchet.monitoring.silent_failure import silent
 from ratchet.monitoring.validity import validity
@@ -81,7 +82,8 @@ def on_labels(
     """The monitors of what decisions cost, and of the labels that tell it.
 
     `window` has the columns `probability`, `gold` (what an audit found, NaN elsewhere) and `audited` (the probability with which that
-    row was drawn). `labelled` are the newest labelled predictions, with `seq`, `probability` and `truth`. `stream` was fed with
+    row was drawn). `labelled` are the newest labelled predictions, with `seq`, `probability`, `truth` and `relabelled` (another label was
+    there before). `stream` was fed with
     whether each decision was wrong, in the order in which labels came. `earlier` are audits of before the window.
     """
     probability, gold, chance = (window[name].to_numpy(float) for name in ("probability", "gold", "audited"))
@@ -91,6 +93,7 @@ def on_labels(
         decay(problem, labelled["probability"].to_numpy(float), truth, released.mean, released.error),
         concept_drift(problem, stream),
         _placed(label_classes(problem, held.truth, truth), labelled),
+        _placed(label_conflicts(problem, labelled["relabelled"].to_numpy(bool)), labelled),
     ]
 
 
