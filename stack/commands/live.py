@@ -122,7 +122,7 @@ def drill(
 ) -> None:
     """Plant known faults, and look which monitor sees them: into a copy of a running problem's newest window, or the whole catalogue.
 
-    The catalogue takes an hour and a half; its scoreboard is docs/results/drill.html.
+    The catalogue takes half an hour, real rows as long again; its scoreboard is docs/results/drill.html.
     """
     with sentences():
         if problem is None:
