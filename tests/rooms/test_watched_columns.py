@@ -18,6 +18,7 @@ from ratchet.data.arrow import read_stream, write_stream
 from ratchet.data.batch import conform
 from ratchet.data.rows import defects
 from ratchet.evaluation.slices import view
+from ratchet.monitoring.projection import image
 from ratchet.prediction import Prediction
 from ratchet.problem import Folder
 from ratchet.release import read
@@ -89,6 +90,7 @@ def test_a_request_may_leave_them_out_and_may_not_send_something_else(setting):
     assert accepted(asked, contract).tolist() == [True, True, True, False, False]
     drawn = draw(contract, 20, 1)
     assert accepted(drawn, contract).all()
+    assert not np.isnan(image(pd.Series([sample["photo"] for sample in drawn]))["contrast"]).any()
     assert len({sample["note"] for sample in drawn}) == len({sample["photo"] for sample in drawn}) == 20
 
 
