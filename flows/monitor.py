@@ -254,7 +254,7 @@ def onset_of(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
     if not drifting or not before:
         return 1, used
     told = before[0]["inputs"]
-    return told.get("onset", 1) if _drifted(before[0]["checks"]) else told["to"] + 1, used
+    return told["onset"] if _drifted(before[0]["checks"]) else told["to"] + 1, used
 
 
 def begun(setting: Setting, version: str, onset: int, concept: Check) -> int:

@@ -96,7 +96,8 @@ def world(name: str, source: str, seed: int) -> World:
     problem, contract = folder.problem.model_copy(update={"watch": population.problem().watch}), _named(folder.contract)
     every = conform(read_table(Path(source)), folder.contract, source)
     every = every[every[contract.target].notna()].sample(frac=1.0, random_state=seed).reset_index(drop=True)
-    every[contract.entity] = every[contract.id]
+    if contract.entity != folder.contract.entity:
+        every[contract.entity] = every[contract.id]
     if len(every) < LEAST:
         raise BatchError(f"{source}: {len(every):,} labelled rows are too few; a drill needs {LEAST:,}.")
     first = min(FIRST, round(TRAINED * len(every)))
