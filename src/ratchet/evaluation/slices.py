@@ -31,8 +31,7 @@ ALPHA = 0.98
 LEVEL = 0.05
 # The fewest rows of a slice for which a mean is about normal.
 FEWEST = 30
-# So many of the pairs that stand out most are fitted.
-TRIED = 4
+MISSING = "missing"
 # A conjunction: each column's values.
 Where = dict[str, tuple[str, ...]]
 
@@ -41,7 +40,7 @@ Where = dict[str, tuple[str, ...]]
 class Slice:
     """A conjunction of `column = value`, the test rows in it, and what the candidate costs more there.
 
-    `p` is that of "the loss is at most the margin", adjusted for all slices tested (Holm, 1979).
+    `p` is that of "the loss is at most the margin", adjusted for all slices tested (Holm, 1979); 1 where these very rows proposed it.
     """
 
     where: Where
@@ -85,13 +84,13 @@ def view(frame: pd.DataFrame, contract: Contract, bins: int = BINS) -> pd.DataFr
         numbers = values.to_numpy(float)
         told = np.unique(numbers[~np.isnan(numbers)])
         if len(told) <= bins + 1:
-            made[column.name] = pd.Categorical(values.map(as_text, na_action=None), [*map(as_text, told), "missing"], ordered=True)
+            made[column.name] = pd.Categorical(values.map(as_text, na_action=None), [*map(as_text, told), MISSING], ordered=True)
             continue
         edges = np.unique(np.nanquantile(numbers, np.linspace(0, 1, bins + 1)))
         names = [f"{low} to {high}" for low, high in pairwise(_written(edges))]
         place = np.clip(np.searchsorted(edges, numbers, side="left") - 1, 0, len(names) - 1)
-        binned = np.array([*names, "missing"], dtype=object)[np.where(np.isnan(numbers), len(names), place)]
-        made[column.name] = pd.Categorical(binned, [*names, "missing"], ordered=True)
+        binned = np.array([*names, MISSING], dtype=object)[np.where(np.isnan(numbers), len(names), place)]
+        made[column.name] = pd.Categorical(binned, [*names, MISSING], ordered=True)
     return pd.DataFrame(made, index=frame.index)
 
 
@@ -126,15 +125,12 @@ def find(categories: pd.DataFrame, errors: np.ndarray, support: float) -> list[W
     return [where for place, where in enumerate(fitted) if where not in fitted[:place]]
 
 
-def _fitted(categories: pd.DataFrame, errors: np.ndarray, where: Where, least: float = 1) -> Where:
-    """The slice with its runs of neighbours on ordered columns drawn in or out by one, while that makes it stand out more.
-
-    No step leaves it fewer than `least` rows.
-    """
+def _fitted(categories: pd.DataFrame, errors: np.ndarray, where: Where) -> Where:
+    """The slice with its runs of neighbours on ordered columns drawn in or out by one, while that makes it stand out more."""
     strength = _standing_out(errors, inside_of(categories, where))
     while True:
         masks = [(inside_of(categories, option), option) for option in _neighbours(categories, where)]
-        tried = [(_standing_out(errors, inside), option) for inside, option in masks if inside.sum() >= least]
+        tried = [(_standing_out(errors, inside), option) for inside, option in masks if inside.any()]
         best = max(tried, key=lambda pair: pair[0], default=(strength, where))
         if best[0] <= strength:
             return where
@@ -145,9 +141,9 @@ def _neighbours(categories: pd.DataFrame, where: Where) -> list[Where]:
     options = []
     for column, values in where.items():
         kind = categories[column].dtype
-        if not isinstance(kind, pd.CategoricalDtype) or not kind.ordered or values[0] == "missing":
+        if not isinstance(kind, pd.CategoricalDtype) or not kind.ordered or values[0] == MISSING:
             continue
-        order = [str(value) for value in kind.categories if value != "missing"]
+        order = [str(value) for value in kind.categories if value != MISSING]
         first, last = order.index(values[0]), order.index(values[-1]) + 1
         ends = ((first - 1, last), (first, last + 1), (first + 1, last), (first, last - 1))
         options += [{**where, column: tuple(order[low:high])} for low, high in ends if 0 <= low < high <= len(order)]
@@ -169,55 +165,6 @@ def surprise(difference: np.ndarray, champion: np.ndarray) -> np.ndarray:
     squares = np.bincount(place, weights=difference**2) / np.maximum(rows, 1)
     floor = float((difference**2).max()) / np.maximum(rows, 1)
     return np.asarray(np.maximum(difference, 0.0) / np.sqrt(np.maximum(np.maximum(squares, floor), 1e-12))[place])
-
-
-def pairs(categories: pd.DataFrame, residual: np.ndarray, support: float) -> list[Where]:
-    """The slices of one predicate, or of one each on two columns, in which the mean of n residuals stands out most; five at most.
-
-    `residual` has shape (n,), mean 0 and variance 1 where nothing is wrong. A predicate is a value or, of an ordered column of many, a run
-    of neighbours too: alone a small piece can be told, beside a second one only a larger. Every pair is looked at: sums over all of them
-    are products of matrices. Runs are drawn in and out while that makes a slice stand out more; what the best one explains is taken out
-    before the next is looked for (matching pursuit; Mallat and Zhang, 1993).
-    """
-    least = max(support * len(residual), 2)
-    asked_of = [(str(column), values) for column in categories for values in _predicates(categories[column])]
-    masks = [(column, values, inside_of(categories, {column: values})) for column, values in asked_of]
-    named = [(column, values, inside) for column, values, inside in masks if inside.sum() >= least]
-    if not named:
-        return []
-    inside = np.column_stack([rows.astype(np.float32) for _, _, rows in named])
-    columns, rows = np.array([column for column, _, _ in named]), inside.T @ inside
-    # Each pair of columns once, and one predicate with itself.
-    asked = np.triu(rows >= least) & ((columns[:, None] != columns) | np.eye(len(named), dtype=bool))
-    left, found = residual.astype(np.float32), list[Where]()
-    sums = (inside * left[:, None]).T @ inside
-    while len(found) < SLICES:
-        strength = np.where(asked, sums / np.sqrt(np.maximum(rows, 1)), -np.inf)
-        strongest = np.argpartition(-strength, min(TRIED, strength.size - 1), axis=None)[:TRIED]
-        tried = [np.unravel_index(place, strength.shape) for place in strongest if strength.flat[place] > 0]
-        starts = [{column: values for column, values, _ in (named[one], named[other])} for one, other in tried]
-        fitted = [_fitted(categories, left, where, least) for where in starts]
-        best = max(fitted, key=lambda where: _standing_out(left, inside_of(categories, where)), default=None)
-        if best is None or best in found:
-            break
-        found.append(best)
-        # What it explains is taken out, so that its parts do not hide another.
-        mine = inside_of(categories, best)
-        explained, part = left[mine].mean(), inside[mine]
-        left[mine] -= explained
-        sums -= explained * (part.T @ part)
-    return found
-
-
-def _predicates(column: pd.Series) -> list[tuple[str, ...]]:
-    """Each value of a column of categories, and of an ordered one with many of them runs of about a fifth of its order, and of twice that."""
-    values = [str(value) for value in column.cat.categories]
-    told = [value for value in values if value != "missing"]
-    length = len(told) // BINS if column.cat.ordered else 1
-    if length < 2:
-        return [(value,) for value in values]
-    runs = [tuple(told[first : first + length * fifths]) for fifths in (1, 2) for first in range(0, len(told), length)]
-    return [*((value,) for value in values), *dict.fromkeys(runs)]
 
 
 def search(

@@ -12,7 +12,8 @@ from ratchet.check import Check, Verdict, undecided
 from ratchet.contract import Column, Contract
 from ratchet.data.encoding import Encoder
 from ratchet.evaluation.loss import per_row
-from ratchet.evaluation.slices import FEWEST, Slice, inside_of, pairs, search, view
+from ratchet.evaluation.pairs import pairs
+from ratchet.evaluation.slices import FEWEST, Slice, inside_of, search, view
 from ratchet.monitoring.data_drift import difference
 from ratchet.monitoring.domain import thinned
 from ratchet.monitoring.estimate import Held, calibration
@@ -100,7 +101,8 @@ def live_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.D
         for each in found[:5]
     ]
     bad = [each for each in found if each.p < alpha]
-    worst = bad[0] if bad else found[0] if found else None
+    # Of a slice that was not tested its own rows tell too bad a number.
+    worst = next(iter(bad or [each for each in found if each.p < 1]), None)
     numbers = (worst.value, worst.value - 1.96 * worst.error, worst.value + 1.96 * worst.error) if worst else (0.0, 0.0, 0.0)
     said = (
         f"{worst.name}: {problem.metric} {worst.value:+.4f} beyond what confidence expects on {worst.rows} rows, p = {worst.p:.1e}"
@@ -117,7 +119,8 @@ def live_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.D
 def worst_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.DataFrame, seed: int = 0) -> list[Slice]:
     """The slices of n labelled predictions that cost most beyond what confidence expects, the one that stands out most first, each once.
 
-    Two halves of the rows each find slices that the other tests: p-values are of the test alone. The order is that of all rows.
+    Two halves of the rows each find slices that the other tests: p-values are of the test alone. All rows find more than halves do, but no
+    row is left to test those on: their p-value is 1. The order is that of all rows.
     """
     probability, n = labelled["probability"].to_numpy(float), len(labelled)
     sure = calibration(held, np.ones(len(held.truth)))(probability)
@@ -127,7 +130,11 @@ def worst_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.
     residual = excess / np.maximum(np.abs(one - nought) * np.sqrt(sure * (1 - sure)), LEAST_SPREAD * max(np.abs(one - nought).max(), 1e-12))
     support, categories = max(SUPPORT, 2 * FEWEST / n), view(labelled, contract, FINE)
     found = search(categories, excess, problem.gate.slice_margin, seed, lambda half: pairs(categories[half], residual[half], support))
-    # Either half of the rows may find the same one.
+    for where in pairs(categories, residual, support):
+        values = excess[inside_of(categories, where)]
+        error = float(values.std(ddof=1) / np.sqrt(len(values)))
+        found.append(Slice(where, len(values), len(values) / n, float(values.mean()), error, 1.0))
+    # The same one may be found again; the smaller p-value comes first.
     each_once = {each.name: each for each in reversed(found)}.values()
 
     def strength(of: Slice) -> float:
