@@ -47,7 +47,7 @@ EVIDENTLY = ("Evidently: half of the columns", "Evidently: any column")
 DUMMIES = (f"alarm every {EVERY} batches", "never")
 OURS = (
     DOOR, "validity", "quality", "volume", "clock", "skew", PARITY, "data_drift", "joint_drift", "estimate", "silent", "probes", "live_slices",
-    "decay", "concept_drift", "feedback", "label_classes",
+    "decay", "concept_drift", "feedback", "label_classes", "label_conflicts",
 )  # fmt: skip
 MONITORS = (*OURS, ACTS, RETRAINS, *EVIDENTLY, *RIVER, *DUMMIES)
 
@@ -204,9 +204,11 @@ class _Planted:
         probability = fault.answer(probability) if fault else probability
         truth = known[contract.target].to_numpy(float)
         decided = (probability >= at.problem.threshold).astype(float)
-        outcome = fault.label(Labelled(known, truth, decided), rng) if fault else truth
+        told = Labelled(known, truth, decided)
+        outcome = fault.label(told, rng) if fault else truth
+        before = fault.before(told, rng) if fault and fault.before else outcome
         self._watched.arrive(
-            logged.assign(**{contract.target: truth}), probability, outcome, stands_still=fault is not None and fault.clock_stands
+            logged.assign(**{contract.target: truth}), probability, outcome, before, stands_still=fault is not None and fault.clock_stands
         )
         if len(truth):
             (self._since if fault else self._before).append(float(per_row(at.problem, probability, truth).mean()))

@@ -78,15 +78,24 @@ class Watched:
         self._looks = list(zip(pd.DatetimeIndex(before).to_pydatetime(), np.cumsum(rows).tolist(), rows.tolist(), strict=True))
 
     def arrive(
-        self, rows: pd.DataFrame, probability: np.ndarray, outcome: np.ndarray | None = None, stands_still: bool = False
+        self,
+        rows: pd.DataFrame,
+        probability: np.ndarray,
+        outcome: np.ndarray | None = None,
+        before: np.ndarray | None = None,
+        stands_still: bool = False,
     ) -> pd.DataFrame:
-        """A batch as it is logged, n rows with their target; `outcome` are the labels that come back, NaN where none does."""
+        """A batch as it is logged, n rows with their target.
+
+        `outcome` are the labels that come back, NaN where none does, `before` those that they replace.
+        """
         seen, place = self._looks[-1][1], len(self.batches)
         now = self._start + self._every * (place + 1)
         moments = self._start if stands_still else now - self._every * np.linspace(1, 0, len(rows), endpoint=False)
         decided = (probability >= self.problem.threshold).astype(float)
         truth = rows[self.released.contract.target].to_numpy(float)
         outcome = truth if outcome is None else outcome
+        before = outcome if before is None else before
         ids = [f"{place}:{n}" for n in range(len(rows))]
         share = np.full(len(rows), self.problem.watch.audit_share)
         self.batches.append(
@@ -102,7 +111,7 @@ class Watched:
                 found=np.where(drawn(pd.Series(ids), share), truth, np.nan),
                 gold=np.nan,
                 audited=0.0,
-                relabelled=False,
+                relabelled=np.isfinite(outcome) & (before != outcome),
             )
         )
         self._looks.append((now.to_pydatetime(), seen + len(rows), len(rows)))

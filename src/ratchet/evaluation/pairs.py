@@ -9,6 +9,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from ratchet.evaluation.slices import MISSING, SLICES, Where, inside_of
 
@@ -42,18 +43,20 @@ def pairs(categories: pd.DataFrame, residual: np.ndarray, support: float) -> lis
     found: list[Where] = []
     # What is taken out leaves no slice standing out more than before, so most pairs of columns need not be asked again (Minoux, 1978).
     queue: list[tuple[float, int, int, Where]] = [(-np.inf, place, -1, {}) for place in range(len(asked))]
-    while queue and len(found) < SLICES:
-        weakness, place, known, where = heappop(queue)
-        if known < len(found):
-            strength, where = _strongest(*asked[place], left, least)
-            heappush(queue, (-strength, place, len(found), where))
-            continue
-        if weakness > -ROUNDING:
-            break
-        heappush(queue, (weakness, place, known, where))
-        found.append(where)
-        inside = inside_of(categories, where)
-        left = np.where(inside, left - left[inside].mean(), left)
+    # For such small matrices a second thread costs more in waiting than it saves.
+    with threadpool_limits(1):
+        while queue and len(found) < SLICES:
+            weakness, place, known, where = heappop(queue)
+            if known < len(found):
+                strength, where = _strongest(*asked[place], left, least)
+                heappush(queue, (-strength, place, len(found), where))
+                continue
+            if weakness > -ROUNDING:
+                break
+            heappush(queue, (weakness, place, known, where))
+            found.append(where)
+            inside = inside_of(categories, where)
+            left = np.where(inside, left - left[inside].mean(), left)
     return found
 
 

@@ -54,7 +54,7 @@ class Fault:
 
     `drift`: how the world draws, by the number of batches since (0 is the first). `happen`: what becomes of the rows in the world, so that
     training's own table has it too. `send`: what becomes of them on their way to the service alone. `answer`: of its probabilities.
-    `label`: the labels that come back, NaN where none does. `clock_stands`: the log's clock does. `harmless`: nothing need be seen by
+    `label`: the labels that come back, NaN where none does. `before`: those that came back before these. `clock_stands`: the log's clock does. `harmless`: nothing need be seen by
     what looks for harm. None of them: a clean stream.
     """
 
@@ -67,6 +67,7 @@ class Fault:
     send: Rows = field(default=lambda rows, rng: rows)
     answer: Callable[[np.ndarray], np.ndarray] = field(default=lambda probability: probability)
     label: Labels = field(default=lambda told, rng: told.truth)
+    before: Labels | None = None
     clock_stands: bool = False
     harmless: bool = False
 
@@ -140,6 +141,9 @@ def _labels(contract: Contract) -> Iterator[Fault]:
         "all say that it did not happen",
         ("label_classes",),
         label=lambda told, rng: np.zeros(len(told.truth)),
+    )
+    yield Fault(
+        "labels that come again", "labels", f"{NOISE:.0%} of labels replace one that said otherwise", ("label_conflicts",), before=noise
     )
     yield Fault("labels late", "labels", f"{LATE:.0%} of labels do not come", ("quality",), label=late)
 
