@@ -81,6 +81,9 @@ def test_labels_follow_are_noise_or_do_not_come(at, rows):
     assert 0.17 < (labels("label noise") != truth).mean() < 0.23
     assert np.isnan(labels("selective labels")[decided == 0]).sum() == 0
     assert 0.4 < np.isnan(labels("labels late")).mean() < 0.6
+    again = at.faults["labels that come again"]
+    assert (again.label(told, np.random.default_rng(1)) == truth).all()
+    assert 0.17 < (again.before(told, np.random.default_rng(1)) != truth).mean() < 0.23
 
 
 def test_the_door_refuses_what_is_no_request(at, rows):
