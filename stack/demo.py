@@ -93,11 +93,7 @@ def demonstrate_deployed(
     (reports / "journal.json").unlink(missing_ok=True)
     with site.unscheduled():
         summary = run(site, source, sizes, seed, ConsoleNarrator(console), Journal(reports / "journal.json"), reports)
-    last, errors = summary["generations"][-1], summary["errors"]
-    console.print(
-        f"[bold]The loop closed in {time.monotonic() - begun:.0f} s.[/bold] Version {last['version']} ({last['family']}): {last['decision']}; "
-        f"{errors['fixed']} errors fixed, {errors['introduced']} introduced, {errors['inherited']} inherited."
-    )
+    console.print(_closed(summary, time.monotonic() - begun))
     console.print(f"Report    {reports / 'index.html'}", soft_wrap=True)
     return summary
 
@@ -150,14 +146,18 @@ def _resumable(place: Path, wanted: dict[str, Any]) -> bool:
     return not (journal.exists() and json.loads(journal.read_text(encoding="utf-8")).get("finished"))
 
 
+def _closed(summary: dict[str, Any], seconds: float) -> str:
+    """What came of it in a sentence. More errors may be introduced than fixed where those that are fixed cost more."""
+    last, errors, costs = summary["generations"][-1], summary["errors"], summary["error_costs"]
+    told = f"{errors['fixed']} errors fixed, {errors['introduced']} introduced, {errors['inherited']} inherited"
+    if costs:
+        told += f"; those fixed cost {costs['fixed']:,.0f}, those introduced {costs['introduced']:,.0f}"
+    return f"[bold]The loop closed in {seconds:.0f} s.[/bold] Version {last['version']} ({last['family']}): {last['decision']}; {told}."
+
+
 def _say_where(console: Console, summary: dict[str, Any], place: Path, reports: Path, seconds: float, keep_up: bool) -> None:
-    last = summary["generations"][-1]
-    errors = summary["errors"]
     console.print()
-    console.print(
-        f"[bold]The loop closed in {seconds:.0f} s.[/bold] Version {last['version']} ({last['family']}): {last['decision']}; "
-        f"{errors['fixed']} errors fixed, {errors['introduced']} introduced, {errors['inherited']} inherited."
-    )
+    console.print(_closed(summary, seconds))
     console.print(f"Report    {reports / 'index.html'}", soft_wrap=True)
     console.print(f"Summary   {reports / 'summary.json'}", soft_wrap=True)
     if keep_up:
