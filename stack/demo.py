@@ -151,7 +151,7 @@ def _closed(summary: dict[str, Any], seconds: float) -> str:
     last, errors, costs = summary["generations"][-1], summary["errors"], summary["error_costs"]
     told = f"{errors['fixed']} errors fixed, {errors['introduced']} introduced, {errors['inherited']} inherited"
     if costs:
-        told += f"; those fixed cost {costs['fixed']:,.0f}, those introduced {costs['introduced']:,.0f}"
+        told += f"; the {last['metric']} of those fixed is {costs['fixed']:,.1f}, of those introduced {costs['introduced']:,.1f}"
     return f"[bold]The loop closed in {seconds:.0f} s.[/bold] Version {last['version']} ({last['family']}): {last['decision']}; {told}."
 
 
