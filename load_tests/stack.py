@@ -12,15 +12,20 @@ from ratchet.settings import settings
 from ratchet.simulation.sample import draw
 
 RECORDS = 500
+# Of a container, whose other folders cannot be written to.
+PLACE = Path("/tmp/locust")
 
 
 def main(role: str) -> None:
-    """Become Locust. The records are valid ones of the problem; who asks, how often and how long is set on the page."""
-    folder = Path("/tmp/locust")
-    folder.mkdir(exist_ok=True)
-    records = draw(find_problem(settings().problem, settings().problems).contract, RECORDS, seed=0)
-    (folder / "records.json").write_text(json.dumps(records), encoding="utf-8")
-    os.environ.update(RATCHET_LOAD_RECORDS=str(folder / "records.json"), RATCHET_LOAD_ANSWERED=str(folder / "answered.txt"))
+    """Become Locust. The records are valid ones of the problem, users ask as often as its load test's do; how many, and how long, is set on the page."""
+    at = find_problem(settings().problem, settings().problems)
+    PLACE.mkdir(exist_ok=True)
+    (PLACE / "records.json").write_text(json.dumps(draw(at.contract, RECORDS, seed=0)), encoding="utf-8")
+    os.environ.update(
+        RATCHET_LOAD_RECORDS=str(PLACE / "records.json"),
+        RATCHET_LOAD_ANSWERED=str(PLACE / "answered.txt"),
+        RATCHET_LOAD_THROUGHPUT=str(at.problem.load.throughput),
+    )
     command = [sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("users.py"))]
     if role == "worker":
         command += ["--worker", "--master-host", "locust"]

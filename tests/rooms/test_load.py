@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -63,6 +64,26 @@ def test_users_come_and_go_as_the_shape_says():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[1, 50, 99, None] [10, 100, 10, None]"
+
+
+def test_beside_a_stack_users_find_all_they_need_in_the_environment(tmp_path):
+    # What execv would start as Locust stays here, and loads the users as Locust does.
+    code = (
+        "import os\n"
+        "from load_tests import stack\n"
+        f"stack.PLACE = stack.Path({str(tmp_path)!r}) / 'locust'\n"
+        "os.execv = lambda program, command: print(*command[3:])\n"
+        "stack.main('master')\n"
+        "from load_tests.users import CATEGORIES, RECORDS, Applicant\n"
+        "print(len(RECORDS), sorted(CATEGORIES)[0], Applicant.wait_time is not None)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | {"RATCHET_PROBLEM": "credit"}
+    )
+    started, told = done.stdout.splitlines()
+    assert started.startswith("-f ")
+    assert "--master" in started
+    assert told == "500 age_group True"
 
 
 def test_a_load_test_that_cannot_be_is_a_sentence():
