@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +114,10 @@ def _draw_as_declared(setting: Setting) -> None:
 @task(cache_policy=NO_CACHE)
 def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     """Run every monitor on the champion's newest window, and apply the policy."""
-    store, problem = setting.store, setting.problem
-    logged = typed(store.window(newest=problem.watch.window, version=release.version), setting.contract)
+    store, problem, contract = setting.store, setting.problem, release.contract.as_told_by(setting.contract)
+    logged = typed(store.window(newest=problem.watch.window, version=release.version), contract)
     window, earlier = with_audits(store, release.version, logged)
-    released = released_of(release, setting.contract)
+    released = released_of(release, contract)
     apart = told_apart(problem, released, window)
     checks = without_labels(problem, released, window, apart)
     lost = [column.name for column in release.contract.requested if column.name not in window.columns]
@@ -126,16 +126,16 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     checks.append(score_skew(problem, window.head(0) if lost else window, replayed[:0] if lost else replayed))
     onset, used = onset_of(setting, release.version, _drifted([check.as_dict() for check in checks]))
     newest = max(SLICE_ROWS, problem.watch.window, problem.watch.min_labels)
-    known = typed(store.window(newest=newest, version=release.version, labelled=True, after=onset - 1), setting.contract)
+    known = typed(store.window(newest=newest, version=release.version, labelled=True, after=onset - 1), contract)
     labelled = known.tail(problem.watch.window)
     present = now()
     due = present - timedelta(days=problem.watch.label_delay_days)
-    aged = typed(store.aged(release.version, due, SLICE_ROWS), setting.contract)
+    aged = typed(store.aged(release.version, due, SLICE_ROWS), contract)
     looks = store.looks(round(min(MOST_LOOKS, max(LEAST_LOOKS, USUAL / problem.watch.every_seconds))))
     looks.append((present, *store.arrived(looks[-1][1] if looks else None)))
-    checks += on_the_way(problem, released, window, aged, looks)
-    checks += disparity(problem, _ratios(setting))
-    checks.append(live_slices(problem, setting.contract, held_of(released), known.tail(SLICE_ROWS)))
+    checks += on_the_way(problem, released, window, aged, looks, store.labelled())
+    checks += disparity(problem, _ratios(store, contract))
+    checks.append(live_slices(problem, contract, held_of(released), known.tail(SLICE_ROWS)))
     wrong = Stream(problem.watch.detector, _wrong(store, release.version))
     checks += on_labels(problem, released, window, apart, labelled, wrong, earlier)
     concept = next(check for check in checks if check.name == "concept_drift")
@@ -196,10 +196,10 @@ def with_audits(store: Store, version: str, window: pd.DataFrame) -> tuple[pd.Da
     return window.assign(audited=audited, gold=gold), Audits(*(earlier[name].to_numpy(float) for name in ("probability", "gold", "chance")))
 
 
-def _ratios(setting: Setting) -> dict[str, list[Ratio]]:
+def _ratios(store: Store, contract: Contract) -> dict[str, list[Ratio]]:
     """By protected group, the lowest ratio of favourable decisions of each generation that went live, oldest first."""
-    told: dict[str, list[Ratio]] = {column.name: [] for column in setting.contract.protected}
-    for entry in setting.store.decisions("promote"):
+    told: dict[str, list[Ratio]] = {column.name: [] for column in contract.protected}
+    for entry in store.decisions("promote"):
         for check in entry.evidence["checks"]:
             kind, _, group = check["name"].partition(":")
             if kind == "fairness" and group in told and None not in (check["value"], check["low"], check["high"]):
@@ -215,12 +215,9 @@ def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, labels_short:
     asked = store.decisions("retrain")
     answered = _answered(setting)
     retrained = [entry.at for entry in asked if entry.id in answered]
-    superseded = {entry.evidence["inputs"]["trigger"] for entry in store.decisions("superseded")}
-    lately = max([present - timedelta(days=1), *retrained])
-    unanswered = sum(e.at > lately and f"decision {e.id}" not in superseded for e in asked)
     since = (present - max(retrained)).total_seconds() / 86400 if retrained else float("inf")
     chance = chances(store.draws(), window["seq"].to_numpy(int))
-    open_audits = int((drawn(window["id"], chance) & (window["audited"] == 0).to_numpy()).sum())
+    open_audits = store.open_audits(year) | set(window["id"][drawn(window["id"], chance) & (window["audited"] == 0).to_numpy()])
     return Means(
         paused=store.paused,
         lesson=learnt,
@@ -229,9 +226,18 @@ def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, labels_short:
         retrainings_left=max(0, told.retrainings_per_year - sum(at >= year for at in retrained)),
         rows=len(window),
         audit_share=float(chance.mean()) if len(window) else 0.0,
-        unanswered=unanswered,
-        audits_left=max(0, told.audit_budget - store.bought(year) - open_audits),
+        unanswered=_in_vain(store, {entry.id for entry in asked} - answered),
+        audits_left=max(0, told.audit_budget - store.bought(year) - len(open_audits)),
     )
+
+
+def _in_vain(store: Store, unanswered: set[str]) -> int:
+    """How often a retraining was asked for since a generation was made last, or a person resumed it; not while another was at work."""
+    turns = store.decisions("promote", "refuse", "undecided", "resume", newest=1)
+    last = turns[0].at if turns else datetime.min
+    triggers = {f"decision {identity}" for identity in unanswered}
+    at_work = sum(e.at > last and e.evidence["inputs"]["trigger"] in triggers for e in store.decisions("superseded"))
+    return store.looks_deciding(unanswered, last) - at_work
 
 
 def _wrong(store: Store, version: str) -> Iterator[np.ndarray]:

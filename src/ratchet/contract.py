@@ -200,6 +200,16 @@ class Contract(Strict):
         times = self._named("time")
         return times[0].name if times else None
 
+    def as_told_by(self, newer: Contract) -> Contract:
+        """The columns of this contract, what they may hold and the rules as a newer one says; and what only the newer one watches.
+
+        A column of another role or scale, or that the newer one lacks, stays as it is: a model has learnt from it so.
+        """
+        told = {column.name: column for column in newer.columns}
+        kept = [new if (new := told.get(old.name, old)).role == old.role and new.scale == old.scale else old for old in self.columns]
+        added = [column for column in newer.watched if column.name not in {old.name for old in self.columns}]
+        return newer.model_copy(update={"columns": (*kept, *added)})
+
     def column(self, name: str) -> Column:
         """The column of that name. KeyError where there is none."""
         for column in self.columns:

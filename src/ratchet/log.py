@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -10,8 +12,8 @@ import pandas as pd
 import sqlalchemy as sa
 
 from ratchet import schema
-from ratchet.audit import AUDIT, Draw
-from ratchet.schema import draws, labels, predictions, routes
+from ratchet.audit import AUDIT, Draw, place
+from ratchet.schema import draws, labels, looks, predictions, routes
 
 # Who is asked in earnest; probes and load tests are not.
 LIVE = ("champion", "challenger")
@@ -159,6 +161,20 @@ class Log:
             .where((p.problem + "") == self.problem, p.version == version, p.variant.in_(LIVE), ~corrected)
         )
 
+    def labelled(self) -> bool:
+        """Whether a label has ever come of a live prediction."""
+        p = predictions.c
+        known = labels.join(predictions, p.id == labels.c.prediction_id)
+        query = sa.select(labels.c.seq).select_from(known).where((p.problem + "") == self.problem, p.variant.in_(LIVE)).limit(1)
+        with self.engine.connect() as connection:
+            return connection.scalar(query) is not None
+
+    def looks_deciding(self, decisions: Collection[str], since: datetime) -> int:
+        """How many looks at the log since then came to one of those decisions."""
+        mine = (looks.c.problem == self.problem, looks.c.at > since, looks.c.decision.in_(decisions))
+        with self.engine.connect() as connection:
+            return int(connection.scalar(sa.select(sa.func.count()).where(*mine)) or 0)
+
     def draws(self) -> list[Draw]:
         """Every draw there was, oldest first."""
         query = sa.select(draws.c.share, draws.c.since, draws.c.decision).where(draws.c.problem == self.problem).order_by(draws.c.seq)
@@ -212,6 +228,23 @@ class Log:
             plain[name] = plain["id"].map(known).astype(float)
         features = pd.DataFrame([msgspec.json.decode(text) for text in plain.pop("features")], index=plain.index)
         return pd.concat([plain, features], axis=1)
+
+    def open_audits(self, since: datetime) -> set[str]:
+        """The live predictions that were drawn because audits were bought since then, and of which none has told yet."""
+        query = sa.select(draws.c.at, draws.c.share, draws.c.since, draws.c.decision).where(draws.c.problem == self.problem)
+        p, told = predictions.c, sa.exists().where(labels.c.prediction_id == predictions.c.id, schema.BY_AUDIT)
+        left: set[str] = set()
+        with self.engine.connect() as connection:
+            every = connection.execute(query.order_by(draws.c.seq)).all()
+            ends = [draw.since for draw in every[1:]]
+            for draw, end in zip_longest(every, ends):
+                if draw.decision is None or draw.at < since:
+                    continue
+                part = (p.problem + "") == self.problem, p.variant.in_(LIVE), p.seq >= draw.since
+                asked = sa.select(p.id).where(*part, *([] if end is None else [p.seq < end]), ~told)
+                ids = [row.id for row in connection.execute(asked)]
+                left |= {identity for identity in ids if place(identity) < draw.share}
+        return left
 
     def bought(self, since: datetime) -> int:
         """Of how many predictions audits have told since then."""

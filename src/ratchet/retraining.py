@@ -29,8 +29,8 @@ class Means:
     `lesson`: what a retraining would learn from; `labels_short`: how many rows of it are lacking. `cooling_days`: how long the last
     retraining is still too young.
     `retrainings_left`: how many more the year allows. `audit_share`: the share of predictions that is drawn for an audit, of the window's
-    `rows`; `audits_left`: how many more labels the year's budget buys, beside those that were asked for. `unanswered`: how many
-    retrainings were asked for of late that made no generation.
+    `rows`; `audits_left`: how many more labels the year's budget buys, beside those that were asked for. `unanswered`: how often
+    retraining was asked for since the last generation, and made none.
     """
 
     paused: bool = False
@@ -48,7 +48,8 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
     """The decision on the checks of a window. The same evidence, means included, is the same decision.
 
     New data alone is no reason, and drift alone is none. Only harm that labels show, and that has not passed, retrains, once there is
-    enough to learn from. Harm that is expected before labels are in buys some: it raises the share that is drawn for an audit. Rows that
+    enough to learn from. Harm that is expected, and that no label of rows as bad refutes, buys some: it raises the share that is drawn for
+    an audit. Rows that
     are not what they seem block: retraining would learn the fault. Where the means are used up, a person is asked.
     """
     if faults := _failed(checks, FAULTS):
@@ -68,8 +69,8 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
     decay = _named(checks, "decay")
     expected = _named(checks, "estimate")
     labelled = decay is not None and decay.verdict == "pass"
-    # What confidence expects, labels may refute; what audits found they do not: those that came may be of older rows.
-    if expected is not None and expected.verdict == "fail" and (not labelled or expected.evidence["by"] == "audit"):
+    feared = [expected] if expected is not None and expected.verdict == "fail" else []
+    if expected is not None and feared and not _refuted(expected, decay):
         action, said, more = _expected(expected, means)
         return decide(action, subject, [said, *_told([expected, *parts, *drift[:5]])], inputs | more, checks)
     if parts:
@@ -77,7 +78,8 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
     if not drift:
         return decide(*_quiet(checks, subject), inputs, checks)
     if labelled:
-        return decide("skip", subject, ["the population moved, but the model does no worse", *_told(drift[:5])], inputs, checks)
+        said = "the population moved, but the model does no worse on the rows whose labels are in"
+        return decide("skip", subject, [said, *_told([*feared, *drift[:5]])], inputs, checks)
     if expected is not None and expected.verdict == "pass":
         said = "the population moved, and the model is expected to do no worse; labels will tell"
         return decide("skip", subject, [said, *_told([expected, *drift[:5]])], inputs, checks)
@@ -107,7 +109,8 @@ def _harmed(harm: list[Check], means: Means) -> tuple[Action, list[str]]:
     if means.cooling_days > 0:
         return "wait", [f"the last retraining is young: the next may come in {means.cooling_days:.1f} days"]
     if means.unanswered >= UNANSWERED:
-        return "ask", [f"{means.unanswered} retrainings were asked for within a day, and none made a generation: a person must look"]
+        said = f"{means.unanswered} times a retraining was asked for, and none made a generation: a person must look, and `ratchet resume`"
+        return "ask", [said]
     if means.retrainings_left < 1:
         return "ask", ["the year's retrainings are used up: a person must decide"]
     return "retrain", []
@@ -132,6 +135,18 @@ def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any
         why = f"{needed} audited labels would tell: the share of the window that is drawn rises from {means.audit_share:.1%} to {share:.1%}"
         return "buy_labels", why, {"share": share}
     return "ask", f"{needed} audited labels would tell, and the year's budget has {means.audits_left} left: a person must decide", {}
+
+
+def _refuted(expected: Check, decay: Check | None) -> bool:
+    """Whether labels refute harm that is expected: what they show, and by how much more is expected of these rows than of theirs.
+
+    Labels that came are of older rows. What audits found of this window they do not refute.
+    """
+    if decay is None or decay.verdict != "pass" or expected.evidence["by"] == "audit" or expected.evidence["of_labelled"] is None:
+        return False
+    assert decay.value is not None
+    assert expected.value is not None
+    return decay.value + expected.value - float(expected.evidence["of_labelled"]) <= (expected.limit or 0.0)
 
 
 def _confirmed(estimate: Check) -> bool:

@@ -15,7 +15,7 @@ GOOD = Check("beats_rule", "Does it?", "pass", "it does", value=-0.1, limit=0.0,
 SHIFT = Check("data_drift:income", "Did it?", "fail", "income moved", value=1e-9, limit=1e-4, n=2000)
 STILL = replace(SHIFT, verdict="pass")
 HARM = Check("decay", "Does it?", "fail", "it costs more", value=0.3, limit=0.04, n=2000)
-NO_HARM = replace(HARM, verdict="pass")
+NO_HARM = replace(HARM, verdict="pass", value=0.0)
 NO_LABELS = replace(HARM, verdict="undecided", reason="0 labels")
 TURNED = Check("concept_drift", "Are they?", "fail", "more are wrong", value=0.1, limit=0.02, n=5000)
 BROKEN = Check("validity", "Is it?", "fail", "income is stuck", value=0.1, limit=0.0, n=2000)
@@ -23,10 +23,12 @@ BROKEN = Check("validity", "Is it?", "fail", "income is stuck", value=0.1, limit
 
 JOINT = Check("joint_drift", "Can they?", "fail", "all columns moved", value=1e-9, limit=1e-4, n=2000)
 PASSING = replace(HARM, evidence={"passing": True})
-TOLD = {"audits_needed": 200, "audited": 10, "audited_before": 0, "by": "confidence"}
+TOLD = {"audits_needed": 200, "audited": 10, "audited_before": 0, "by": "confidence", "of_labelled": 0.3}
 EXPECTED = Check("estimate", "Would they?", "fail", "it is expected to cost more", value=0.3, limit=0.04, n=2000, evidence=TOLD)
 NOT_EXPECTED = replace(EXPECTED, verdict="pass", reason="it is expected to cost the same")
 CANNOT_TELL = replace(EXPECTED, verdict="undecided", reason="cannot tell: rows like nothing before")
+# Of the rows whose labels are in nothing was expected: they are of before.
+NEWLY_EXPECTED = replace(EXPECTED, evidence=TOLD | {"of_labelled": 0.01})
 CONFIRMED = replace(EXPECTED, evidence=TOLD | {"audited": 200})
 AUDITED = replace(EXPECTED, evidence=TOLD | {"audited": 150, "by": "audit"})
 AUDITED_BEFORE = replace(EXPECTED, evidence=TOLD | {"audited_before": 360, "by": "audit"})
@@ -91,7 +93,7 @@ def test_the_gate(checks, action):
         # Audits of before the window may be of another time: they buy some of its own.
         ([STILL, NO_LABELS, AUDITED_BEFORE], 0, "buy_labels", "200 audited labels would tell"),
         ([STILL, NO_HARM, AUDITED_BEFORE], 0, "buy_labels", "200 audited labels would tell"),
-        # What confidence expects, labels refute.
+        # What confidence expects, labels refute, where the same was expected of their rows.
         ([STILL, NO_HARM, EXPECTED], 0, "skip", "what fired calls for nothing estimate: it is expected"),
         ([NO_LABELS, GAP], 0, "skip", "what fired calls for nothing; 1 of 2 could not be decided"),
         ([NO_LABELS, CANNOT_TELL], 0, "wait", "nothing could be checked"),
@@ -109,8 +111,11 @@ def test_the_gate(checks, action):
         ([STILL, HARM, SLICE], 0, "retrain", "temporary workers"),
         ([SHIFT, NO_LABELS, NOT_EXPECTED], 0, "skip", "expected to do no worse"),
         ([SHIFT, NO_LABELS, CANNOT_TELL], 0, "wait", "cannot tell"),
-        # Labels go before what is expected.
-        ([SHIFT, NO_HARM, EXPECTED], 0, "skip", "no worse"),
+        ([SHIFT, NO_HARM, EXPECTED], 0, "skip", "no worse on the rows whose labels are in estimate: it is expected to cost more"),
+        ([SHIFT, NO_HARM, NEWLY_EXPECTED], 0, "buy_labels", "200 audited labels would tell"),
+        ([STILL, NO_HARM, NEWLY_EXPECTED], 0, "buy_labels", "200 audited labels would tell"),
+        ([STILL, replace(NO_HARM, value=0.039), replace(EXPECTED, evidence=TOLD | {"of_labelled": 0.29})], 0, "buy_labels", "would tell"),
+        ([STILL, NO_HARM, replace(EXPECTED, evidence=TOLD | {"of_labelled": None})], 0, "buy_labels", "would tell"),
         ([SHIFT, HARM, EXPECTED], 0, "retrain", "costs more"),
         ([], 0, "wait", "nothing could be checked"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from scipy.signal import lfilter
 
 from ratchet.contract import Column
 from ratchet.monitoring.data_drift import data_drift, difference
+from ratchet.monitoring.projection import image
 from ratchet.monitoring.validity import validity
 
 LETTERS = ["a", "b", "c", "d", "e"]
@@ -155,3 +157,18 @@ def test_a_new_category_is_a_shift(problem):
     rng = np.random.default_rng(8)
     old, new = values("nominal", rng, 2000), values("nominal", rng, 2000)
     assert difference(COLUMNS["nominal"], old, new.mask(rng.random(2000) < 0.05, "z")).p < 1e-6
+
+
+def test_text_that_is_no_image_or_says_it_is_huge_is_missing():
+    with io.BytesIO() as file:
+        Image.new("1", (6000, 4000)).save(file, format="PNG")
+        huge = base64.b64encode(file.getvalue()).decode()
+    header = bytearray(base64.b64decode(png(np.zeros((4, 4, 3)))))
+    # As wide and as high as Pillow refuses to open.
+    header[16:24] = (20_000).to_bytes(4, "big") * 2
+    header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, "big")
+    bomb = base64.b64encode(bytes(header)).decode()
+    cut = png(np.zeros((40, 40, 3)))[:60]
+    for value in ("\xe9", "", "no image", huge, bomb, cut, base64.b64encode(b"GIF89a").decode()):
+        assert np.isnan(image(pd.Series([value]))["brightness"]).all(), value[:20]
+    assert image(pd.Series([png(np.full((4, 4, 3), 7))]))["brightness"][0] == 7

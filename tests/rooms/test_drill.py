@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from flows import scoreboard
 from flows.drill import rings
-from flows.scoreboard import ACTS, CLEAN, DUMMIES, EVIDENTLY, MONITORS, OURS, QUIET, Case, board, judge, measure, world
+from flows.scoreboard import ACTS, BATCH, CLEAN, DELAY, DUMMIES, EVIDENTLY, MONITORS, OURS, QUIET, Case, board, judge, measure, world
+from flows.watched import Watched
 from ratchet.check import Check
 from ratchet.report.scoreboard import render
 from ratchet.request import accepted, as_sent
@@ -98,6 +99,22 @@ def test_where_the_door_refuses_every_request_nothing_is_decided_and_nobody_cras
     stream.step(0, look=False, peer=False)
     assert DOOR in stream.step(QUIET, look=True, peer=True)
     assert stream.harm() == 0.0
+
+
+def test_labels_of_rows_of_before_do_not_refute_harm_that_is_expected_of_others(at):
+    # The population moved and did no harm, and labels say so; now it moves again, and does.
+    watched = Watched(at.problem, at.released, at.answer, DELAY, BATCH)
+    decisions = []
+    for place, drift in enumerate([Drift()] * 2 + [Drift(benign=2)] * 4 + [Drift(benign=2, harmful=3)] * 2):
+        rows = at.draw(BATCH, drift, place)
+        watched.arrive(rows, at.answer(rows))
+        decisions.append(watched.look(scope="harm"))
+    assert [decision.action for decision in decisions] == ["skip"] * 6 + ["buy_labels"] * 2
+    before, now = (decision.evidence["checks"] for decision in decisions[-3:-1])
+    verdicts = [{check["name"]: check["verdict"] for check in checks} for checks in (before, now)]
+    assert [told["estimate"] for told in verdicts] == ["pass", "fail"]
+    assert [told["decay"] for told in verdicts] == ["pass", "pass"]
+    assert verdicts[0]["joint_drift"] == "fail"
 
 
 def test_an_alarm_that_rings_for_another_column_has_not_seen_the_fault():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pytest
 from flows.audit import take, todo
 from flows.ingest import LOOKED_BACK, from_file, from_log, lesson_of
 from flows.monitor import begun, examine, keep, onset_of
-from flows.person import kept_out, trust
+from flows.person import kept_out, resume, trust
 from flows.setting import Setting
 from flows.stages import LEFT_OUT, STAGES, labelled
 from flows.standing import first_rows
@@ -27,6 +28,7 @@ from ratchet.prediction import Prediction
 from ratchet.problem import Folder
 from ratchet.release import read
 from ratchet.request import records
+from ratchet.retraining import UNANSWERED
 from ratchet.settings import Settings
 from ratchet.store import now
 from snapshots.workspace import publish, run_stage
@@ -492,3 +494,79 @@ def test_a_disparity_that_grows_from_one_generation_to_the_next_asks_a_person(du
     checks, decision = examine.fn(setting, release)
     assert named(checks, "disparity:sex").verdict == "fail"
     assert (decision.action, decision.reasons[0]) == ("ask", "groups are treated ever more unequally: a person must look")
+
+
+def test_what_was_drawn_for_audits_that_were_bought_is_spent_from_the_budget_until_it_is_told(weekly):
+    setting, release, truth = weekly
+    _, decision = examine.fn(setting, release)
+    keep(setting, decision)
+    drawn = len(todo(setting)[0])
+    # The next window, and nobody has told of the one before.
+    traffic(setting, release, 5000, drifted=True, first=5000)
+    assert len(setting.store.open_audits(now() - timedelta(days=1))) == drawn
+    _, asks = examine.fn(setting, release)
+    assert asks.action == "ask"
+    left = setting.problem.watch.audit_budget - drawn - len(todo(setting)[0])
+    assert f"the year's budget has {left} left" in asks.reasons[0]
+    # Who has more to spend buys again.
+    path = setting.folder.path / "problem.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("  window: 5000", "  window: 5000\n  audit_budget: 100000"), encoding="utf-8")
+    assert examine.fn(Setting(Folder(setting.folder.path), setting.settings), release)[1].action == "buy_labels"
+    told = [{"prediction_id": f"p{n}", "at": now(), "value": int(value), "provenance": "audit"} for n, value in enumerate(truth)]
+    setting.store.add_labels(told)
+    assert not setting.store.open_audits(now() - timedelta(days=1))
+
+
+def test_a_retraining_that_makes_no_generation_is_asked_for_so_often_and_then_a_person_is(due):
+    setting, release, truth = due
+    label(setting, truth, 0, 3000)
+    release.facts["released"] = {"mean": 0.0, "error": 0.001}
+    for _ in range(UNANSWERED):
+        _, decision = examine.fn(setting, release)
+        assert decision.action == "retrain"
+        keep(setting, decision)
+    # A run that found another one at work has not come to nothing.
+    setting.store.record(decide("superseded", "x", ["another run is at work"], {"trigger": f"decision {decision.id}", "flow_run": "1"}))
+    assert examine.fn(setting, release)[1].action == "retrain"
+    keep(setting, decision)
+    _, asks = examine.fn(setting, release)
+    assert asks.action == "ask"
+    assert "10 times a retraining was asked for, and none made a generation" in asks.reasons[0]
+    keep(setting, asks)
+    # A person has looked.
+    resume(setting, "the disk was full")
+    assert examine.fn(setting, release)[1].action == "retrain"
+
+
+def test_labels_that_stopped_long_ago_are_asked_for(due):
+    setting, release, truth = due
+    label(setting, truth, 0, 3000)
+    assert named(examine.fn(setting, release)[0], "quality:timeliness").verdict == "pass"
+    traffic(setting, release, 20_000, drifted=False, first=3000)
+    checks, decision = examine.fn(setting, release)
+    late = named(checks, "quality:timeliness")
+    assert (late.verdict, late.n) == ("fail", 20_000)
+    assert late.reason == "none of 20,000 rows older than the label delay has a label, and labels did come before"
+    assert decision.action == "ask"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # A column that the model has not learnt from becomes one that it may learn from, and another comes into being.
+        ("{name: sex, role: protected,", "{name: sex,"),
+        ("  - {name: income,", "  - {name: shoe_size, scale: continuous, range: [10, 60]}\n  - {name: income,"),
+    ],
+)
+def test_a_contract_of_the_next_generation_does_not_judge_this_one(due, credit, before, after):
+    setting, release, truth = due
+    label(setting, truth, 0, 3000)
+    path = setting.folder.path / "contract.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    path.write_text(text.replace(before, after), encoding="utf-8")
+    later = Setting(Folder(setting.folder.path), setting.settings)
+    assert later.contract != setting.contract
+    (checks, decision), (as_was, _) = examine.fn(later, release), examine.fn(setting, release)
+    assert [(check.name, check.verdict) for check in checks] == [(check.name, check.verdict) for check in as_was]
+    assert decision.action == "skip"

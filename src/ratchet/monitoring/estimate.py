@@ -146,6 +146,14 @@ def estimate(
     return Estimate(value + mean, *around, rise, *rise_around, p, "audit", False, n, float(excess.std(ddof=1)), why)
 
 
+def _expected_rise(loss: Loss, held: Held, ratio: np.ndarray, probability: np.ndarray) -> float | None:
+    """By how much rows of those answers are expected, from confidence alone, to cost more than held-out ones; None where there are none."""
+    if not len(probability):
+        return None
+    at_release = _expected(loss, held.probability, calibration(held, np.ones(len(held.truth)))(held.probability))
+    return float(_expected(loss, probability, calibration(held, ratio)(probability)).mean() - at_release.mean())
+
+
 def _chance(rise: float, error: float, freedom: float = float("inf")) -> float:
     """How likely chance brings about such a rise where there is none."""
     return float(stats.t.sf(rise / error, freedom)) if error > 0 else float(rise <= 0)
@@ -200,12 +208,14 @@ def expected_harm(
     truth: np.ndarray,
     chance: np.ndarray,
     earlier: Audits = NONE,
+    labelled: np.ndarray = NONE.probability,
 ) -> Check:
     """By how much decisions cost more in a window of m rows than at release, told from confidence and from audited rows.
 
     `found` tells the window from the held-out rows; None where there are too few. `truth` has the labels of rows that were drawn for
     an audit, NaN elsewhere, and `chance` the probability with which each was drawn, both of shape (m,); `earlier` are audits of before
-    the window, oldest first. It fails like `decay` does:
+    the window, oldest first. `labelled` are the model's answers to rows whose labels are in, of shape (k,): by how much more they were expected
+    to cost is in the evidence, as `of_labelled`, for who holds it against what they do cost. It fails like `decay` does:
     beyond the problem's margin, and beyond chance at a level that spends the year's budget over the year's checks; where audited rows
     alone count, over as many audits as the year's budget buys. Undecided where it cannot tell: with rows unlike those held out, with a
     rise that may be chance, or where audited rows leave room for one beyond the margin.
@@ -222,7 +232,11 @@ def expected_harm(
         return undecided("estimate", QUESTION, f"cannot tell: the {len(held.truth)} held-out rows are of one class", n, **told)
     places = np.flatnonzero(~np.isnan(truth))
     own = Audits(probability[places], truth[places], chance[places])
-    made = estimate(lambda p, y: per_row(problem, p, y), held, found.ratio, probability, found.foreign, own.after(earlier))
+
+    def loss(p: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return per_row(problem, p, y)
+
+    made = estimate(loss, held, found.ratio, probability, found.foreign, own.after(earlier))
     # Audits that are bought are asked once; those of before the window are asked in every look again.
     level = by_audit if made.by == "audit" and len(own) == made.audited else alpha
     matters = max(made.rise, limit)
@@ -237,6 +251,7 @@ def expected_harm(
         "audited_before": made.audited - len(own),
         "foreign": found.foreign,
         "audits_needed": max(LEAST_AUDITED, needed),
+        "of_labelled": _expected_rise(loss, held, found.ratio, labelled),
     }
     if made.why and made.by != "audit":
         return undecided("estimate", QUESTION, f"cannot tell: {made.why}", n, evidence=evidence, **told)

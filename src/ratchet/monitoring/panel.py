@@ -87,24 +87,32 @@ def on_labels(
     whether each decision was wrong, in the order in which labels came. `earlier` are audits of before the window.
     """
     probability, gold, chance = (window[name].to_numpy(float) for name in ("probability", "gold", "audited"))
-    held, truth = held_of(released), labelled["truth"].to_numpy(float)
+    held, truth, answered = held_of(released), labelled["truth"].to_numpy(float), labelled["probability"].to_numpy(float)
     return [
-        expected_harm(problem, held, apart[1], probability, gold, chance, earlier),
-        decay(problem, labelled["probability"].to_numpy(float), truth, released.mean, released.error),
+        expected_harm(problem, held, apart[1], probability, gold, chance, earlier, answered),
+        decay(problem, answered, truth, released.mean, released.error),
         concept_drift(problem, stream),
         _placed(label_classes(problem, held.truth, truth), labelled),
         _placed(label_conflicts(problem, labelled["relabelled"].to_numpy(bool)), labelled),
     ]
 
 
-def on_the_way(problem: Problem, released: Released, window: pd.DataFrame, aged: pd.DataFrame, looks: Sequence[Look]) -> list[Check]:
+def on_the_way(
+    problem: Problem,
+    released: Released,
+    window: pd.DataFrame,
+    aged: pd.DataFrame,
+    looks: Sequence[Look],
+    labelled_before: bool = False,
+) -> list[Check]:
     """The monitors of what happens to rows and labels on their way: quality, feedback, volume, the clock.
 
     `window` has the columns `seq`, `at` and `label_at`. `aged` are predictions older than the label delay, with `seq`, `label`,
-    `outcome` and `gold`. `looks` are those at the log, oldest first; the last one is the present.
+    `outcome` and `gold`; `labelled_before` is whether labels have come at all. `looks` are those at the log, oldest first; the last one is
+    the present.
     """
     contract = released.contract
-    of_labels = [*quality(problem, contract, released.held, window, aged), *feedback(problem, contract, aged)]
+    of_labels = [*quality(problem, contract, released.held, window, aged, labelled_before), *feedback(problem, contract, aged)]
     return [
         *(_placed(check, aged) if check.name in DOUBTED else check for check in of_labels),
         volume(problem, looks),

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 # So many directions of a text's term weights are compared.
 DIRECTIONS = 5
+# Anybody may send a small file that says it is huge.
+MOST_PIXELS = 2**24
+# What Pillow and base 64 raise for text that is no image.
+UNREADABLE = (ValueError, OSError, SyntaxError, EOFError, Image.DecompressionBombError)
 IMAGE = ("brightness", "contrast", "sharpness", "colour", "aspect")
 Project = Callable[[pd.Series], dict[str, np.ndarray]]
 
@@ -53,7 +56,8 @@ def image(values: pd.Series) -> dict[str, np.ndarray]:
     """Brightness, contrast, sharpness, colourfulness and aspect of n images, each of shape (n,).
 
     An image is an array (height, width) or (height, width, 3) of 0 to 255, or a file in base 64. Colourfulness is that of Hasler
-    and Süsstrunk (2003). What cannot be read is not a number.
+    and Süsstrunk (2003). What cannot be read, or is of more
+    than 2**24 pixels, is not a number.
     """
     rows = [_features(_pixels(value)) for value in values]
     return dict(zip(IMAGE, np.array(rows, dtype=float).reshape(-1, len(IMAGE)).T, strict=True))
@@ -62,8 +66,9 @@ def image(values: pd.Series) -> dict[str, np.ndarray]:
 def _pixels(value: Any) -> np.ndarray | None:
     if isinstance(value, str):
         try:
-            return np.asarray(Image.open(io.BytesIO(base64.b64decode(value, validate=True))).convert("RGB"), dtype=float)
-        except (binascii.Error, UnidentifiedImageError, OSError):
+            with Image.open(io.BytesIO(base64.b64decode(value, validate=True))) as told:
+                return np.asarray(told.convert("RGB"), dtype=float) if told.width * told.height <= MOST_PIXELS else None
+        except UNREADABLE:
             return None
     if value is None or np.ndim(value) not in (2, 3):
         return None

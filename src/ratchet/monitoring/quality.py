@@ -30,11 +30,13 @@ UNIT = "share of rows"
 
 
 @registered("quality", "monitor")
-def quality(problem: Problem, contract: Contract, held: pd.DataFrame, window: pd.DataFrame, aged: pd.DataFrame) -> list[Check]:
+def quality(
+    problem: Problem, contract: Contract, held: pd.DataFrame, window: pd.DataFrame, aged: pd.DataFrame, labelled_before: bool = False
+) -> list[Check]:
     """Six checks of n rows in their order, each with its score: the share of rows that are sound.
 
     `held` are rows held out at release. `aged` are predictions older than the label delay, with `outcome`, what came back, and `gold`,
-    what an audit found, NaN where there is none. It fails where more rows are flawed than at release beyond chance (Fisher), or where
+    what an audit found, NaN where there is none; `labelled_before` is whether labels have come at all. It fails where more rows are flawed than at release beyond chance (Fisher), or where
     later rows are flawed more often than earlier ones (Mann-Whitney of their places); labels, where they lack more often than before, or
     are contradicted, beyond a share that matters.
     """
@@ -56,7 +58,7 @@ def quality(problem: Problem, contract: Contract, held: pd.DataFrame, window: pd
     both = told & aged["gold"].notna().to_numpy()
     wrong = (aged["outcome"] != aged["gold"]).to_numpy()[both]
     accuracy = _accuracy(problem, wrong)
-    return sorted([*made, _timeliness(problem, ~told), accuracy], key=lambda check: check.name)
+    return sorted([*made, _timeliness(problem, ~told, labelled_before), accuracy], key=lambda check: check.name)
 
 
 def scores(flawed: np.ndarray) -> list[float]:
@@ -86,11 +88,13 @@ def _of_rows(problem: Problem, name: str, before: np.ndarray, flawed: np.ndarray
     return _check(name, verdict, reason, flawed, limit, {"p_value": p, "trend": scores(flawed), "before": float(1 - before.mean())})
 
 
-def _timeliness(problem: Problem, lacking: np.ndarray) -> Check:
+def _timeliness(problem: Problem, lacking: np.ndarray, labelled_before: bool) -> Check:
     """Whether rows whose labels are due lack them more often than those before them did: where some never come, that is usual."""
     n, least, limit = len(lacking), 2 * problem.watch.min_window, level(problem)
     if n < least or lacking.all():
         said = f"none of {n:,} rows older than the label delay has a label" if n >= least else f"{n} rows to judge by; {least} are needed"
+        if n >= least and labelled_before:
+            return _check("timeliness", "fail", f"{said}, and labels did come before", lacking, limit, {"trend": scores(lacking)})
         return undecided("quality:timeliness", ASKED["timeliness"], said, n, limit=limit, unit=UNIT)
     earlier, later = np.array_split(lacking, 2)
     p = _more(later, earlier, [inflation(later), inflation(earlier)])
