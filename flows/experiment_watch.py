@@ -52,9 +52,8 @@ class Case:
 
 
 def cases(runs: int, years: int, large: int) -> list[Case]:
-    """Of each shift `runs`, of them `large` with a million rows a batch; `years` clean ones, a third as many that hang together."""
-    made = [Case("year", "independent", BATCH, seed) for seed in range(years)]
-    made += [Case("year", "hanging together", BATCH, seed) for seed in range(years // 3)]
+    """Of each shift `runs`, of them `large` with a million rows a batch; `years` clean ones, and as many whose rows hang together."""
+    made = [Case("year", what, BATCH, seed) for what in YEARS for seed in range(years)]
     made += [Case("shift", what, BATCH, seed) for what in (*HARMFUL, *BENIGN) for seed in range(runs)]
     made += [Case("shift", what, LARGE, seed) for what in BENIGN for seed in range(large)]
     made += [Case("concept", what, BATCH, seed) for what in CONCEPT for seed in range(runs)]
