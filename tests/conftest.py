@@ -24,14 +24,6 @@ PROBLEMS = ROOT / "problems"
 RATCHET = Path(sys.executable).with_name("ratchet")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two processes one runs the loop and all that reads what it left, the other the rest, file by file."""
-    for item in items:
-        inside = item.path.is_relative_to(ROOT / "tests" / "loop")
-        item.add_marker(pytest.mark.xdist_group("the loop" if inside else str(item.path.relative_to(ROOT))))
-
-
 @dataclass(frozen=True)
 class Loop:
     """A finished demonstration whose stack is still up."""
