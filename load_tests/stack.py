@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from ratchet.problem import find_problem
@@ -13,7 +14,7 @@ from ratchet.simulation.sample import draw
 
 RECORDS = 500
 # Of a container, whose other folders cannot be written to.
-PLACE = Path("/tmp/locust")
+PLACE = Path(tempfile.gettempdir()) / "locust"
 
 
 def main(role: str) -> None:
