@@ -19,12 +19,15 @@ from ratchet.monitoring.panel import Released
 from ratchet.report import figures
 from ratchet.report.results import Row, share
 from ratchet.retraining import drifts
-from ratchet.simulation.population import Moved, contract, draw, problem
+from ratchet.simulation.population import WEEK, Moved, contract, draw, problem
 
 FIRST, BATCH, REFERENCE_ROWS = 20_000, 2000, 5000
 WEEKS, DELAY = 52, 2
 LARGE = 1_000_000
 PROBLEM, CONTRACT = problem(), contract()
+# The more often it looks, the less may each look ring for nothing: as the problems here come, a look every five minutes.
+OFTEN = 300.0
+SCHEDULES = {WEEK: PROBLEM, OFTEN: problem(PROBLEM.watch.model_copy(update={"every_seconds": OFTEN}))}
 NAMES = [column.name for column in CONTRACT.features]
 # What moves, by how much: the standard deviations of population.Moved.
 HARMFUL = {"harmful, small": Moved(active=0.1), "harmful, medium": Moved(active=0.2), "harmful, large": Moved(active=0.3)}
@@ -43,12 +46,13 @@ YEARS_WITH_PEER = 1
 
 @dataclass(frozen=True)
 class Case:
-    """One run: a year, a shift without labels, a change of the concept with them, or the power at a batch size."""
+    """One run, looked at every so many seconds: a year, a shift without labels, a change of the concept with them, the power at a batch size."""
 
     kind: str
     what: str
     rows: int
     seed: int
+    every: float = WEEK
 
 
 def cases(runs: int, years: int, large: int) -> list[Case]:
@@ -57,6 +61,8 @@ def cases(runs: int, years: int, large: int) -> list[Case]:
     made += [Case("shift", what, BATCH, seed) for what in (*HARMFUL, *BENIGN) for seed in range(runs)]
     made += [Case("shift", what, LARGE, seed) for what in BENIGN for seed in range(large)]
     made += [Case("concept", what, BATCH, seed) for what in CONCEPT for seed in range(runs)]
+    made += [Case("shift", what, BATCH, seed, OFTEN) for what in HARMFUL for seed in range(runs)]
+    made += [Case("concept", what, BATCH, seed, OFTEN) for what in CONCEPT for seed in range(runs)]
     made += [
         Case("power", what, rows, seed) for what in POWER for rows in SIZES for seed in range(max(5, runs // 5) if rows < LARGE else 5)
     ]
@@ -73,10 +79,10 @@ def standing(seed: int, hangs_together: float) -> tuple[Released, Answer]:
 class Run:
     """Batches of one population, watched."""
 
-    def __init__(self, seed: int, hangs_together: float = 0.0, delay: int = DELAY) -> None:
+    def __init__(self, seed: int, hangs_together: float = 0.0, delay: int = DELAY, every: float = WEEK) -> None:
         self._seed = seed
         self.released, answer = standing(seed, hangs_together)
-        self._watched = Watched(PROBLEM, self.released, answer, delay, BATCH)
+        self._watched = Watched(SCHEDULES[every], self.released, answer, delay, BATCH)
 
     def arrive(self, rows: int, moved: Moved) -> pd.DataFrame:
         """The next batch with its answers."""
@@ -116,7 +122,7 @@ def _year(case: Case) -> dict[str, Any]:
 def _shift(case: Case) -> dict[str, Any]:
     """A shift of the population, no label: in which of its batches harm was raised, and what harm it really does."""
     moved = (HARMFUL | BENIGN)[case.what]
-    watched = Run(case.seed)
+    watched = Run(case.seed, every=case.every)
     batches = 2 if case.rows == BATCH else 1
     raised, seen, peers, harms = [], [], [], []
     for _ in range(batches):
@@ -125,7 +131,7 @@ def _shift(case: Case) -> dict[str, Any]:
         raised.append(_raised(decision))
         seen.append(_drifted(decision))
         harms.append(expected_wrong(window))
-        if case.seed % PEER_EVERY == 0 and case.rows == BATCH:
+        if case.seed % PEER_EVERY == 0 and case.rows == BATCH and case.every == WEEK:
             peers.append(evidently(CONTRACT, watched.released.reference, window))
     before = Run(case.seed)
     harm = float(np.mean(harms)) - expected_wrong(before.arrive(50_000, Moved()))
@@ -135,7 +141,7 @@ def _shift(case: Case) -> dict[str, Any]:
 
 def _concept(case: Case) -> dict[str, Any]:
     """Five clean batches, then a change of the concept, labels at once: after which of its batches harm was raised."""
-    watched = Run(case.seed, delay=0)
+    watched = Run(case.seed, delay=0, every=case.every)
     for _ in range(5):
         before = watched.arrive(case.rows, Moved())
     early = _harmed(watched.decide())
@@ -177,9 +183,10 @@ def expected_wrong(window: pd.DataFrame) -> float:
 
 def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
     """Every promise of the watch, and what others say of the same rows."""
-    rows: list[Row] = []
+    years = [told for told in judged if told["kind"] == "year"]
+    rows = [share("clean years, of both kinds: a false retraining", sum(told["retrained"] > 0 for told in years), len(years))]
     for what in YEARS:
-        mine = [told for told in judged if (told["kind"], told["what"]) == ("year", what)]
+        mine = [told for told in years if told["what"] == what]
         for name, key in (
             ("a false retraining", "retrained"),
             ("labels bought, a person asked or a false retraining, by drift and harm alone", "raised"),
@@ -194,12 +201,11 @@ def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
         rows.append(share(f"clean years, {what}: Evidently, any column", sum(t["evidently_any"] > 0 for t in peers), len(peers)))
         rows.append(share(f"clean years, {what}: alarm every 10 batches", len(mine), len(mine)))
     rows += _shifts(judged)
-    concept = [told for told in judged if told["kind"] == "concept" and told["harm"] >= HARM]
-    rows.append(share("harmful changes of the concept: raised within 3 batches of labels", sum(t["raised"] for t in concept), len(concept)))
-    rows.append(
-        share("harmful changes of the concept: raised within 1 batch of labels", sum(t["after"] == 1 for t in concept), len(concept))
-    )
-    rows.append(share("harmful changes of the concept: raised before they came", sum(t["early"] for t in concept), len(concept)))
+    for every, name in ((WEEK, "harmful changes of the concept"), (OFTEN, "harmful changes of the concept, looked at every 5 minutes")):
+        mine = [told for told in judged if told["kind"] == "concept" and told["every"] == every and told["harm"] >= HARM]
+        rows.append(share(f"{name}: raised within 3 batches of labels", sum(told["raised"] for told in mine), len(mine)))
+        rows.append(share(f"{name}: raised within 1 batch of labels", sum(told["after"] == 1 for told in mine), len(mine)))
+        rows.append(share(f"{name}: raised before they came", sum(told["early"] for told in mine), len(mine)))
     for what in POWER:
         for size in SIZES:
             mine = [told for told in judged if (told["kind"], told["what"], told["rows"]) == ("power", what, size)]
@@ -210,12 +216,15 @@ def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
 
 def _shifts(judged: Sequence[dict[str, Any]]) -> list[Row]:
     """Harmful and benign are what the truth says: three points of accuracy and more, or less than half a point."""
-    shifted = [told for told in judged if told["kind"] == "shift"]
+    shifted = [told for told in judged if told["kind"] == "shift" and told["every"] == WEEK]
     harmful = [told for told in shifted if told["harm"] >= HARM]
     rows = [share("harmful shifts: raised within 2 batches, no label", sum(told["raised"] for told in harmful), len(harmful))]
     for what in HARMFUL:
         mine = [told for told in harmful if told["what"] == what]
         rows.append(share(f"{what}: raised within 2 batches, no label", sum(told["raised"] for told in mine), len(mine)))
+    often = [told for told in judged if told["kind"] == "shift" and told["every"] == OFTEN and told["harm"] >= HARM]
+    name = "harmful shifts, looked at every 5 minutes: raised within 2 batches, no label"
+    rows.append(share(name, sum(told["raised"] for told in often), len(often)))
     benign = [told for told in shifted if abs(told["harm"]) < NO_HARM]
     for size in (BATCH, LARGE):
         mine = [told for told in benign if told["rows"] == size]
