@@ -26,7 +26,7 @@ from flows.setting import Setting
 from ratchet.audit import chances, drawn
 from ratchet.check import Check
 from ratchet.contract import Contract
-from ratchet.decision import Decision, digest
+from ratchet.decision import Decision, digest, told_only
 from ratchet.lesson import Lesson
 from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.estimate import NONE, Audits
@@ -124,7 +124,8 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     replayed = window["probability"].to_numpy(float) if lost or window.empty else replay(release, window)
     # Rows that lack a column cannot be replayed; that one is gone is told by others.
     checks.append(score_skew(problem, window.head(0) if lost else window, replayed[:0] if lost else replayed))
-    onset, used = onset_of(setting, release.version, _drifted([check.as_dict() for check in checks]))
+    advisory = problem.watch.advisory
+    onset, used = onset_of(setting, release.version, _drifted([check.as_dict() for check in told_only(checks, advisory)]))
     newest = max(SLICE_ROWS, problem.watch.window, problem.watch.min_labels)
     known = typed(store.window(newest=newest, version=release.version, labelled=True, after=onset - 1), contract)
     labelled = known.tail(problem.watch.window)
@@ -138,6 +139,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     checks.append(live_slices(problem, contract, held_of(released), known.tail(SLICE_ROWS)))
     wrong = Stream(problem.watch.detector, _wrong(store, release.version))
     checks += on_labels(problem, released, window, apart, labelled, wrong, earlier)
+    checks = told_only(checks, advisory)
     concept = next(check for check in checks if check.name == "concept_drift")
     learnt = lesson_of(setting, begun(setting, release.version, onset, concept))
     counted = replace(learnt, since=max(used + 1, learnt.since))
@@ -269,7 +271,7 @@ def begun(setting: Setting, version: str, onset: int, concept: Check) -> int:
     Of labels that come in another order than their predictions a twentieth may be of before. An alarm comes some hundred labels after
     its change: within a window of each other, both are one.
     """
-    if concept.verdict != "fail":
+    if concept.verdict != "fail" or not concept.blocking:
         return onset
     at = int(concept.evidence["at"])
     places = setting.store.places_after(version, at, OUTCOMES)
@@ -282,7 +284,7 @@ def begun(setting: Setting, version: str, onset: int, concept: Check) -> int:
 
 
 def _drifted(checks: list[dict[str, Any]]) -> bool:
-    return any(drifts(check["name"]) and check["verdict"] == "fail" for check in checks)
+    return any(drifts(check["name"]) and check["verdict"] == "fail" and check["blocking"] for check in checks)
 
 
 def _answered(setting: Setting) -> set[str]:
@@ -314,7 +316,7 @@ def _show(setting: Setting, version: str, decision: Decision, checks: list[Check
     create_table_artifact(
         key=f"{key}-watch",
         table=[
-            {"check": c.name, "verdict": c.verdict, "value": c.value, "limit": c.limit, "rows": c.n, "reason": c.reason} for c in checks
+            {"check": c.heading, "verdict": c.verdict, "value": c.value, "limit": c.limit, "rows": c.n, "reason": c.reason} for c in checks
         ],
         description=f"The checks of version {version}'s newest window",
     )

@@ -60,7 +60,7 @@ class Service:
         self._store = Store(settings.store_url, self._problem.name, checked=False, alone=settings.workers == 1)
         self._spill = Spill(settings.spill)
         self._routed = Routed(self._store, settings.releases, settings.spill / f"{self._problem.name}.champion")
-        self._lifecycle = metrics.Lifecycle(self._store, self._spill, 86400 * self._problem.watch.label_delay_days)
+        self._lifecycle = metrics.Lifecycle(self._store, self._spill, self._problem.watch)
         self._books = Books(settings.request_log)
         self._token = settings.token.get_secret_value() if settings.token else None
         self._encode = msgspec.json.Encoder().encode

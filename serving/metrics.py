@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
 from ratchet.errors import RatchetError
+from ratchet.problem import Watch
 from ratchet.retraining import ACTIONS
 from ratchet.store import Store
 from serving.spill import Spill
@@ -72,8 +73,8 @@ def observe(route: str, version: str, seconds: Sequence[float]) -> None:
 class Lifecycle(Collector):
     """The store's side: champion, checks by verdict, decisions, freshness. Read at most every two seconds."""
 
-    def __init__(self, store: Store, spill: Spill, label_delay: float) -> None:
-        self._store, self._spill, self._label_delay = store, spill, label_delay
+    def __init__(self, store: Store, spill: Spill, watch: Watch) -> None:
+        self._store, self._spill, self._watch = store, spill, watch
         # Told by the log: a store that hangs is not to be asked.
         self.away = False
         self._read, self._at = list[Metric](), 0.0
@@ -86,7 +87,8 @@ class Lifecycle(Collector):
 
     def _collect(self) -> Iterator[Metric]:
         yield _gauge("ratchet_spilled_rows", "Rows in the spill that wait for the store", self._spill.waiting())
-        yield _gauge("ratchet_label_delay_seconds", "After how long the problem's labels are due", self._label_delay)
+        yield _gauge("ratchet_label_delay_seconds", "After how long the problem's labels are due", 86400 * self._watch.label_delay_days)
+        yield _gauge("ratchet_watch_every_seconds", "How often the schedule has the monitor look", self._watch.every_seconds)
         up = int(not self.away)
         try:
             yield from self._stored() if up else []
@@ -113,13 +115,15 @@ class Lifecycle(Collector):
         for action, (count, _) in decided.items():
             counted.add_metric([action], count)
         verdicts = GaugeMetricFamily("ratchet_checks", "Checks of the newest window, by verdict", labels=["verdict"])
-        failing = GaugeMetricFamily("ratchet_check_failing", "1 for every check of the newest window that fails", labels=["check"])
+        failing = GaugeMetricFamily(
+            "ratchet_check_failing", "1 for every check of the newest window that fails and is not advisory", labels=["check"]
+        )
         newest = store.decided_last()
         checks = newest.evidence["checks"] if newest else []
         for verdict in ("pass", "fail", "undecided", "not_applicable"):
             verdicts.add_metric([verdict], sum(check["verdict"] == verdict for check in checks))
         for check in checks:
-            failing.add_metric([check["name"]], int(check["verdict"] == "fail"))
+            failing.add_metric([check["name"]], int(check["verdict"] == "fail" and check["blocking"]))
         score = GaugeMetricFamily("ratchet_quality_score", "Share of the newest window's rows that are sound", labels=["dimension"])
         for check in checks:
             kind, _, dimension = check["name"].partition(":")

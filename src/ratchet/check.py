@@ -17,7 +17,7 @@ class Check:
 
     `low` and `high` bound the 95% interval of `value`; `n` counts the rows behind it; `unit` says what
     the number is. A blocking check that fails or is undecided holds a promotion; `needed` says how many more rows
-    an undecided one would take, where that can be told.
+    an undecided one would take, where that can be told. One that is not blocking is told, and nothing is done about it.
     """
 
     name: str
@@ -33,6 +33,15 @@ class Check:
     blocking: bool = True
     needed: int | None = None
     evidence: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def heading(self) -> str:
+        """The name as a table shows it.
+
+        >>> Check("volume", "?", "fail", "few", blocking=False).heading
+        'volume (advisory)'
+        """
+        return self.name if self.blocking else f"{self.name} (advisory)"
 
     def as_dict(self) -> dict[str, Any]:
         """The check as plain data."""

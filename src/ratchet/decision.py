@@ -81,18 +81,24 @@ def weigh(checks: Sequence[Check], blocking: Sequence[str], advisory: Sequence[s
     [False]
     """
 
-    def holds(check: Check) -> bool:
-        for name in (check.name, check.name.split(":")[0]):
-            if name in blocking:
-                return True
-            if name in advisory:
-                return False
-        return check.blocking
-
     known = {name for check in checks for name in (check.name, check.name.split(":")[0])}
     if wrong := sorted({*blocking, *advisory} - known):
         raise ContractError(f"problem.yaml: gate: {wrong[0]!r} is no check; there are {', '.join(sorted(known))}.")
-    return [replace(check, blocking=holds(check)) for check in checks]
+    return [_weighed(check, blocking, advisory) for check in checks]
+
+
+def told_only(checks: Sequence[Check], advisory: Sequence[str]) -> list[Check]:
+    """The checks, of which those that are called so, `name` or `name:part`, are told and nothing more."""
+    return [_weighed(check, (), advisory) for check in checks]
+
+
+def _weighed(check: Check, blocking: Sequence[str], advisory: Sequence[str]) -> Check:
+    for name in (check.name, check.name.split(":")[0]):
+        if name in blocking:
+            return replace(check, blocking=True)
+        if name in advisory:
+            return replace(check, blocking=False)
+    return check
 
 
 def gate(checks: Sequence[Check], subject: str, inputs: dict[str, Any]) -> Decision:

@@ -71,7 +71,7 @@ def learn_from(begun: int, ledger: Iterable[dict[str, Any]], sound: Sequence[Spa
         known = evidence.get("kept_out", {"without": (), "audited": ()})
         without += [(first, last) for first, last in known["without"]]
         audited += [(first, last) for first, last in known["audited"]]
-        failed = [check for check in evidence["checks"] if check["verdict"] == "fail"]
+        failed = [check for check in evidence["checks"] if check["verdict"] == "fail" and check["blocking"]]
         if any(called(check["name"], (*FAULTS, *PROBED)) for check in failed):
             without.append((evidence["inputs"]["from"], evidence["inputs"]["to"]))
         doubted = [check["evidence"] for check in failed if called(check["name"], DOUBTED)]

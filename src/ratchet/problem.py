@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ratchet.contract import NAME, Contract, Strict, load_contract, read_yaml
 from ratchet.decision import digest
 from ratchet.errors import ContractError
+from ratchet.registry import MONITORS
 
 YEAR = 365.25 * 24 * 3600
 
@@ -109,7 +110,8 @@ class Watch(Strict):
 
     Of the predictions a share `audit_share` is drawn for an audit, and the policy may raise it as long as audits bring no more than
     `audit_budget` labels a year. A retraining comes `cooldown_days` after the last one at the earliest, and at most
-    `retrainings_per_year` come by themselves. `detector` looks for concept drift in the labelled stream; a rise of the share of wrong decisions by less than `min_rise`
+    `retrainings_per_year` come by themselves. What a check in `advisory` says (`name` or `name:part`) is told, and nothing is done about it.
+    `detector` looks for concept drift in the labelled stream; a rise of the share of wrong decisions by less than `min_rise`
     does not matter.
     """
 
@@ -125,6 +127,15 @@ class Watch(Strict):
     audit_budget: Annotated[int, Field(ge=0)] = 2000
     cooldown_days: Margin = 1.0
     retrainings_per_year: Count = 12
+    advisory: tuple[str, ...] = ()
+
+    @field_validator("advisory")
+    @classmethod
+    def _is_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name.split(":")[0] not in MONITORS:
+                raise ValueError(f"{name!r} is no check of the watch; there are {', '.join(MONITORS)}")
+        return names
 
     @model_validator(mode="after")
     def _can_judge(self) -> Watch:

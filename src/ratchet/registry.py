@@ -9,6 +9,26 @@ Stage = Literal["release", "monitor"]
 Function = TypeVar("Function", bound=Callable[..., object])
 
 CHECKS: dict[str, Stage] = {}
+# What watches, known before the modules that do are read: problem.yaml names them.
+MONITORS = (
+    "clock",
+    "concept_drift",
+    "data_drift",
+    "decay",
+    "disparity",
+    "estimate",
+    "feedback",
+    "joint_drift",
+    "label_classes",
+    "label_conflicts",
+    "live_slices",
+    "probes",
+    "quality",
+    "silent",
+    "skew",
+    "validity",
+    "volume",
+)
 
 
 def registered(name: str, stage: Stage) -> Callable[[Function], Function]:

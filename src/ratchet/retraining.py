@@ -50,7 +50,8 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
     New data alone is no reason, and drift alone is none. Only harm that labels show, and that has not passed, retrains, once there is
     enough to learn from. Harm that is expected, and that no label of rows as bad refutes, buys some: it raises the share that is drawn for
     an audit. Rows that
-    are not what they seem block: retraining would learn the fault. Where the means are used up, a person is asked.
+    are not what they seem block: retraining would learn the fault. Where the means are used up, a person is asked. A check that is not
+    blocking calls for nothing.
     """
     if faults := _failed(checks, FAULTS):
         return decide("block", subject, _told(faults), inputs, checks)
@@ -69,7 +70,7 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
     decay = _named(checks, "decay")
     expected = _named(checks, "estimate")
     labelled = decay is not None and decay.verdict == "pass"
-    feared = [expected] if expected is not None and expected.verdict == "fail" else []
+    feared = [expected] if expected is not None and expected.verdict == "fail" and expected.blocking else []
     if expected is not None and feared and not _refuted(expected, decay):
         action, said, more = _expected(expected, means)
         return decide(action, subject, [said, *_told([expected, *parts, *drift[:5]])], inputs | more, checks)
@@ -167,7 +168,7 @@ def drifts(name: str) -> bool:
 
 
 def _failed(checks: Sequence[Check], names: Sequence[str]) -> list[Check]:
-    return [check for check in checks if check.verdict == "fail" and called(check.name, names)]
+    return [check for check in checks if check.verdict == "fail" and check.blocking and called(check.name, names)]
 
 
 def _named(checks: Sequence[Check], name: str) -> Check | None:

@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from ratchet.check import from_dict
 from stack.commands.common import (
     AsJson,
     ProblemName,
@@ -62,7 +63,7 @@ def monitor(problem: ProblemName) -> None:
         made = site_of(problem).monitor()
         table = Table("check", "verdict", "rows", "why")
         for check in made["checks"]:
-            table.add_row(check["name"], check["verdict"], str(check["n"]), escape(check["reason"]))
+            table.add_row(from_dict(check).heading, check["verdict"], str(check["n"]), escape(check["reason"]))
         console.print(table)
         console.print(f"[bold]{made['action'] or 'nothing to watch'}[/bold] {escape('; '.join(made['reasons']))}")
 
@@ -116,7 +117,7 @@ def drill(
     years: Annotated[int, typer.Option(help="Clean years of weekly checks.")] = 10,
     source: Annotated[Path | None, typer.Option("--source", help="A file of credit_card's real rows, to be drilled as well.")] = None,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="A single fault by its name, again and again; nothing is written.")
+        list[str] | None, typer.Option("--only", help="One fault by its name; may be given again for another. Nothing is written.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:

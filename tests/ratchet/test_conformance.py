@@ -54,7 +54,7 @@ from ratchet.monitoring.silent_failure import live_slices, silent
 from ratchet.monitoring.skew import score_skew, skew
 from ratchet.monitoring.validity import validity
 from ratchet.problem import Folder
-from ratchet.registry import CHECKS
+from ratchet.registry import CHECKS, MONITORS
 
 ENOUGH, LITTLE = 6000, 50
 # Every file of checks there is, so that none is left out because nobody imports it.
@@ -464,6 +464,7 @@ PLANS: dict[str, Callable[[World, bool], list[Check]]] = {
 
 def test_every_check_has_a_plan():
     assert set(CHECKS) == set(PLANS)
+    assert sorted(name for name, stage in CHECKS.items() if stage == "monitor") == sorted(MONITORS)
 
 
 def test_the_budget_of_false_alarms_is_shared_by_every_question_there_is(credit):

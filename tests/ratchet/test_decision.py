@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ratchet.check import Check
-from ratchet.decision import decide, gate
+from ratchet.decision import decide, gate, told_only
 from ratchet.lesson import Lesson
 from ratchet.retraining import Means, watch
 
@@ -144,6 +144,27 @@ def test_what_may_be_spent(checks, means, action, word):
     decision = look(*checks, **means)
     assert decision.action == action
     assert word in " ".join(decision.reasons)
+
+
+@pytest.mark.parametrize(
+    ("checks", "advisory", "action", "word"),
+    [
+        ([BROKEN, STILL, NO_HARM], ("validity",), "skip", "what fired calls for nothing"),
+        ([PROBED, SHIFT, HARM], ("probes:duplicates",), "retrain", "costs more"),
+        ([PROBED, SHIFT, HARM], ("probes:mixes",), "ask", "tries the model out"),
+        ([LABELS, SHIFT, HARM], ("feedback",), "retrain", "costs more"),
+        ([SHIFT, NO_LABELS, NOT_EXPECTED], ("data_drift",), "skip", "what fired calls for nothing"),
+        ([STILL, NO_LABELS, EXPECTED], ("estimate",), "skip", "what fired calls for nothing"),
+        ([STILL, HARM], ("decay",), "skip", "what fired calls for nothing"),
+        ([STILL, HARM, TURNED], ("decay",), "retrain", "more are wrong"),
+        ([STILL, NO_HARM, FEWER], ("volume",), "skip", "few arrived"),
+    ],
+)
+def test_what_is_advisory_is_told_and_calls_for_nothing(checks, advisory, action, word):
+    decision = look(*told_only(checks, advisory))
+    assert decision.action == action
+    assert word in " ".join(decision.reasons)
+    assert [check["name"] for check in decision.evidence["checks"]] == [check.name for check in checks]
 
 
 def test_retraining_says_what_it_learns_from():

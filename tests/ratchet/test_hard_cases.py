@@ -265,6 +265,8 @@ def test_limits_that_cannot_be_meant_are_refused(problem, wrong):
 def test_a_window_that_could_never_be_judged_is_refused(problem):
     with pytest.raises(ValidationError, match="min_window must not be larger than window"):
         Watch(**(problem.watch.model_dump() | {"window": 1000, "min_window": 2000}))
+    with pytest.raises(ValidationError, match="'probs:mixes' is no check of the watch; there are clock, "):
+        Watch(**(problem.watch.model_dump() | {"advisory": ("probs:mixes",)}))
 
 
 def test_a_misspelt_check_holds_nothing_and_is_refused(problem, world):

@@ -14,7 +14,7 @@ from ratchet.settings import ROOT
 
 
 def told(name, verdict="fail", first=1, last=9, **evidence):
-    return {"inputs": {"from": first, "to": last}, "checks": [{"name": name, "verdict": verdict, "evidence": evidence}]}
+    return {"inputs": {"from": first, "to": last}, "checks": [{"name": name, "verdict": verdict, "blocking": True, "evidence": evidence}]}
 
 
 def test_older_rows_are_left_out_only_where_models_of_the_newer_ones_alone_answer_better():
@@ -77,6 +77,12 @@ def test_models_of_newer_rows_are_asked_about_people_that_they_have_not_seen(cre
 
 def test_where_nothing_has_begun_every_row_teaches():
     assert learn_from(1, []) == EVERYTHING
+
+
+def test_what_an_advisory_check_says_teaches_all_the_same():
+    broken = told("validity", first=30, last=40)
+    broken["checks"][0]["blocking"] = False
+    assert learn_from(1, [broken]) == EVERYTHING
 
 
 def test_what_was_blocked_probed_or_doubted_does_not_teach():

@@ -47,7 +47,7 @@ def checks_table(checks: Sequence[Check]) -> str:
     lines = ["| check | verdict | value | 95% interval | limit | rows | why |", "|---|---|---|---|---|---|---|"]
     for check in checks:
         interval = f"{number(check.low)} to {number(check.high)}" if check.low is not None else ""
-        name = check.name if check.blocking else f"{check.name} (advisory)"
+        name = check.heading
         reason = check.reason.replace("|", "/")
         lines.append(
             f"| {name} | **{check.verdict}** | {number(check.value)} | {interval} | {number(check.limit)} | {check.n or ''} | {reason} |"
