@@ -18,6 +18,8 @@ HARM = ("decay", "concept_drift")
 DRIFT = ("data_drift", "joint_drift", "silent:confidence", "silent:outliers", "probes:mixes")
 # So many retrainings that came to nothing are enough.
 UNANSWERED = 10
+# Harm is doubted where audits contradict its labels more often than chance would have it (5%): that costs a look, learning from noise a generation.
+DOUBTFUL = 0.05
 # Harm in a part of the rows, while the mean may look well; groups that are treated ever more unequally; rows and labels that are lacking.
 PARTS = ("live_slices", "disparity", "volume", "quality:timeliness")
 
@@ -62,7 +64,7 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
         return decide("ask", subject, [said, *_told(doubted)], inputs, checks)
     harm, drift, parts = (_failed(checks, names) for names in (HARM, DRIFT, PARTS))
     if harm:
-        action, why = _harmed(harm, means)
+        action, why = _harmed(harm, means, _named(checks, "quality:accuracy"))
         learnt = {"lesson": asdict(means.lesson)} if action == "retrain" else {}
         older = ", and from older ones unless they mislead" if means.lesson.since else ""
         last = [f"it learns from {means.lesson.said}{older}"] if learnt else []
@@ -99,10 +101,14 @@ def _quiet(checks: Sequence[Check], subject: str) -> tuple[Action, str, list[str
     return "skip", subject, [f"what fired calls for nothing{left}" if fired else f"no check fired{left}", *fired]
 
 
-def _harmed(harm: list[Check], means: Means) -> tuple[Action, list[str]]:
-    """What harm calls for that labels show."""
+def _harmed(harm: list[Check], means: Means, accuracy: Check | None) -> tuple[Action, list[str]]:
+    """What harm calls for that labels show; `accuracy` is what audits say of labels."""
     if all(check.evidence.get("passing") for check in harm):
         return "wait", ["the newest labels no longer show it: it may pass"]
+    lately = accuracy.evidence.get("lately") if accuracy is not None and accuracy.blocking else None
+    if lately and lately["p_value"] < DOUBTFUL:
+        said = f"audits contradict {lately['contradicted']} of the newest {lately['audited']} labels that they looked at"
+        return "wait", [f"{said}: whether it is harm or wrong labels, more audits will tell"]
     if means.labels_short > 0:
         return "wait", [f"retraining waits for {means.labels_short} more labelled rows of the new population"]
     if means.paused:

@@ -35,6 +35,9 @@ AUDITED_BEFORE = replace(EXPECTED, evidence=TOLD | {"audited_before": 360, "by":
 ONE_CLASS = replace(SHIFT, name="label_classes", reason="every label is 0")
 LABELS = replace(SHIFT, name="feedback:labels", reason="labels follow decisions")
 GAP = replace(SHIFT, name="feedback:exposure", reason="refusals bring no label")
+LATELY = {"audited": 40, "contradicted": 8, "p_value": 5e-4}
+LABELS_DOUBTED = Check("quality:accuracy", "Do they?", "pass", "they do", n=200, evidence={"lately": LATELY})
+LABELS_TRUE = replace(LABELS_DOUBTED, verdict="undecided", evidence={"lately": LATELY | {"contradicted": 3, "p_value": 0.32}})
 FEWER = replace(SHIFT, name="volume", reason="few arrived")
 PROBED = Check("probes:duplicates", "Do they?", "fail", "one row again and again", value=1e-9, limit=1e-4, n=2000)
 MIXES = replace(PROBED, name="probes:mixes")
@@ -138,6 +141,10 @@ def test_the_watch(checks, short, action, word):
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_left": 189}, "buy_labels", "11.5%"),
         ([SHIFT, NO_LABELS, EXPECTED], {"rows": 150, "audits_left": 197}, "buy_labels", "100.0%"),
         ([SHIFT, HARM], {"unanswered": 10}, "ask", "none made a generation"),
+        ([SHIFT, HARM, LABELS_TRUE], {}, "retrain", "costs more"),
+        ([SHIFT, HARM, LABELS_DOUBTED], {}, "wait", "audits contradict 8 of the newest 40 labels"),
+        ([SHIFT, HARM, replace(LABELS_DOUBTED, blocking=False)], {}, "retrain", "costs more"),
+        ([SHIFT, HARM, replace(LABELS_DOUBTED, verdict="fail")], {}, "ask", "labels are not what they seem"),
     ],
 )
 def test_what_may_be_spent(checks, means, action, word):

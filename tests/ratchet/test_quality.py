@@ -145,6 +145,24 @@ def test_rows_that_are_alike_by_nature_are_no_flaw_however_many(credit):
         assert told["quality:consistency"].verdict == "pass"
 
 
+@pytest.mark.parametrize(
+    ("of_the_newest", "of_those_before", "doubted"),
+    [(0, 0, False), (4, 0, False), (8, 0, True), (4, 8, True), (0, 4, False)],
+)
+def test_audits_of_the_newest_labels_doubt_harm_before_there_are_enough_for_an_alarm(credit, of_the_newest, of_those_before, doubted):
+    """Two windows of labels, of each of which 40 are audited; so many of them are wrong."""
+    window = credit.problem.watch.window
+    audited = np.tile(np.arange(window) % (window // 40) == 0, 2)
+    wrong = np.concatenate([np.arange(40) < of_those_before, np.arange(40) < of_the_newest])
+    outcome, gold = np.zeros(2 * window), np.where(audited, 0.0, np.nan)
+    outcome[np.flatnonzero(audited)[wrong]] = 1.0
+    aged = pd.DataFrame({"outcome": outcome, "gold": gold})
+    found = quality(credit.problem, credit.contract, pd.DataFrame(), pd.DataFrame(), aged)
+    accuracy = next(check for check in found if check.name == "quality:accuracy")
+    assert accuracy.verdict == "undecided"
+    assert (accuracy.evidence["lately"]["p_value"] < 0.05) == doubted
+
+
 def test_labels_that_never_came_of_some_rows_are_usual_and_such_as_stop_coming_are_not(credit):
     window = credit.open_source(None, 5).traffic(2000, drifted=False)
     rng = np.random.default_rng(1)

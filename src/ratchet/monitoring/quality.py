@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -24,6 +26,8 @@ ASKED = {
 }
 # A share of labels that audits contradict, and by how much more of them are late than before, from which on it matters.
 NOISE, LATE = 0.05, 0.2
+# Harm is doubted by audits of the newest labels: of so many windows.
+LATELY = (1, 2, 4)
 # The score is told for so many parts of the window, in their order.
 PARTS = 10
 UNIT = "share of rows"
@@ -55,9 +59,10 @@ def quality(
         before["uniqueness"], now["uniqueness"] = (flaws(contract, rows.tail(size), known)["uniqueness"] for rows in (held, window))
         made = [_of_rows(problem, name, before[name], flawed) for name, flawed in now.items()]
     told = aged["outcome"].notna().to_numpy()
-    both = told & aged["gold"].notna().to_numpy()
-    wrong = (aged["outcome"] != aged["gold"]).to_numpy()[both]
-    accuracy = _accuracy(problem, wrong)
+    labelled = aged[told]
+    accuracy = _accuracy(problem, _contradicted(labelled))
+    lately = [_contradicted(labelled.tail(times * problem.watch.window)) for times in LATELY]
+    accuracy = replace(accuracy, evidence=accuracy.evidence | {"lately": _doubt(lately)})
     return sorted([*made, _timeliness(problem, ~told, labelled_before), accuracy], key=lambda check: check.name)
 
 
@@ -117,6 +122,22 @@ def _accuracy(problem: Problem, wrong: np.ndarray) -> Check:
     verdict: Verdict = "fail" if found.low > NOISE else "pass"
     reason = f"audits contradict {int(wrong.sum()):,} of {n:,} labels: {wrong.mean():.1%} [{found.low:.1%}, {found.high:.1%}], {NOISE:.0%} matters"
     return _check("accuracy", verdict, reason, wrong, 1 - NOISE, {"trend": scores(wrong)})
+
+
+def _contradicted(labelled: pd.DataFrame) -> np.ndarray:
+    """Of the labelled rows that were audited as well, which labels audits contradict, in their order."""
+    both = labelled[labelled["gold"].notna()]
+    return (both["outcome"] != both["gold"]).to_numpy()
+
+
+def _doubt(lately: list[np.ndarray]) -> dict[str, object]:
+    """How often audits contradict the newest labels: of the stretch where chance explains it least, how likely it is.
+
+    Binomial, where no more labels were wrong than matters; after Bonferroni. Too few for an alarm, they may still be enough to doubt harm
+    that these labels show.
+    """
+    least, wrong = min(((float(stats.binom.sf(wrong.sum() - 1, len(wrong), NOISE)), wrong) for wrong in lately), key=lambda told: told[0])
+    return {"audited": len(wrong), "contradicted": int(wrong.sum()), "p_value": min(1.0, len(lately) * least)}
 
 
 def _more(flags: np.ndarray, than: np.ndarray, worth: list[float]) -> float:
