@@ -173,7 +173,7 @@ def drill(
         return [*sums, *cells]
     command = f"ratchet drill --runs {runs} --years {years}" + (f" --source {source.name}" if source else "")
     # Before anything is written: results change the checkout.
-    page = render(worlds, command=command, commit=code_version(), batch=experiment.BATCH, delay=experiment.DELAY)
+    page = render(worlds, experiment.WATCH, sums, command=command, commit=code_version(), batch=experiment.BATCH, delay=experiment.DELAY)
     _write(out, "drill", [*sums, *cells], command, sorted({case.seed for case in todo}), shown=len(sums))
     (out / "drill.html").write_text(page, encoding="utf-8")
     return sums

@@ -115,12 +115,12 @@ class Watch(Strict):
     does not matter.
     """
 
-    window: int = 2000
-    min_window: int = 300
-    min_labels: int = 1000
-    false_alarms_per_year: float = 0.05
-    label_delay_days: float = 30.0
-    every_seconds: float = 300.0
+    window: Count = 2000
+    min_window: int = Field(default=300, ge=20)
+    min_labels: Count = 1000
+    false_alarms_per_year: float = Field(default=0.05, gt=0, allow_inf_nan=False)
+    label_delay_days: Margin = 30.0
+    every_seconds: float = Field(default=300.0, ge=1, allow_inf_nan=False)
     detector: Literal["adwin", "page_hinkley", "kswin", "ddm", "eddm", "hddm_a", "hddm_w"] = "adwin"
     min_rise: Share = 0.02
     audit_share: Share = 0.02

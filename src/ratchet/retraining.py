@@ -21,7 +21,8 @@ UNANSWERED = 10
 # Harm is doubted where audits contradict its labels more often than chance would have it (5%): that costs a look, learning from noise a generation.
 DOUBTFUL = 0.05
 # Harm in a part of the rows, while the mean may look well; groups that are treated ever more unequally; rows and labels that are lacking.
-PARTS = ("live_slices", "disparity", "volume", "quality:timeliness")
+COMING = ("volume", "quality:timeliness")
+PARTS = ("live_slices", "disparity", *COMING)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
         return decide("ask", subject, [said, *_told(doubted)], inputs, checks)
     harm, drift, parts = (_failed(checks, names) for names in (HARM, DRIFT, PARTS))
     if harm:
-        action, why = _harmed(harm, means, _named(checks, "quality:accuracy"))
+        action, why = _awaited(*_harmed(harm, means, _named(checks, "quality:accuracy")), parts)
         learnt = {"lesson": asdict(means.lesson)} if action == "retrain" else {}
         older = ", and from older ones unless they mislead" if means.lesson.since else ""
         last = [f"it learns from {means.lesson.said}{older}"] if learnt else []
@@ -75,7 +76,8 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
     feared = [expected] if expected is not None and expected.verdict == "fail" and expected.blocking else []
     if expected is not None and feared and not _refuted(expected, decay):
         action, said, more = _expected(expected, means)
-        return decide(action, subject, [said, *_told([expected, *parts, *drift[:5]])], inputs | more, checks)
+        action, why = _awaited(action, [said], parts)
+        return decide(action, subject, [*why, *_told([expected, *parts, *drift[:5]])], inputs | more, checks)
     if parts:
         return decide("ask", subject, [f"{_lacking(parts)}: a person must look", *_told(parts)], inputs, checks)
     if not drift:
@@ -121,6 +123,13 @@ def _harmed(harm: list[Check], means: Means, accuracy: Check | None) -> tuple[Ac
     if means.retrainings_left < 1:
         return "ask", ["the year's retrainings are used up: a person must decide"]
     return "retrain", []
+
+
+def _awaited(action: Action, why: list[str], parts: Sequence[Check]) -> tuple[Action, list[str]]:
+    """The same, but what is awaited while predictions or labels no longer come is asked of a person."""
+    if action == "wait" and any(check.name in COMING for check in parts):
+        return "ask", [f"{_lacking(parts)}, and what is awaited may never come: a person must look", *why]
+    return action, why
 
 
 def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any]]:

@@ -56,6 +56,16 @@ def test_a_fall_is_no_harm_and_takes_an_alarm_back(problem):
     assert again.verdict == "fail"
 
 
+def test_decisions_that_were_better_for_a_while_and_are_as_they_were_do_no_harm(problem):
+    dip = [decisions(seed, (4000, 0.25), (4000, 0.12), (4000, 0.25)) for seed in range(10)]
+    told = [concept_drift(problem, Stream("adwin", [wrong]), usual=0.25) for wrong in dip]
+    assert [check.verdict for check in told] == ["pass"] * 10
+    assert all(len(check.evidence["changes"]) >= 2 for check in told)
+    # What rises above the share at release is harm, whatever was before.
+    worse = [decisions(seed, (4000, 0.25), (4000, 0.12), (4000, 0.25), (2000, 0.4)) for seed in range(10)]
+    assert [concept_drift(problem, Stream("adwin", [wrong]), usual=0.25).verdict for wrong in worse] == ["fail"] * 10
+
+
 @pytest.mark.parametrize(("share", "rows", "calm"), [(0.6, 250, 1500), (0.9, 280, 5000), (0.9, 120, 3000)])
 def test_a_short_burst_is_over_when_it_is_over(problem, share, rows, calm):
     told = [ask(problem, [decisions(seed, (5000, 0.2), (rows, share), (calm, 0.2))]).verdict for seed in range(20)]

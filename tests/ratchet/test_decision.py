@@ -39,6 +39,7 @@ LATELY = {"audited": 40, "contradicted": 8, "p_value": 5e-4}
 LABELS_DOUBTED = Check("quality:accuracy", "Do they?", "pass", "they do", n=200, evidence={"lately": LATELY})
 LABELS_TRUE = replace(LABELS_DOUBTED, verdict="undecided", evidence={"lately": LATELY | {"contradicted": 3, "p_value": 0.32}})
 FEWER = replace(SHIFT, name="volume", reason="few arrived")
+LATE = replace(FEWER, name="quality:timeliness", reason="labels stopped")
 PROBED = Check("probes:duplicates", "Do they?", "fail", "one row again and again", value=1e-9, limit=1e-4, n=2000)
 MIXES = replace(PROBED, name="probes:mixes")
 DOUBLED = replace(PROBED, name="quality:uniqueness", reason="rows come twice")
@@ -112,6 +113,9 @@ def test_the_gate(checks, action):
         ([UNSURE, NO_LABELS], 0, "wait", "not known yet"),
         ([STILL, NO_HARM, SLICE], 0, "ask", "a part of the rows fails"),
         ([STILL, HARM, SLICE], 0, "retrain", "temporary workers"),
+        ([STILL, HARM, LATE], 700, "ask", "what is awaited may never come"),
+        ([STILL, HARM, LATE], 0, "retrain", "costs more"),
+        ([STILL, HARM, SLICE], 700, "wait", "700 more labelled rows"),
         ([SHIFT, NO_LABELS, NOT_EXPECTED], 0, "skip", "expected to do no worse"),
         ([SHIFT, NO_LABELS, CANNOT_TELL], 0, "wait", "cannot tell"),
         ([SHIFT, NO_HARM, EXPECTED], 0, "skip", "no worse on the rows whose labels are in estimate: it is expected to cost more"),
@@ -135,6 +139,7 @@ def test_the_watch(checks, short, action, word):
         ([SHIFT, HARM], {"cooling_days": 0.5}, "wait", "0.5 days"),
         ([SHIFT, HARM], {"retrainings_left": 0}, "ask", "used up"),
         ([SHIFT, NO_LABELS, EXPECTED], {"audit_share": 0.1}, "wait", "10 of some 200 labels that were asked for are in"),
+        ([SHIFT, NO_LABELS, EXPECTED, FEWER], {"audit_share": 0.1}, "ask", "what is awaited may never come"),
         # Some of what was drawn has left the window; what is left is awaited.
         ([SHIFT, NO_LABELS, EXPECTED], {"audit_share": 0.06}, "wait", "10 of some 120 labels"),
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_left": 188}, "ask", "188 left"),

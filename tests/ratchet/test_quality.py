@@ -10,7 +10,7 @@ import pytest
 
 from ratchet.data.quality import flaws
 from ratchet.evaluation.slices import view
-from ratchet.monitoring.arrival import clock, intervals, volume
+from ratchet.monitoring.arrival import Span, clock, intervals, volume
 from ratchet.monitoring.quality import quality, scores
 
 PRESENT = datetime(2026, 3, 1, 12)
@@ -46,10 +46,50 @@ def looks(rows, every=300.0):
 
 
 def test_looks_in_close_succession_count_as_one():
-    at = [PRESENT + timedelta(seconds=each) for each in (0, 300, 600, 610, 900)]
-    told = [(moment, 0, rows) for moment, rows in zip(at, (7, 100, 100, 1, 109), strict=True)]
-    assert intervals(told, 150.0) == [(at[1], 300.0, 100), (at[2], 300.0, 100), (at[4], 300.0, 110)]
+    day = [PRESENT - timedelta(seconds=each) for each in (900, 600, 300, 290, 0)]
+    at = [*(moment - timedelta(days=1) for moment in day), *day]
+    told = [(moment, 0, rows) for moment, rows in zip(at, 2 * (7, 100, 100, 1, 109), strict=True)]
+    # Of the day before also those around that time.
+    assert intervals(told, 150.0) == [Span(day[3], day[4], 109), Span(at[3], at[4], 109), Span(at[1], at[3], 101), Span(at[0], at[1], 100)]
     assert intervals([], 150.0) == []
+
+
+def test_a_look_after_a_long_time_is_held_against_as_long_a_time(credit):
+    """The service answers day and night in office hours' rhythm; nobody looked from six in the evening to ten in the morning."""
+    every = looks(week(200, 0), 3600.0)
+    at = next(n for n in range(len(every) - 1, 0, -1) if every[n][0].hour == 10 and every[n][0].weekday() == 3)
+    told = [*every[: at - 15], (every[at][0], 0, sum(rows for _, _, rows in every[at - 15 : at + 1]))]
+    assert volume(hourly(credit), told).verdict == "pass"
+    assert volume(hourly(credit), [*told[:-1], (told[-1][0], 0, 10)]).verdict == "fail"
+
+
+@pytest.mark.parametrize("quiet", [0.2, 1, 30])
+def test_a_quiet_night_after_a_quiet_weekend_is_no_outage(credit, quiet):
+    busy = np.array(week(200, 0)) > 100
+    every = looks(np.random.default_rng(1).poisson(np.where(busy, 200, quiet)).tolist(), 3600.0)
+    told = [(every[place][0], volume(hourly(credit), every[: place + 1])) for place in range(len(every) - 7 * 24, len(every))]
+    assert not [f"{at:%a %H:%M}: {check.reason}" for at, check in told if check.verdict == "fail"]
+
+
+@pytest.mark.parametrize("a_day", [100, 500, 1500])
+def test_where_few_arrive_an_outage_is_seen_once_nothing_would_be_beyond_chance(credit, a_day):
+    """Looked at every five minutes, on a Sunday; the last three days may bring none."""
+    rng = np.random.default_rng(0)
+    arrived = rng.poisson(a_day / 288, 28 * 288)
+    gone = np.where(np.arange(len(arrived)) < 24 * 288, arrived, 0)
+    thursday = -3 * 288
+    assert volume(credit.problem, looks(arrived.tolist())[:thursday]).verdict == "pass"
+    outage = [volume(credit.problem, looks(gone.tolist())[: len(gone) - back]).verdict for back in (2 * 288 + 144, 3 * 288)]
+    assert outage == ["fail", "fail"]
+    # So few that a whole day without any could be chance.
+    rare = looks(rng.poisson(3 / 288, 28 * 288).tolist())[:thursday]
+    assert volume(credit.problem, rare).verdict == "undecided"
+
+
+def test_looks_in_no_order_break_nothing(credit):
+    told = looks(week(100, 100), 3600.0)
+    told[-5], told[-200] = told[-200], told[-5]
+    assert volume(hourly(credit), told).verdict in ("pass", "undecided")
 
 
 def week(busy, quiet, days=28, every=3600.0):
@@ -72,8 +112,11 @@ def test_less_than_half_of_the_usual_volume_is_seen(credit, newest, verdict):
 
 def test_nights_and_weekends_are_usual_and_a_dead_morning_is_not(credit):
     rows = week(200, 5)
-    told = [volume(hourly(credit), looks(rows, 3600.0)[: place + 1]).verdict for place in range(len(rows) - 7 * 24, len(rows) + 1)]
-    assert set(told) == {"pass"}
+    every = looks(rows, 3600.0)
+    told = [(every[place][0], volume(hourly(credit), every[: place + 1]).verdict) for place in range(len(rows) - 7 * 24, len(rows) + 1)]
+    assert {verdict for _, verdict in told} == {"pass", "undecided"}
+    # Where few are usual at that hour, or that kind of day was seldom seen, it cannot be told.
+    assert {verdict for at, verdict in told if at.weekday() < 5 and 9 <= at.hour < 18} == {"pass"}
     # On a Thursday at eleven.
     at = len(rows) - 3 * 24
     dead = looks(rows, 3600.0)[:at]
@@ -112,6 +155,9 @@ def test_a_clock_that_stands_still_is_seen_and_one_that_ran_back_is_not_taken_fo
     # Rows that waited on the service's disk have times of their own.
     waited = at.where(at.index < 300, at - timedelta(seconds=100))
     assert clock(credit.problem, logged(waited), PRESENT, before).verdict == "undecided"
+    # Those of one request have one, but it is not that of the row before.
+    together = at.where(at.index < 300, at[100])
+    assert clock(credit.problem, logged(together), PRESENT, before).verdict == "undecided"
     # They are late, but not wrong.
     late = at.where(at.index < 450, at - timedelta(seconds=400))
     told = clock(credit.problem, logged(late), PRESENT, before)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from flows import scoreboard
 from flows.drill import rings
-from flows.scoreboard import ACTS, BATCH, CLEAN, DELAY, DUMMIES, EVIDENTLY, MONITORS, OURS, QUIET, Case, board, judge, measure, world
+from flows.scoreboard import ACTS, BATCH, CLEAN, DELAY, DUMMIES, EVIDENTLY, MONITORS, OURS, QUIET, WATCH, Case, board, judge, measure, world
 from flows.watched import Watched
 from ratchet.check import Check
 from ratchet.report.scoreboard import render
@@ -161,10 +161,14 @@ def test_the_scoreboard_counts_what_was_seen_and_how_soon(judged, at):
     assert told["population, stuck sensor, validity: delay"].unit == "rows, 0.5 label delays"
     assert told["population, stuck sensor, validity: seen"].n == 2
 
-    page = render(worlds, command="ratchet drill", commit="abc", batch=2000, delay=2)
-    assert page.count("<tr") == 4
-    assert "stuck sensor" in page
-    assert "50%<br>2k" in page
+    page = render(worlds, WATCH, sums, command="ratchet drill", commit="abc", batch=2000, delay=2)
+    # The watch and the others, each with a head, a fault and what clean years cost.
+    assert page.count("<tr") == 8
+    assert page.count("stuck sensor") == 2
+    assert "1/2<br>2k" in page
+    assert "<li>faults seen by a monitor that is meant to: 1 of 2 runs [" in page
+    assert "<li>misleading faults that retrain: 0 of 2 runs [" in page
+    assert page.count("<li>faults seen") == 1
 
 
 def test_a_fault_that_is_not_known_is_told_with_those_that_are(monkeypatch):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy import stats
+from scipy.special import logit
 
 from ratchet.problem import Problem
 
@@ -31,6 +32,11 @@ def per_row(problem: Problem, probability: np.ndarray, truth: np.ndarray) -> np.
     costs = problem.costs
     wrong_yes = costs.false_positive * (decided & (truth == 0))
     return np.asarray(wrong_yes + costs.false_negative * (~decided & (truth == 1)))
+
+
+def log_odds(p: np.ndarray | float) -> np.ndarray:
+    """The log-odds of probabilities, same shape; those of 0 and 1 are those of a millionth."""
+    return np.asarray(logit(np.clip(p, 1e-6, 1 - 1e-6)))
 
 
 def defect(*scores: np.ndarray) -> str | None:

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from ratchet.check import Check, undecided
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
+from ratchet.evaluation.loss import log_odds
 from ratchet.monitoring.excess import MOST_ROWS, RARE, level, more_often
 from ratchet.problem import Problem
 from ratchet.registry import registered
@@ -43,7 +44,7 @@ def probes(problem: Problem, contract: Contract, encoder: Encoder, held: pd.Data
     size = min(len(held), len(window))
     before, now = (encoder.encode({name: rows[name] for name in names}, ("dense", "bins")) for rows in (held, window))
     alike = [_alike(rows[names].tail(size), view["dense"][-size:]) for rows, view in ((held, before), (window, now))]
-    margins = [np.abs(_logit(rows["probability"].to_numpy(float)) - _logit(problem.threshold)) for rows in (held, window)]
+    margins = [np.abs(log_odds(rows["probability"].to_numpy(float)) - log_odds(problem.threshold)) for rows in (held, window)]
     # Among those around it: a population that moved has more or fewer rows there, but not more at the very threshold.
     hugging = [margin[margin < AROUND] < NEAR for margin in margins]
     learnt, told = before["bins"][::2], before["bins"][1::2]
@@ -92,8 +93,3 @@ def _oddness(learnt: np.ndarray, asked: list[np.ndarray]) -> list[np.ndarray]:
         for total, pair in zip(made, pairs[1:], strict=True):
             total += odd[pair]
     return made
-
-
-def _logit(p: np.ndarray | float) -> np.ndarray:
-    p = np.clip(p, 1e-6, 1 - 1e-6)
-    return np.asarray(np.log(p / (1 - p)))

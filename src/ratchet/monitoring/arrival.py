@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -21,19 +23,58 @@ LOOKS, DAYS, MATTERS = 12, 3, 0.5
 # Several processes write the log, each by its own clock.
 SLACK = timedelta(seconds=60)
 RATE = "of the usual rate"
+# How long an interval may be beside the newest one, and up to how many seconds longer ones are asked.
+SHORTER, LONGER, LONGEST = 0.9, 1.5, 86_400.0
+# Traffic within so many seconds of a time of day is alike; looks of other days that far from it are none of that time.
+NEARBY, APART = 3600.0, 900.0
 # When the log was looked at, its last place, and how many rows had come since the look before.
 Look = tuple[datetime, int, int]
 
 
-def intervals(looks: Sequence[Look], least: float) -> list[tuple[datetime, float, int]]:
-    """Of each interval between two looks its end, its seconds and its rows, oldest first; looks within `least` seconds of another count as one."""
-    made = []
-    begun, rows = (looks[0][0], 0) if looks else (None, 0)
-    for at, _, came in looks[1:]:
-        rows += came
-        if begun is not None and (seconds := (at - begun).total_seconds()) >= least:
-            made.append((at, seconds, rows))
-            begun, rows = at, 0
+@dataclass(frozen=True)
+class Span:
+    """An interval between two looks, and how many rows came in it."""
+
+    begun: datetime
+    ended: datetime
+    rows: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it was."""
+        return (self.ended - self.begun).total_seconds()
+
+
+def intervals(looks: Sequence[Look], least: float) -> list[Span]:
+    """The newest interval between two looks of so many seconds or more, and those before it of that time of such a day, newest first.
+
+    They do not overlap, and are about as long as the newest one: while nobody looked, rows of many hours came. Such days are working days,
+    or weekends; short intervals within an hour of that time count as well.
+    """
+    at, came = [look[0] for look in looks], np.cumsum([look[2] for look in looks])
+
+    def span(ended: datetime, seconds: float, slack: float) -> Span | None:
+        """The interval that ended then, or nearly."""
+        after = bisect_left(at, ended)
+        end = min((place for place in (after - 1, after) if 0 <= place < len(at)), key=lambda place: abs(at[place] - ended))
+        begin = bisect_right(at, at[end] - timedelta(seconds=seconds)) - 1
+        # A clock that was set back leaves looks in no order.
+        if abs((at[end] - ended).total_seconds()) > slack or not 0 <= begin < end:
+            return None
+        return Span(at[begin], at[end], int(came[end] - came[begin]))
+
+    newest = span(at[-1], least, 0.0) if looks else None
+    if newest is None:
+        return []
+    made, long = [newest], newest.seconds
+    steps = int(NEARBY // long)
+    for day in range(1, (newest.ended - at[0]).days + 2):
+        for step in range(steps, -steps - 1, -1):
+            found = span(newest.ended - timedelta(days=day) + step * timedelta(seconds=long), SHORTER * long, min(long / 2, APART))
+            if found is None or found.ended > made[-1].begun or found.seconds > LONGER * long:
+                continue
+            if (_weekend(found.begun), _weekend(found.ended)) == (_weekend(newest.begun), _weekend(newest.ended)):
+                made.append(found)
     return made
 
 
@@ -43,35 +84,45 @@ def volume(problem: Problem, looks: Sequence[Look]) -> Check:
 
     `looks` are oldest first, the last one is the present. Student's prediction interval of the logarithm of the rate, one-sided, by the
     median and the median deviation of intervals of the same hour of earlier days, working days or weekends: an outage of before does not
-    widen it much. It fails where the rate is less than half of the usual one, and that beyond chance.
+    widen it much. It fails where the rate is less than half of the usual one, and that beyond chance. Where so few are usual between two
+    looks that none at all would be no alarm, longer intervals are asked, up to a day; undecided where those are too few as well.
     """
-    spans = intervals(looks, problem.watch.every_seconds / 2)
-    earlier = [span for span in spans[:-1] if _alike(span[0], spans[-1][0])]
-    n, days = len(earlier), len({at.date() for at, _, _ in earlier})
-    total = sum(rows for _, _, rows in spans)
-    if n < LOOKS or days < DAYS:
-        reason = f"{n} earlier looks at this hour of such a day, on {days} days, {total:,} predictions; {LOOKS} on {DAYS} tell how many are usual"
-        return undecided("volume", FEWER, reason, total, limit=MATTERS, unit=RATE)
-    (_, seconds, came), logs = spans[-1], np.log([(rows + 0.5) / seconds for _, seconds, rows in earlier])
+    every, total = problem.watch.every_seconds, sum(came for _, _, came in looks[1:])
+    least, reason = every / 2, "nothing is known of earlier looks"
+    while least <= max(every, LONGEST):
+        if not (spans := intervals(looks, least)):
+            break
+        newest, *earlier = spans
+        n, days = len(earlier), len({span.ended.date() for span in earlier})
+        if n < LOOKS or days < DAYS:
+            reason = f"{n} earlier looks at this hour of such a day, on {days} days, {total:,} predictions; {LOOKS} on {DAYS} tell how many are usual"
+            break
+        share, p, usual = _beside(newest, earlier, newest.rows)
+        if _beside(newest, earlier, 0)[1] < level(problem):
+            verdict: Verdict = "fail" if p < level(problem) and share < MATTERS else "pass"
+            said = f"{newest.rows:,} predictions in {_span(newest.seconds)}, {share:.0%} of what is usual at this hour ({usual:,.0f})"
+            reason = f"{said}: p = {p:.1e}, limit {level(problem):.1e}"
+            evidence = {"p_value": p, "usual": usual}
+            return Check("volume", FEWER, verdict, reason, share, limit=MATTERS, n=total, unit=RATE, evidence=evidence)
+        reason = f"{usual:,.1f} predictions are usual in {_span(newest.seconds)}: that none comes would not be beyond chance"
+        least = 2 * newest.seconds
+    return undecided("volume", FEWER, reason, total, limit=MATTERS, unit=RATE)
+
+
+def _beside(newest: Span, earlier: Sequence[Span], came: int) -> tuple[float, float, float]:
+    """So many rows in the newest interval as a share of what is usual, how likely chance leaves so few, and how many are usual."""
+    logs = np.log([(span.rows + 0.5) / span.seconds for span in earlier])
     middle = float(np.median(logs))
-    usual = float(np.exp(middle)) * seconds
+    usual = float(np.exp(middle)) * newest.seconds
     # Even where each interval brought the same number, one that is to come varies by chance.
     spread = max(float(stats.median_abs_deviation(logs, scale="normal")), float(1 / np.sqrt(usual + 1)))
     # A median is less certain than a mean.
-    distance = (np.log((came + 0.5) / seconds) - middle) / (spread * np.sqrt(1 + np.pi / 2 / n))
-    share, p = (came + 0.5) / usual, float(stats.t.cdf(distance, n - 1))
-    verdict: Verdict = "fail" if p < level(problem) and share < MATTERS else "pass"
-    reason = (
-        f"{came:,} predictions in {_span(seconds)}, {share:.0%} of what is usual at this hour ({usual:,.0f}): p = {p:.1e}, "
-        f"limit {level(problem):.1e}"
-    )
-    return Check("volume", FEWER, verdict, reason, float(share), limit=MATTERS, n=total, unit=RATE, evidence={"p_value": p, "usual": usual})
+    distance = (np.log((came + 0.5) / newest.seconds) - middle) / (spread * np.sqrt(1 + np.pi / 2 / len(earlier)))
+    return (came + 0.5) / usual, float(stats.t.cdf(distance, len(earlier) - 1)), usual
 
 
-def _alike(one: datetime, other: datetime) -> bool:
-    """Whether two moments are of the same hour, or nearly, of the same kind of day."""
-    apart = abs((one.hour * 60 + one.minute) - (other.hour * 60 + other.minute))
-    return min(apart, 24 * 60 - apart) <= 60 and (one.weekday() >= 5) == (other.weekday() >= 5)
+def _weekend(at: datetime) -> bool:
+    return at.weekday() >= 5
 
 
 @registered("clock", "monitor")
@@ -108,7 +159,8 @@ def _stuck(seq: pd.Series, at: pd.Series, looked: Look | None) -> pd.Series:
         return none
     new = seq > looked[1]
     stands = new.any() and at[new].nunique() == 1 and at[new].max() < pd.Timestamp(looked[0]) - SLACK
-    return new if stands and (not (~new).any() or at[new].max() <= at[~new].max()) else none
+    # Rows of one request that waited on a disk have one time as well, but not that of the row before them.
+    return new if stands and (not (~new).any() or at[new].max() == at[~new].max()) else none
 
 
 def _span(seconds: float) -> str:

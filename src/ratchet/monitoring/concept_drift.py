@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,10 +87,11 @@ class Stream:
             total, rows = total + RECENT * self.changes[-1].after, rows + RECENT
         return total / rows if rows else float("nan")
 
-    def standing(self, least: float) -> Change | None:
+    def standing(self, least: float, usual: float = 0.0) -> Change | None:
         """The rise of which half or more is still there, and `least` or more; None where there is none.
 
-        Whether a change was a rise is told by the rows that follow it: a quick detector sees it before the level shows it.
+        Whether a change was a rise is told by the rows that follow it: a quick detector sees it before the level shows it. Up to the
+        `usual` share a rise is none: decisions that were better for a while, and are as they were, do no harm.
         """
         found: Change | None = None
         highest = 0.0
@@ -99,7 +100,8 @@ class Stream:
         followed = [*(change.before for change in self.changes[1:]), self.level]
         for change, after in zip(self.changes, followed, strict=True):
             if found is None:
-                found, highest = (change, change.after) if after > change.before else (None, 0.0)
+                before = max(change.before, usual)
+                found, highest = (replace(change, before=before), change.after) if after > before else (None, 0.0)
             highest = max(highest, after)
             if found and after <= (found.before + highest) / 2:
                 found, highest = None, 0.0
@@ -107,29 +109,31 @@ class Stream:
 
 
 @registered("concept_drift", "monitor")
-def concept_drift(problem: Problem, stream: Stream) -> Check:
+def concept_drift(problem: Problem, stream: Stream, usual: float = 0.0) -> Check:
     """Whether the share of wrong decisions has risen, by a detector (ADWIN; Bifet and Gavaldà, 2007) over the labelled stream.
 
-    `stream` was fed with the champion's decisions since it answers, in the order in which their labels came. Only rises count, and only by `watch.min_rise` or more; an alarm is taken back once half of its rise is. The same
-    stream gives the same verdict, however it is cut into chunks.
+    `stream` was fed with the champion's decisions since it answers, in the order in which their labels came; `usual` is the share that was
+    wrong of the rows held out at release. Only rises above that count, and only by `watch.min_rise` or more; an alarm is taken back once half of its
+    rise is. The same stream gives the same verdict, however it is cut into chunks.
     """
     n, limit, unit = stream.rows, problem.watch.min_rise, "share of decisions"
     if n < problem.watch.min_window:
         reason = f"{n} labels of this version are in; {problem.watch.min_window} are needed"
         return undecided("concept_drift", QUESTION, reason, n, limit=limit, unit=unit)
     changes = [[change.at, change.before, change.after] for change in stream.changes]
-    found = stream.standing(least=0.0)
+    found = stream.standing(least=0.0, usual=usual)
     if found is None:
         reason = f"{problem.watch.detector} saw no rise that lasts in {n:,} labelled decisions; {stream.level:.1%} are wrong"
         return Check("concept_drift", QUESTION, "pass", reason, value=0.0, limit=limit, n=n, unit=unit, evidence={"changes": changes})
+    then = "before" if found.before > usual else "at release"
     reason = (
-        f"{problem.watch.detector} saw a rise after {found.at:,} of {n:,} labelled decisions: {found.before:.1%} were wrong before, "
+        f"{problem.watch.detector} saw a rise after {found.at:,} of {n:,} labelled decisions: {found.before:.1%} were wrong {then}, "
         f"{stream.level:.1%} since; {limit:.1%} matters"
     )
     return Check(
         name="concept_drift",
         question=QUESTION,
-        verdict="fail" if stream.standing(limit) else "pass",
+        verdict="fail" if stream.standing(limit, usual) else "pass",
         reason=reason,
         value=stream.level - found.before,
         limit=limit,

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from ratchet.check import Check, Verdict, undecided
-from ratchet.evaluation.loss import POWER, per_row
+from ratchet.evaluation.loss import POWER, Z, log_odds, per_row
 from ratchet.monitoring.autocorrelation import inflation
 from ratchet.monitoring.domain import Domain
 from ratchet.problem import Problem
@@ -20,7 +20,6 @@ from ratchet.registry import registered
 QUESTION = "Would decisions in this window cost more than at release, as far as that can be told without its labels?"
 # What a row's answer costs when the truth is as given: probabilities and truths of shape (n,) to losses of shape (n,).
 Loss = Callable[[np.ndarray, np.ndarray], np.ndarray]
-Z = float(stats.norm.ppf(0.975))
 # The audited rows contradict the estimate where chance would seldom bring that much about, and seldomer still where they cost less.
 COSTLIER, CHEAPER = 0.016, 0.004
 # Fewer audited rows would put more chance into the estimate than they take out of it. Where a window has fewer, those before it count as
@@ -161,7 +160,7 @@ def _chance(rise: float, error: float, freedom: float = float("inf")) -> float:
 
 def calibration(held: Held, ratio: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Platt's curve (1999) on the log-odds, fitted to n weighted rows; it takes probabilities and gives those that hold there."""
-    x = np.column_stack([_logit(held.probability), np.ones(len(held.truth))])
+    x = np.column_stack([log_odds(held.probability), np.ones(len(held.truth))])
     theta = np.array([1.0, 0.0])
     for _ in range(25):
         p = 1 / (1 + np.exp(-x @ theta))
@@ -171,7 +170,7 @@ def calibration(held: Held, ratio: np.ndarray) -> Callable[[np.ndarray], np.ndar
         if np.abs(step).max() < 1e-9:
             break
     slope, shift = theta
-    return lambda p: np.asarray(1 / (1 + np.exp(-(slope * _logit(p) + shift))))
+    return lambda p: np.asarray(1 / (1 + np.exp(-(slope * log_odds(p) + shift))))
 
 
 def relied_on(answer: Callable[[pd.DataFrame], np.ndarray], rows: pd.DataFrame, names: Sequence[str], seed: int = 0) -> list[str]:
@@ -181,9 +180,9 @@ def relied_on(answer: Callable[[pd.DataFrame], np.ndarray], rows: pd.DataFrame, 
     would drown what does.
     """
     rng = np.random.default_rng(seed)
-    told = _logit(answer(rows))
+    told = log_odds(answer(rows))
     moves = {
-        name: float(np.abs(_logit(answer(rows.assign(**{name: rng.permutation(rows[name].to_numpy())}))) - told).mean()) for name in names
+        name: float(np.abs(log_odds(answer(rows.assign(**{name: rng.permutation(rows[name].to_numpy())}))) - told).mean()) for name in names
     }
     largest = max(moves.values())
     return [name for name in names if moves[name] >= LEAST_MOVE * largest]
@@ -192,11 +191,6 @@ def relied_on(answer: Callable[[pd.DataFrame], np.ndarray], rows: pd.DataFrame, 
 def _expected(loss: Loss, probability: np.ndarray, calibrated: np.ndarray) -> np.ndarray:
     one, nought = (loss(probability, np.full(len(probability), value)) for value in (1.0, 0.0))
     return np.asarray(calibrated * one + (1 - calibrated) * nought)
-
-
-def _logit(p: np.ndarray) -> np.ndarray:
-    p = np.clip(p, 1e-6, 1 - 1e-6)
-    return np.asarray(np.log(p / (1 - p)))
 
 
 @registered("estimate", "monitor")
@@ -217,7 +211,7 @@ def expected_harm(
     the window, oldest first. `labelled` are the model's answers to rows whose labels are in, of shape (k,): by how much more they were expected
     to cost is in the evidence, as `of_labelled`, for who holds it against what they do cost. It fails like `decay` does:
     beyond the problem's margin, and beyond chance at a level that spends the year's budget over the year's checks; where audited rows
-    alone count, over as many audits as the year's budget buys. Undecided where it cannot tell: with rows unlike those held out, with a
+    alone count, and were bought, over as many audits as the year's budget buys. Undecided where it cannot tell: with rows unlike those held out, with a
     rise that may be chance, or where audited rows leave room for one beyond the margin.
     """
     n, limit, unit = len(probability), problem.gate.margin, f"{problem.metric} per row"
@@ -237,8 +231,9 @@ def expected_harm(
         return per_row(problem, p, y)
 
     made = estimate(loss, held, found.ratio, probability, found.foreign, own.after(earlier))
-    # Audits that are bought are asked once; those of before the window are asked in every look again.
-    level = by_audit if made.by == "audit" and len(own) == made.audited else alpha
+    # Audits that are bought are asked once; those of before the window, and those that every window has, are asked in every look.
+    bought = len(own) == made.audited and bool((own.chance > problem.watch.audit_share).any())
+    level = by_audit if made.by == "audit" and bought else alpha
     matters = max(made.rise, limit)
     needed = math.ceil(((stats.norm.isf(by_audit) + POWERFUL) * made.spread / matters) ** 2) if matters > 0 else LEAST_AUDITED
     evidence = {

@@ -91,10 +91,15 @@ def on_labels(
     return [
         expected_harm(problem, held, apart[1], probability, gold, chance, earlier, answered),
         decay(problem, answered, truth, released.mean, released.error),
-        concept_drift(problem, stream),
+        concept_drift(problem, stream, _wrong(problem, held)),
         _placed(label_classes(problem, held.truth, truth), labelled),
         _placed(label_conflicts(problem, labelled["relabelled"].to_numpy(bool)), labelled),
     ]
+
+
+def _wrong(problem: Problem, held: Held) -> float:
+    """The share of decisions on held-out rows that are wrong; 0 where there are none."""
+    return float(((held.probability >= problem.threshold) != held.truth).mean()) if len(held.truth) else 0.0
 
 
 def on_the_way(

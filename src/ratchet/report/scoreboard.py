@@ -7,20 +7,42 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ratchet.report.results import Row
 
-def render(worlds: Sequence[dict[str, Any]], *, command: str, commit: str, batch: int, delay: int) -> str:
+
+def render(
+    worlds: Sequence[dict[str, Any]], ours: Sequence[str], sums: Sequence[Row], *, command: str, commit: str, batch: int, delay: int
+) -> str:
     """The page as text.
 
     `worlds` is what flows/scoreboard.py's `board` tells: by world its faults, each with `cells` by monitor (how many runs, in how many it
-    was seen, the median delay in rows), and its clean years. `batch` is the rows of a batch, `delay` after how many batches labels come.
+    was seen, the median delay in rows), and its clean years. `ours` are the monitors of the watch; all others stand apart. `sums` are the results in
+    sum: those that begin with a world's name and tell of no single monitor or fault stand above its table. `batch` is the rows of a batch, `delay` after how many batches labels come.
     """
     environment = Environment(
         loader=PackageLoader("ratchet.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"shade": _shade, "rows": _rows}
+    others = [name for name in worlds[0]["clean"] if name not in ours] if worlds else []
+    said = {at["name"]: [_said(at["name"], row) for row in sums if _whole(at["name"], row)] for at in worlds}
     return environment.get_template("scoreboard.html").render(
-        worlds=worlds, command=command, commit=commit, batch=batch, delay=delay, monitors=list(worlds[0]["clean"]) if worlds else []
+        worlds=worlds, said=said, command=command, commit=commit, batch=batch, delay=delay, ours=ours, others=others
     )
+
+
+def _whole(world: str, row: Row) -> bool:
+    """Whether a result tells of a whole world, and of no single monitor or fault."""
+    return row.name.startswith(f"{world}: ") and ", " not in row.name
+
+
+def _said(world: str, row: Row) -> str:
+    """A share as a person reads it.
+
+    >>> _said("population", Row("population: faults seen", 0.75, 0.3, 0.95, 4, "of runs"))
+    'faults seen: 3 of 4 runs [30%, 95%]'
+    """
+    interval = f" [{row.low:.0%}, {row.high:.0%}]" if row.low is not None and row.high is not None else ""
+    return f"{row.name.removeprefix(f'{world}: ')}: {round((row.value or 0) * row.n)} of {row.n} runs{interval}"
 
 
 def _shade(cell: dict[str, Any]) -> str:

@@ -12,6 +12,8 @@ from ratchet.contract import Column, Contract
 from ratchet.simulation.skews import Skew, skews
 
 SIZES = ("small", "medium", "large")
+# Kinds of faults that are none of the world: a model that learnt from them would learn the fault.
+MISLEADING = ("feedback", "labels", "adversary", "upstream", "skew")
 # How much of the truth is turned around, of an abrupt change; a slow decay takes so many batches to get there.
 TURNED, SLOW = 1.0, 6
 # How long a recurring concept stays, in batches.
