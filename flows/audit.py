@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,16 @@ from ratchet.store import now
 ID, LABEL = "prediction_id", "label"
 
 
+def left(setting: Setting, drawn_here: Collection[str]) -> int:
+    """How many more labels the year's budget buys, beside those that were bought and those that are drawn in the newest window."""
+    store, year = setting.store, now() - timedelta(days=365.25)
+    return max(0, setting.problem.watch.audit_budget - store.bought(year) - len(store.open_audits(year) | set(drawn_here)))
+
+
 def todo(setting: Setting) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The drawn predictions of the champion's newest window that no audit has told of yet, with the facts of the draw.
+    """The champion's drawn predictions that no audit has told of yet, with the facts of the draw.
+
+    They are those of the newest window, and those before it that were bought within the label delay: later they would come too late.
 
     Columns: prediction_id, at, then the request's columns; the answer is left out, so that who looks is not led by it. BatchError where
     no model answers yet.
@@ -30,15 +39,19 @@ def todo(setting: Setting) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise BatchError(f"{setting.problem.name}: no model has been released yet, so there is nothing to audit.")
     window = store.window(newest=told.window, version=route.champion)
     facts = {"version": route.champion, "rows": len(window), "drawn": 0, "audited": 0}
-    facts["left"] = max(0, told.audit_budget - store.bought(now() - timedelta(days=365.25)))
+    facts["left"] = left(setting, ())
     if window.empty:
         return pd.DataFrame(columns=[ID, "at"]), facts
     chance = chances(store.draws(), window["seq"].to_numpy(int))
     mine = window[drawn(window["id"], chance)]
     known = mine["id"].isin(store.audits(route.champion, int(window["seq"].min()) - 1)["id"])
-    facts |= {"drawn": len(mine), "audited": int(known.sum())}
-    names = [column.name for column in setting.contract.requested if column.name in mine]
-    return mine[~known][["id", "at", *names]].rename(columns={"id": ID}), facts
+    facts |= {"drawn": len(mine), "audited": int(known.sum()), "left": left(setting, set(mine["id"][~known]))}
+    bought = store.open_audits(now() - timedelta(days=max(1.0, told.label_delay_days)), route.champion)
+    before = store.asked(bought - set(mine["id"]))
+    facts["before"] = len(before)
+    rows = pd.concat([part for part in (before, mine[~known]) if len(part)] or [mine[~known]], ignore_index=True)
+    names = [column.name for column in setting.contract.requested if column.name in rows]
+    return rows[["id", "at", *names]].rename(columns={"id": ID}), facts
 
 
 def take(setting: Setting, path: Path) -> int:
@@ -57,11 +70,11 @@ def take(setting: Setting, path: Path) -> int:
     ids = frame[ID].astype(str)
     if len(twice := frame[ids.duplicated().to_numpy()]):
         raise BatchError(f"{path}: row {twice['row'].iloc[0]}: prediction {twice[ID].iloc[0]} stands in the file already.")
-    told = [setting.store.prediction(identity) for identity in ids]
+    told, draws = [setting.store.prediction(identity) for identity in ids], setting.store.draws()
     for row, identity, found in zip(frame["row"], ids, told, strict=True):
         if found is None:
             raise BatchError(f"{path}: row {row}: the log knows no prediction {identity}.")
-        if not drawn([identity], chances(setting.store.draws(), np.array([found[0]["seq"]])))[0]:
+        if not drawn([identity], chances(draws, np.array([found[0]["seq"]])))[0]:
             raise BatchError(f"{path}: row {row}: prediction {identity} was not drawn for an audit; send its label as feedback.")
     entries = [
         {"prediction_id": i, "at": now(), "value": int(v), "provenance": AUDIT} for i, v in zip(ids, values[frame.index], strict=True)

@@ -15,7 +15,8 @@ from flows.setting import Setting
 from ratchet.check import Check
 from ratchet.decision import decide
 from ratchet.errors import BatchError
-from ratchet.monitoring.panel import by_column
+from ratchet.monitoring.panel import by_column, typed
+from ratchet.monitoring.validity import varies
 from ratchet.release import read
 from ratchet.simulation.faults import Planted, plant
 
@@ -44,13 +45,16 @@ def drill(problem: str) -> dict[str, Any]:
     if route is None:
         raise BatchError(f"{setting.problem.name}: no model has been released yet, so there is nothing to drill.")
     release = read(setting.settings.releases / setting.problem.name / route.champion)
-    window = setting.store.window(newest=setting.problem.watch.window, version=route.champion)
+    contract = release.contract.as_told_by(setting.contract)
+    window = typed(setting.store.window(newest=setting.problem.watch.window, version=route.champion), contract)
     if len(window) < setting.problem.watch.min_window:
         needed = setting.problem.watch.min_window
         raise BatchError(f"{setting.problem.name}: version {route.champion} has {len(window)} logged predictions; a drill needs {needed}.")
-    released, told = released_of(release, setting.contract), []
+    released, told = released_of(setting.problem, release, contract), []
     before = by_column(setting.problem, released, window)
-    for planted in plant(setting.contract, window):
+    for planted in plant(contract, window):
+        if planted.fault == "stuck" and not varies(release.reference[planted.column]):
+            continue
         seen = None if rings(before, planted) else rings(by_column(setting.problem, released, planted.window), planted)
         told.append({"fault": planted.fault, "column": planted.column, "seen": seen, "by": planted.seen_by})
     missed, rang = ([f"{item['column']} {item['fault']}" for item in told if item["seen"] is seen] for seen in (False, None))

@@ -16,7 +16,7 @@ from ratchet.audit import AUDIT
 from ratchet.data.batch import conform
 from ratchet.data.splits import split
 from ratchet.errors import BatchError
-from ratchet.lesson import EVERYTHING, Lesson, learn_from, settled
+from ratchet.lesson import EVERYTHING, Lesson, Span, learn_from, settled
 from ratchet.release import Release
 from ratchet.retraining import ACTIONS
 from snapshots.workspace import published, restore
@@ -79,12 +79,21 @@ def from_log(setting: Setting, lesson: Lesson = EVERYTHING) -> tuple[int, str]:
 
 def _live(setting: Setting, lesson: Lesson) -> pd.DataFrame:
     """The log's labelled rows; where labels were doubted what an audit found counts, also where another label came after it."""
-    live = setting.store.window(labelled=True)
+    return _found(setting, setting.store.window(labelled=True), lesson)
+
+
+def _found(setting: Setting, live: pd.DataFrame, lesson: Lesson) -> pd.DataFrame:
     if lesson.audited and len(live):
         found = live["id"].map(setting.store.gold())
         told = lesson.doubts(live["seq"].to_numpy(int)) & found.notna().to_numpy()
         live = live.assign(truth=found.where(told, live["truth"]), provenance=live["provenance"].mask(told, AUDIT))
     return live
+
+
+def sound_rows(setting: Setting, live: pd.DataFrame, lesson: Lesson) -> pd.DataFrame:
+    """Of labelled rows of the log those that may teach, and by which a model may be judged: what misleads the one misleads the other."""
+    found = _found(setting, live, lesson)
+    return found[_taught(found, lesson)]
 
 
 def _taught(live: pd.DataFrame, lesson: Lesson) -> np.ndarray:
@@ -111,8 +120,13 @@ def lesson_of(setting: Setting, begun: int) -> Lesson:
     # Decisions of earlier releases do not tell what was known before them.
     if not any("kept_out" in evidence for evidence in ledger):
         ledger = [entry.evidence for entry in store.decisions("block", "ask")]
-    sound = [entry.evidence["inputs"] for entry in store.decisions("trust")]
-    return learn_from(begun, ledger, [(told["from"], told["to"]) for told in sound])
+    return learn_from(begun, ledger, trusted(setting))
+
+
+def trusted(setting: Setting) -> list[Span]:
+    """The stretches of the log that a person found sound, whatever a monitor says of them."""
+    said = [entry.evidence["inputs"] for entry in setting.store.decisions("trust")]
+    return [(told["from"], told["to"]) for told in said]
 
 
 def _previous(setting: Setting, batch: pd.DataFrame) -> set[str]:

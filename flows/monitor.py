@@ -18,7 +18,8 @@ from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.runtime import flow_run
 
-from flows.ingest import lesson_of
+from flows.audit import left
+from flows.ingest import lesson_of, sound_rows, trusted
 from flows.parity import replay
 from flows.promotion import reconcile
 from flows.result import tell_result
@@ -27,13 +28,15 @@ from ratchet.audit import chances, drawn
 from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.decision import Decision, digest, told_only
-from ratchet.lesson import Lesson
+from ratchet.evaluation.loss import per_row
+from ratchet.lesson import Lesson, inside
 from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.estimate import NONE, Audits
 from ratchet.monitoring.feedback_loop import Ratio, disparity
 from ratchet.monitoring.panel import Released, held_of, on_labels, on_the_way, told_apart, typed, without_labels
 from ratchet.monitoring.silent_failure import live_slices
 from ratchet.monitoring.skew import score_skew
+from ratchet.problem import Problem, counted
 from ratchet.release import Release, read
 from ratchet.retraining import ACTIONS, UNANSWERED, Means, drifts, watch
 from ratchet.store import Store, now
@@ -117,7 +120,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     store, problem, contract = setting.store, setting.problem, release.contract.as_told_by(setting.contract)
     logged = typed(store.window(newest=problem.watch.window, version=release.version), contract)
     window, earlier = with_audits(store, release.version, logged)
-    released = released_of(release, contract)
+    released = released_of(problem, release, contract)
     apart = told_apart(problem, released, window)
     checks = without_labels(problem, released, window, apart)
     lost = [column.name for column in release.contract.requested if column.name not in window.columns]
@@ -127,31 +130,37 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     advisory = problem.watch.advisory
     onset, used = onset_of(setting, release.version, _drifted([check.as_dict() for check in told_only(checks, advisory)]))
     newest = max(SLICE_ROWS, problem.watch.window, problem.watch.min_labels)
-    known = typed(store.window(newest=newest, version=release.version, labelled=True, after=onset - 1), contract)
+    every = typed(store.window(newest=newest, version=release.version, labelled=True, after=onset - 1), contract)
+    kept_out, found_sound = lesson_of(setting, begun=1), trusted(setting)
+    # What was no fault of the model is not held against it.
+    known = sound_rows(setting, every, kept_out)
     labelled = known.tail(problem.watch.window)
+    # What a person found sound is doubted no more.
+    doubtful = every[~inside(found_sound, every["seq"].to_numpy(int))].tail(problem.watch.window)
     present = now()
     due = present - timedelta(days=problem.watch.label_delay_days)
     aged = typed(store.aged(release.version, due, SLICE_ROWS), contract)
+    aged = aged[~inside(found_sound, aged["seq"].to_numpy(int))]
     looks = store.looks(round(min(MOST_LOOKS, max(LEAST_LOOKS, USUAL / problem.watch.every_seconds))))
     looks.append((present, *store.arrived(looks[-1][1] if looks else None)))
     checks += on_the_way(problem, released, window, aged, looks, store.labelled())
     checks += disparity(problem, _ratios(store, contract))
     checks.append(live_slices(problem, contract, held_of(released), known.tail(SLICE_ROWS)))
-    wrong = Stream(problem.watch.detector, _wrong(store, release.version))
-    checks += on_labels(problem, released, window, apart, labelled, wrong, earlier)
+    wrong = Stream(problem.watch.detector, _wrong(store, release.version, kept_out))
+    checks += on_labels(problem, released, window, apart, labelled, wrong, earlier, doubtful)
     checks = told_only(checks, advisory)
     concept = next(check for check in checks if check.name == "concept_drift")
     learnt = lesson_of(setting, begun(setting, release.version, onset, concept))
-    counted = replace(learnt, since=max(used + 1, learnt.since))
-    fresh = counted.teaches(known["seq"].to_numpy(int), known["provenance"].to_numpy(object))
-    means = _means(setting, window, learnt, max(0, problem.watch.min_labels - int(fresh.sum())))
+    fresh = (known["seq"].to_numpy(int) >= learnt.since) & (known["label_seq"].to_numpy(int) > used)
+    means = _means(setting, release.version, window, learnt, max(0, problem.watch.min_labels - int(fresh.sum())))
     inputs = {
         "version": release.version,
         "from": int(window["seq"].min()) if len(window) else 0,
         "to": int(window["seq"].max()) if len(window) else 0,
         "onset": onset,
         "labels": len(labelled),
-        "labels_to": int(labelled["seq"].max()) if len(labelled) else 0,
+        # The place of the newest label among all, whatever prediction it is of.
+        "labels_seen": int(every["label_seq"].max()) if len(every) else 0,
         # What they say may be corrected without another one coming.
         "labels_say": digest(labelled[["id", "truth"]].to_numpy(object).tolist()),
         "outcomes": concept.n,
@@ -166,16 +175,23 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         "beside": sorted(check.name for check in checks if check.verdict == "fail" and check.name.split(":")[0] in BESIDE),
     }
     decision = watch(checks, f"version {release.version}", inputs, means)
-    kept_out = {"without": learnt.without, "audited": learnt.audited}
-    return checks, replace(decision, evidence=decision.evidence | {"kept_out": kept_out})
+    told = {"without": learnt.without, "audited": learnt.audited}
+    return checks, replace(decision, evidence=decision.evidence | {"kept_out": told})
 
 
-def released_of(release: Release, contract: Contract) -> Released:
-    """What a release tells of the rows it was made from. One of before, without labelled rows, has none to estimate by."""
+def released_of(problem: Problem, release: Release, contract: Contract) -> Released:
+    """What a release tells of the rows it was made from. One of before, without labelled rows, has none to estimate by.
+
+    Where problem.yaml counts costs otherwise than when it was released, its loss is told anew, by its held-out rows.
+    """
     told, names = release.facts["released"], [column.name for column in contract.features]
     held = release.held if release.held is not None else pd.DataFrame(columns=[*names, "probability", "truth"], dtype=float)
     relies_on = tuple(release.facts.get("relies_on", names))
-    return Released(contract, release.encoder, release.reference, held, relies_on, told["mean"], told["error"])
+    mean, error = told["mean"], told["error"]
+    if told.get("counted", counted(problem)) != counted(problem):
+        losses = per_row(problem, held["probability"].to_numpy(float), held["truth"].to_numpy(float))
+        mean, error = (float(losses.mean()), float(losses.std(ddof=1) / np.sqrt(len(losses)))) if len(losses) > 1 else (np.nan, np.nan)
+    return Released(contract, release.encoder, release.reference, held, relies_on, mean, error)
 
 
 def with_audits(store: Store, version: str, window: pd.DataFrame) -> tuple[pd.DataFrame, Audits]:
@@ -199,17 +215,23 @@ def with_audits(store: Store, version: str, window: pd.DataFrame) -> tuple[pd.Da
 
 
 def _ratios(store: Store, contract: Contract) -> dict[str, list[Ratio]]:
-    """By protected group, the lowest ratio of favourable decisions of each generation that went live, oldest first."""
+    """By protected group, the lowest ratio of favourable decisions of each generation that went live, oldest first.
+
+    It is what the gate found, also of one that a person promoted over its refusal.
+    """
     told: dict[str, list[Ratio]] = {column.name: [] for column in contract.protected}
-    for entry in store.decisions("promote"):
-        for check in entry.evidence["checks"]:
+    weighed = {
+        entry.subject: entry.evidence["checks"] for entry in store.decisions("promote", "refuse", "undecided") if entry.evidence["checks"]
+    }
+    for version in dict.fromkeys(route.champion for route in store.routes() if route.verified):
+        for check in weighed.get(f"version {version}", []):
             kind, _, group = check["name"].partition(":")
             if kind == "fairness" and group in told and None not in (check["value"], check["low"], check["high"]):
                 told[group].append(Ratio(check["value"], check["low"], check["high"], check["n"]))
     return told
 
 
-def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, labels_short: int) -> Means:
+def _means(setting: Setting, version: str, window: pd.DataFrame, learnt: Lesson, labels_short: int) -> Means:
     """What may still be done and spent this year."""
     store, told = setting.store, setting.problem.watch
     present = now()
@@ -218,8 +240,12 @@ def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, labels_short:
     answered = _answered(setting)
     retrained = [entry.at for entry in asked if entry.id in answered]
     since = (present - max(retrained)).total_seconds() / 86400 if retrained else float("inf")
-    chance = chances(store.draws(), window["seq"].to_numpy(int))
-    open_audits = store.open_audits(year) | set(window["id"][drawn(window["id"], chance) & (window["audited"] == 0).to_numpy()])
+    draws = store.draws()
+    chance = chances(draws, window["seq"].to_numpy(int))
+    drawn_here = set(window["id"][drawn(window["id"], chance) & (window["audited"] == 0).to_numpy()])
+    # Audits may take as long as labels do.
+    awaited = store.open_audits(present - timedelta(days=max(1.0, told.label_delay_days)), version)
+    bought = [draw.since for draw in draws if draw.decision is not None]
     return Means(
         paused=store.paused,
         lesson=learnt,
@@ -229,8 +255,16 @@ def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, labels_short:
         rows=len(window),
         audit_share=float(chance.mean()) if len(window) else 0.0,
         unanswered=_in_vain(store, {entry.id for entry in asked} - answered),
-        audits_left=max(0, told.audit_budget - store.bought(year) - len(open_audits)),
+        audits_left=left(setting, drawn_here),
+        audits_awaited=len(awaited),
+        audits_answered=_answers(store, version, bought[-1], told.audit_share) if bought else 0,
     )
+
+
+def _answers(store: Store, version: str, since: int, declared: float) -> int:
+    """How many of the labels that were bought last, from that place of the log on, audits have told."""
+    found = store.audits(version, since - 1)
+    return int((chances(store.draws(), found["seq"].to_numpy(int)) > declared).sum())
 
 
 def _in_vain(store: Store, unanswered: set[str]) -> int:
@@ -242,22 +276,25 @@ def _in_vain(store: Store, unanswered: set[str]) -> int:
     return store.looks_deciding(unanswered, last) - at_work
 
 
-def _wrong(store: Store, version: str) -> Iterator[np.ndarray]:
-    """Whether a version's decisions were wrong, in the order of their labels, so many at a time."""
+def _wrong(store: Store, version: str, lesson: Lesson) -> Iterator[np.ndarray]:
+    """Whether a version's decisions were wrong, in the order of their labels, so many at a time; NaN where that is not to be judged by."""
     after = 0
     while len(part := store.outcomes(after, OUTCOMES, version)):
-        yield part["wrong"].to_numpy(float)
+        sound = lesson.teaches(part["prediction"].to_numpy(int), part["provenance"].to_numpy(object))
+        yield np.where(sound, part["wrong"].to_numpy(float), np.nan)
         after = int(part["seq"].iloc[-1])
 
 
 def onset_of(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
-    """The log's place where the champion's new population begins, and up to which label earlier retraining learned.
+    """The log's place where the champion's new population begins, and the newest label that an earlier retraining may have learnt from.
 
     The new population begins after the last window that did not drift; without drift every row counts.
     """
     store, subject = setting.store, f"version {version}"
     answered = _answered(setting)
-    used = max((e.evidence["inputs"]["labels_to"] for e in store.decisions("retrain", subject=subject) if e.id in answered), default=0)
+    asked = [e.evidence["inputs"] for e in store.decisions("retrain", subject=subject) if e.id in answered]
+    # Decisions of earlier releases do not tell.
+    used = max((inputs.get("labels_seen", 0) for inputs in asked), default=0)
     before = [entry.evidence for entry in store.decisions(*ACTIONS, newest=1, subject=subject)]
     if not drifting or not before:
         return 1, used

@@ -18,7 +18,8 @@ from ratchet.decision import decide
 def retrain(problem: str, decision_id: str, reasons: list[str], event_id: str) -> dict[str, Any]:
     """Make a generation from the log's labelled rows, because of a decision of the monitor.
 
-    A second run for the same decision, or one while another is at work, records that it was superseded.
+    A second run for the same decision, or one while another is at work, records that it was superseded; so does one that comes after another
+    version answers, or a person has paused retraining.
     """
     setting = Setting.of(problem)
     trigger = f"decision {decision_id}"
@@ -39,7 +40,18 @@ def retrain(problem: str, decision_id: str, reasons: list[str], event_id: str) -
         inputs = {"trigger": trigger, "flow_run": str(flow_run.id)}
         setting.store.record(decide("superseded", trigger, [reason], inputs))
         return {"action": "superseded", "version": None}
+    if asked and (late := stale(setting, asked.evidence["inputs"]["version"])):
+        setting.store.record(decide("superseded", trigger, [late], {"trigger": trigger, "flow_run": str(flow_run.id)}))
+        return {"action": "superseded", "version": None}
     inputs = asked.evidence["inputs"] if asked else {}
     # What was doubted since the decision is not learnt from either: of its lesson only the beginning is taken.
     since = inputs.get("lesson", {}).get("since", 0)
     return lifecycle(problem, None, trigger, asked.evidence["checks"] if asked else [], since)
+
+
+def stale(setting: Setting, version: str) -> str:
+    """Why a decision about a version no longer holds; empty where it does."""
+    route = setting.store.route()
+    if route is not None and route.champion != version:
+        return f"it was about version {version}, and version {route.champion} answers by now"
+    return "a person has paused retraining since" if setting.store.paused else ""

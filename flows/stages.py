@@ -19,7 +19,7 @@ from ratchet.check import unsettled
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
 from ratchet.errors import BatchError, RatchetError
-from ratchet.problem import Folder
+from ratchet.problem import Folder, counted
 
 COHORT = "cohort"
 PROVENANCE = "provenance"
@@ -159,7 +159,7 @@ def evaluate(root: Path) -> None:
         "families": families,
         "rule": scores(problem, answers["rule"], truth),
         "rows": {"labelled": len(rows)} | {side: int((sides == side).sum()) for side in ("train", "tune", "select")} | {"test": len(test)},
-        "released": {"mean": float(losses.mean()), "error": float(losses.std(ddof=1) / np.sqrt(len(losses)))},
+        "released": {"mean": float(losses.mean()), "error": float(losses.std(ddof=1) / np.sqrt(len(losses))), "counted": counted(problem)},
         "mitigations": offered,
         "checks": [check.as_dict() for check in checks],
     }

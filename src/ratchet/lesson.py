@@ -38,11 +38,11 @@ class Lesson:
     def teaches(self, places: np.ndarray, provenance: np.ndarray) -> np.ndarray:
         """Which of n labelled rows of the log it takes, shape (n,), by their places and their labels' provenance."""
         doubted = self.doubts(places) & (provenance != AUDIT)
-        return np.asarray((places >= self.since) & ~_inside(self.without, places) & ~doubted)
+        return np.asarray((places >= self.since) & ~inside(self.without, places) & ~doubted)
 
     def doubts(self, places: np.ndarray) -> np.ndarray:
         """In which of n places of the log labels were doubted, shape (n,)."""
-        return _inside(self.audited, places)
+        return inside(self.audited, places)
 
     @property
     def said(self) -> str:
@@ -102,6 +102,18 @@ def settled(lesson: Lesson, told: np.ndarray, truth: np.ndarray, entities: np.nd
     return (lesson if better and wrong[0] <= wrong[1] else every), said
 
 
+def inside(spans: Sequence[Span], places: np.ndarray) -> np.ndarray:
+    """Which of n places of the log stand in one of the spans, shape (n,).
+
+    >>> inside([(1, 2), (5, 5)], np.array([1, 3, 5])).tolist()
+    [True, False, True]
+    """
+    within = np.zeros(len(places), dtype=bool)
+    for first, last in spans:
+        within |= (places >= first) & (places <= last)
+    return within
+
+
 def called(name: str, names: Sequence[str]) -> bool:
     """Whether a check is called so, or `name:part`.
 
@@ -141,10 +153,3 @@ def _less(spans: Sequence[Span], sound: Sequence[Span]) -> tuple[Span, ...]:
         parts = [((one, min(other, first - 1)), (max(one, last + 1), other)) for one, other in left]
         left = [(one, other) for pair in parts for one, other in pair if one <= other]
     return tuple(left)
-
-
-def _inside(spans: Sequence[Span], places: np.ndarray) -> np.ndarray:
-    inside = np.zeros(len(places), dtype=bool)
-    for first, last in spans:
-        inside |= (places >= first) & (places <= last)
-    return inside

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from itertools import zip_longest
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -12,12 +12,12 @@ import pandas as pd
 import sqlalchemy as sa
 
 from ratchet import schema
-from ratchet.audit import AUDIT, Draw, place
+from ratchet.audit import AUDIT, Draw, ends, place
 from ratchet.schema import draws, labels, looks, predictions, routes
 
 # Who is asked in earnest; probes and load tests are not.
 LIVE = ("champion", "challenger")
-# Of so many rows the earliest is taken where a clock may be wrong.
+# Of so many rows the earliest is taken where a clock may be wrong; so many are asked for by their ids at once.
 SOME = 1000
 
 
@@ -37,8 +37,8 @@ class Log:
     ) -> pd.DataFrame:
         """Live predictions with their latest labels, oldest first; probes and load tests are left out.
 
-        Columns: seq, id, at, version, probability, label, truth, label_at, provenance, relabelled (whether another label came before
-        that said otherwise, audits aside), then the request's columns.
+        Columns: seq, id, at, version, probability, label, truth, label_at, label_seq (the label's place among all), provenance, relabelled
+        (whether another label came before that said otherwise, audits aside), then the request's columns.
         `newest` limits the rows, `after` is a seq, `labelled` keeps only rows whose label is in.
         """
         every = labels.alias()
@@ -56,6 +56,7 @@ class Log:
                 predictions.c.label,
                 labels.c.value.label("truth"),
                 labels.c.at.label("label_at"),
+                labels.c.seq.label("label_seq"),
                 labels.c.provenance,
                 ((labels.c.provenance != AUDIT) & sa.exists().where(*another)).label("relabelled"),
                 predictions.c.features,
@@ -93,12 +94,12 @@ class Log:
     def outcomes(self, after: int, limit: int, version: str) -> pd.DataFrame:
         """The next labels of a version's live predictions after a label's seq, in the order in which they came.
 
-        Columns: seq (the label's), prediction (the prediction's seq), wrong (whether the decision was). The first label
+        Columns: seq (the label's), prediction (the prediction's seq), wrong (whether the decision was), provenance. The first label
         of each prediction counts: what corrects it later came at another time.
         """
         query = self._outcomes(version).where(labels.c.seq > after).order_by(labels.c.seq).limit(limit)
         with self.engine.connect() as connection:
-            return pd.DataFrame(connection.execute(query).all(), columns=["seq", "prediction", "wrong"])
+            return pd.DataFrame(connection.execute(query).all(), columns=["seq", "prediction", "wrong", "provenance"])
 
     def places_after(self, version: str, label: int, limit: int) -> list[int]:
         """The places in the log of the predictions whose labels came after a version's first, second, and so on, so many at most."""
@@ -156,7 +157,7 @@ class Log:
         p, earlier = predictions.c, labels.alias()
         corrected = sa.exists().where(earlier.c.prediction_id == labels.c.prediction_id, earlier.c.seq < labels.c.seq)
         return (
-            sa.select(labels.c.seq, p.seq.label("prediction"), (labels.c.value != p.label).label("wrong"))
+            sa.select(labels.c.seq, p.seq.label("prediction"), (labels.c.value != p.label).label("wrong"), labels.c.provenance)
             .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
             .where((p.problem + "") == self.problem, p.version == version, p.variant.in_(LIVE), ~corrected)
         )
@@ -229,22 +230,31 @@ class Log:
         features = pd.DataFrame([msgspec.json.decode(text) for text in plain.pop("features")], index=plain.index)
         return pd.concat([plain, features], axis=1)
 
-    def open_audits(self, since: datetime) -> set[str]:
-        """The live predictions that were drawn because audits were bought since then, and of which none has told yet."""
+    def open_audits(self, since: datetime, version: str | None = None) -> set[str]:
+        """The live predictions, of one version or all, that were drawn because audits were bought since then, and of which none has told yet."""
         query = sa.select(draws.c.at, draws.c.share, draws.c.since, draws.c.decision).where(draws.c.problem == self.problem)
         p, told = predictions.c, sa.exists().where(labels.c.prediction_id == predictions.c.id, schema.BY_AUDIT)
+        mine = [(p.problem + "") == self.problem, p.variant.in_(LIVE), *([] if version is None else [p.version == version])]
         left: set[str] = set()
         with self.engine.connect() as connection:
             every = connection.execute(query.order_by(draws.c.seq)).all()
-            ends = [draw.since for draw in every[1:]]
-            for draw, end in zip_longest(every, ends):
+            for draw, end in zip(every, ends([Draw(draw.share, draw.since, draw.decision) for draw in every]), strict=True):
                 if draw.decision is None or draw.at < since:
                     continue
-                part = (p.problem + "") == self.problem, p.variant.in_(LIVE), p.seq >= draw.since
-                asked = sa.select(p.id).where(*part, *([] if end is None else [p.seq < end]), ~told)
-                ids = [row.id for row in connection.execute(asked)]
+                part = [p.seq >= draw.since, *([p.seq < int(end)] if isfinite(end) else [])]
+                ids = [row.id for row in connection.execute(sa.select(p.id).where(*mine, *part, ~told))]
                 left |= {identity for identity in ids if place(identity) < draw.share}
         return left
+
+    def asked(self, ids: Collection[str]) -> pd.DataFrame:
+        """What was asked in those predictions, oldest first: id, seq, at, then the request's columns."""
+        p, names, rows = predictions.c, list(ids), list[Any]()
+        with self.engine.connect() as connection:
+            for first in range(0, len(names), SOME):
+                rows += connection.execute(sa.select(p.id, p.seq, p.at, p.features).where(p.id.in_(names[first : first + SOME]))).all()
+        plain = pd.DataFrame(rows, columns=["id", "seq", "at", "features"]).sort_values("seq", ignore_index=True)
+        features = pd.DataFrame([msgspec.json.decode(text) for text in plain.pop("features")], index=plain.index)
+        return pd.concat([plain, features], axis=1)
 
     def bought(self, since: datetime) -> int:
         """Of how many predictions audits have told since then."""

@@ -242,6 +242,11 @@ class Source(Protocol):
         """The next rows that ask for a prediction, with the truth that their labels will tell later."""
 
 
+def counted(problem: Problem) -> dict[str, Any]:
+    """How a problem counts losses: two losses that were counted otherwise cannot be compared."""
+    return {"metric": problem.metric, "costs": [problem.costs.false_positive, problem.costs.false_negative]}
+
+
 @dataclass(frozen=True)
 class Folder:
     """A problem's folder: problem.yaml, contract.yaml, baseline.py, source.py."""

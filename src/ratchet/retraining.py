@@ -32,8 +32,9 @@ class Means:
     `lesson`: what a retraining would learn from; `labels_short`: how many rows of it are lacking. `cooling_days`: how long the last
     retraining is still too young.
     `retrainings_left`: how many more the year allows. `audit_share`: the share of predictions that is drawn for an audit, of the window's
-    `rows`; `audits_left`: how many more labels the year's budget buys, beside those that were asked for. `unanswered`: how often
-    retraining was asked for since the last generation, and made none.
+    `rows`; `audits_left`: how many more labels the year's budget buys, beside those that were asked for; `audits_awaited`: how many that were
+    bought may still come; `audits_answered`: how many of those that were bought last are in. `unanswered`: how often retraining was asked for
+    since the last generation, and made none.
     """
 
     paused: bool = False
@@ -45,6 +46,8 @@ class Means:
     rows: int = 0
     audit_share: float = 0.0
     audits_left: int = 0
+    audits_awaited: int = 0
+    audits_answered: int = 0
 
 
 def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: Means) -> Decision:
@@ -135,7 +138,8 @@ def _awaited(action: Action, why: list[str], parts: Sequence[Check]) -> tuple[Ac
 def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any]]:
     """What harm calls for that is expected, but that no label shows yet; with what the decision's identity holds besides."""
     needed, audited = int(estimate.evidence["audits_needed"]), int(estimate.evidence["audited"])
-    if _confirmed(estimate) or audited >= needed:
+    if _confirmed(estimate, needed, means) or audited >= needed:
+        audited = max(audited, means.audits_answered)
         short = (
             f"and {means.labels_short} more labelled rows are needed to retrain" if means.labels_short else "and they are enough to retrain"
         )
@@ -144,6 +148,10 @@ def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any
     # As the window moves on, rows leave it that were drawn: that alone is no reason to buy again.
     if asked >= needed / 2 and asked > audited:
         return "wait", f"{audited} of some {asked} labels that were asked for are in; {needed} would tell", {}
+    if means.audits_awaited >= needed / 2:
+        return "wait", f"{means.audits_awaited} labels that were asked for may still come; {needed} would tell", {}
+    if needed > means.rows:
+        return "ask", f"{needed} audited labels would tell, more than the {means.rows} rows of the window: a person must decide", {}
     # The draw is by chance, and is to hold enough of them nearly always.
     wanted = min(means.rows, math.ceil(needed + 2 * needed**0.5))
     if wanted <= means.audits_left + asked:
@@ -165,9 +173,9 @@ def _refuted(expected: Check, decay: Check | None) -> bool:
     return decay.value + expected.value - float(expected.evidence["of_labelled"]) <= (expected.limit or 0.0)
 
 
-def _confirmed(estimate: Check) -> bool:
-    """Whether audits of the window itself tell of harm: those of before it may be of another time."""
-    return estimate.evidence["by"] == "audit" and not estimate.evidence["audited_before"]
+def _confirmed(estimate: Check, needed: int, means: Means) -> bool:
+    """Whether audits of the window itself tell of harm, or those that were bought because of it: others of before may be of another time."""
+    return estimate.evidence["by"] == "audit" and (not estimate.evidence["audited_before"] or means.audits_answered >= needed / 2)
 
 
 def _lacking(parts: Sequence[Check]) -> str:

@@ -90,6 +90,7 @@ def audit(
         console.print(
             f"Version {facts['version']}: {facts['drawn']} of the newest {facts['rows']:,} predictions are drawn, {facts['audited']} are audited; "
             f"the year's budget has {facts['left']:,} labels left"
+            + (f"; {facts['before']} of before were bought, and are awaited" if facts.get("before") else "")
         )
         if out is not None:
             if out.exists():

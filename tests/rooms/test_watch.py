@@ -10,11 +10,13 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from flows.audit import take, todo
 from flows.ingest import LOOKED_BACK, from_file, from_log, lesson_of
 from flows.monitor import begun, examine, keep, onset_of
-from flows.person import kept_out, resume, trust
+from flows.person import kept_out, pause, resume, trust
+from flows.retrain import stale
 from flows.setting import Setting
 from flows.stages import LEFT_OUT, STAGES, labelled
 from flows.standing import first_rows
@@ -29,6 +31,7 @@ from ratchet.problem import Folder
 from ratchet.release import read
 from ratchet.request import records
 from ratchet.retraining import UNANSWERED
+from ratchet.schema import draws
 from ratchet.settings import Settings
 from ratchet.store import now
 from snapshots.workspace import publish, run_stage
@@ -246,6 +249,82 @@ def test_a_person_lets_rows_teach_again_and_the_newest_decisions_know_all_that_i
     assert taught == {f"p{n}" for n in range(3000)} - {f"p{n}" for n in range(100, 150)}
 
 
+def test_rows_that_were_blocked_are_not_held_against_the_model(due):
+    setting, release, truth = due
+    label(setting, truth, 0, 1500)
+    # What came in while a sensor was stuck was decided wrongly.
+    wrong = 1 - (setting.store.window(version="2")["label"].to_numpy(int))
+    label(setting, wrong, 1500, 3000)
+    release.facts["released"] = {"mean": 0.5, "error": 0.02}
+    checks, decision = examine.fn(setting, release)
+    assert (named(checks, "decay").verdict, named(checks, "concept_drift").verdict) == ("fail", "fail")
+    stuck = Check("validity", "Is it?", "fail", "income is stuck", n=1500)
+    setting.store.record(decide("block", "version 2", ["because"], {"from": 1501, "to": 3000}, [stuck]))
+    checks, decision = examine.fn(setting, release)
+    assert (named(checks, "decay").n, named(checks, "concept_drift").n) == (1500, 1500)
+    assert named(checks, "concept_drift").verdict == named(checks, "live_slices").verdict == "pass"
+    assert decision.action != "retrain"
+    # Their labels are doubted all the same.
+    assert named(checks, "label_classes").n == 2000
+
+
+def test_who_trusts_labels_is_not_asked_about_them_again(due):
+    setting, release, truth = due
+    label(setting, 1 - truth, 0, 3000)
+    label(setting, truth, 0, 3000)
+    checks, decision = examine.fn(setting, release)
+    assert (named(checks, "label_conflicts").verdict, decision.action) == ("fail", "ask")
+    keep(setting, decision)
+    trust(setting, 1, 3000, "all labels were corrected")
+    checks, decision = examine.fn(setting, release)
+    assert named(checks, "label_conflicts").verdict == "undecided"
+    assert decision.action == "skip"
+
+
+def test_where_costs_are_counted_otherwise_the_release_is_as_well(due):
+    setting, _, truth = due
+    release = read(setting.settings.releases / "credit" / "2")
+    label(setting, truth, 0, 3000)
+    before = named(examine.fn(setting, release)[0], "decay")
+    path = setting.folder.path / "problem.yaml"
+    text = path.read_text(encoding="utf-8")
+    once, twice = "false_positive: 1.0, false_negative: 4.0", "false_positive: 2.0, false_negative: 8.0"
+    assert once in text
+    path.write_text(text.replace(once, twice), encoding="utf-8")
+    later = Setting(Folder(setting.folder.path), setting.settings)
+    after = named(examine.fn(later, release)[0], "decay")
+    assert after.evidence["live"] == pytest.approx(2 * before.evidence["live"])
+    assert after.evidence["released"] == pytest.approx(2 * before.evidence["released"], rel=0.1)
+    assert after.verdict != "fail"
+
+
+def test_late_labels_of_old_predictions_are_new_labels(standing, credit, tmp_path):
+    folder = changed(credit, tmp_path / "credit", {"min_labels: 1500": "min_labels: 1000"})
+    setting, release = opened(standing, folder, tmp_path / "home")
+    release.facts["released"] = {"mean": -10.0, "error": 0.01}
+    truth = traffic(setting, release, 3000, drifted=False)
+    label(setting, truth, 1000, 3000)
+    _, decision = examine.fn(setting, release)
+    assert decision.action == "retrain"
+    keep(setting, decision)
+    # The gate could not decide; what comes next is of the oldest predictions.
+    inputs = {"generation": "g", "trigger": f"decision {decision.id}"}
+    setting.store.record(decide("undecided", "version 3", ["too few rows"], inputs))
+    assert "1000 more labelled rows" in examine.fn(setting, release)[1].reasons[0]
+    label(setting, truth, 0, 900)
+    assert "100 more labelled rows" in examine.fn(setting, release)[1].reasons[0]
+
+
+def test_a_retraining_that_comes_too_late_is_told_so(due):
+    setting, _, _ = due
+    assert stale(setting, "2") == ""
+    pause(setting, "we look at it ourselves")
+    assert "a person has paused retraining" in stale(setting, "2")
+    resume(setting, "it was nothing")
+    setting.store.set_route("3", "d", verified=True)
+    assert stale(setting, "2") == "it was about version 2, and version 3 answers by now"
+
+
 def test_a_ledger_of_an_earlier_release_is_read_whole(due):
     setting, _, _ = due
     stuck = Check("validity", "Is it?", "fail", "income is stuck", n=2000)
@@ -260,7 +339,7 @@ def test_a_new_population_begins_after_the_last_window_that_had_not_moved(due):
 
     def decided(moved, onset, last, version="2"):
         drift = Check("joint_drift", "Can they?", "fail" if moved else "pass", "they can", n=2000)
-        inputs = {"version": version, "from": last - 500, "to": last, "onset": onset, "labels_to": 0}
+        inputs = {"version": version, "from": last - 500, "to": last, "onset": onset, "labels_seen": 0}
         setting.store.record(decide("wait" if moved else "skip", f"version {version}", ["because"], inputs, [drift]))
 
     # Of a version that nobody has looked at, every row is of one population.
@@ -367,7 +446,8 @@ def test_harm_that_is_expected_buys_labels_and_audits_tell_whether_it_is_there(w
     assert decision.action == "wait"
     short = setting.problem.watch.min_labels - len(rows)
     assert f"retraining waits for {short} more labelled rows" in decision.reasons[0]
-    assert todo(setting)[1] == facts | {"audited": len(rows), "left": facts["left"] - len(rows)}
+    # What was asked for was spent already.
+    assert todo(setting)[1] == facts | {"audited": len(rows)}
 
 
 @pytest.mark.parametrize(
@@ -490,7 +570,12 @@ def test_a_disparity_that_grows_from_one_generation_to_the_next_asks_a_person(du
     setting, release, _ = due
     for version, ratio in (("3", 0.97), ("4", 0.92), ("5", 0.85)):
         told = Check("fairness:sex", "Are they?", "pass", "so", value=ratio, low=ratio - 0.01, high=ratio + 0.01, n=2000)
-        setting.store.record(decide("promote", f"version {version}", ["it is better"], {"generation": version}, [told]))
+        # What the gate refuses may go live by a person's word.
+        decision = decide("refuse" if version == "5" else "promote", f"version {version}", ["so"], {"generation": version}, [told])
+        setting.store.record(decision)
+        if version == "5":
+            assert named(examine.fn(setting, release)[0], "disparity:sex").verdict == "undecided"
+        setting.store.set_route(version, decision.id, verified=True)
     checks, decision = examine.fn(setting, release)
     assert named(checks, "disparity:sex").verdict == "fail"
     assert (decision.action, decision.reasons[0]) == ("ask", "groups are treated ever more unequally: a person must look")
@@ -504,9 +589,20 @@ def test_what_was_drawn_for_audits_that_were_bought_is_spent_from_the_budget_unt
     # The next window, and nobody has told of the one before.
     traffic(setting, release, 5000, drifted=True, first=5000)
     assert len(setting.store.open_audits(now() - timedelta(days=1))) == drawn
+    _, waits = examine.fn(setting, release)
+    assert waits.action == "wait"
+    assert f"{drawn} labels that were asked for may still come" in waits.reasons[0]
+    rows, facts = todo(setting)
+    assert facts["before"] == drawn < len(rows)
+    assert set(rows["prediction_id"].head(drawn)) == setting.store.open_audits(now() - timedelta(days=1))
+    # Nobody has told of them for longer than labels take.
+    with setting.store.engine.begin() as connection:
+        connection.execute(sa.update(draws).where(draws.c.decision.is_not(None)).values(at=now() - timedelta(days=91)))
     _, asks = examine.fn(setting, release)
     assert asks.action == "ask"
-    left = setting.problem.watch.audit_budget - drawn - len(todo(setting)[0])
+    rows, facts = todo(setting)
+    left = setting.problem.watch.audit_budget - drawn - len(rows)
+    assert (facts["left"], facts["before"]) == (left, 0)
     assert f"the year's budget has {left} left" in asks.reasons[0]
     # Who has more to spend buys again.
     path = setting.folder.path / "problem.yaml"

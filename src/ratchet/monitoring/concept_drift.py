@@ -49,15 +49,18 @@ class Stream:
         self._detector = DETECTORS[detector]()
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._sum, self._rows = 0.0, 0
-        self.rows = 0
+        self.rows = self.passed_over = 0
         self.changes: list[Change] = []
         for chunk in chunks:
             self.feed(chunk)
 
     def feed(self, wrong: np.ndarray) -> None:
-        """The next n decisions, shape (n,): 1 where wrong, 0 where right."""
+        """The next n decisions, shape (n,): 1 where wrong, 0 where right; those that are not to judge are NaN, and keep their place."""
         for value in wrong.astype(float).tolist():
             self.rows += 1
+            if value != value:
+                self.passed_over += 1
+                continue
             # What has left the recent rows is of the level before.
             if len(self._recent) == RECENT:
                 self._sum += self._recent[0]
@@ -116,7 +119,7 @@ def concept_drift(problem: Problem, stream: Stream, usual: float = 0.0) -> Check
     wrong of the rows held out at release. Only rises above that count, and only by `watch.min_rise` or more; an alarm is taken back once half of its
     rise is. The same stream gives the same verdict, however it is cut into chunks.
     """
-    n, limit, unit = stream.rows, problem.watch.min_rise, "share of decisions"
+    n, limit, unit = stream.rows - stream.passed_over, problem.watch.min_rise, "share of decisions"
     if n < problem.watch.min_window:
         reason = f"{n} labels of this version are in; {problem.watch.min_window} are needed"
         return undecided("concept_drift", QUESTION, reason, n, limit=limit, unit=unit)

@@ -78,22 +78,26 @@ def on_labels(
     labelled: pd.DataFrame,
     stream: Stream,
     earlier: Audits = NONE,
+    doubtful: pd.DataFrame | None = None,
 ) -> list[Check]:
     """The monitors of what decisions cost, and of the labels that tell it.
 
     `window` has the columns `probability`, `gold` (what an audit found, NaN elsewhere) and `audited` (the probability with which that
     row was drawn). `labelled` are the newest labelled predictions, with `seq`, `probability`, `truth` and `relabelled` (another label was
     there before). `stream` was fed with
-    whether each decision was wrong, in the order in which labels came. `earlier` are audits of before the window.
+    whether each decision was wrong, in the order in which labels came. `earlier` are audits of before the window. `doubtful` are the
+    newest labelled predictions whose labels are to be doubted, `labelled` where that is left out: those by which the model is judged need
+    not be all of them.
     """
     probability, gold, chance = (window[name].to_numpy(float) for name in ("probability", "gold", "audited"))
+    told = labelled if doubtful is None else doubtful
     held, truth, answered = held_of(released), labelled["truth"].to_numpy(float), labelled["probability"].to_numpy(float)
     return [
         expected_harm(problem, held, apart[1], probability, gold, chance, earlier, answered),
         decay(problem, answered, truth, released.mean, released.error),
         concept_drift(problem, stream, _wrong(problem, held)),
-        _placed(label_classes(problem, held.truth, truth), labelled),
-        _placed(label_conflicts(problem, labelled["relabelled"].to_numpy(bool)), labelled),
+        _placed(label_classes(problem, held.truth, told["truth"].to_numpy(float)), told),
+        _placed(label_conflicts(problem, told["relabelled"].to_numpy(bool)), told),
     ]
 
 

@@ -38,7 +38,7 @@ def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, wind
         if stats.binom.sf(missing.sum() - 1, n, column.missing) < alpha:
             columns.append(column.name)
             faults.append(f"{column.name} is missing in {missing.mean():.0%} of rows, where {column.missing:.0%} may be")
-        elif _stuck(values) and reference[column.name].nunique() > 1 and _commonest(reference[column.name]) < 0.99:
+        elif _stuck(values) and varies(reference[column.name]):
             columns.append(column.name)
             faults.append(f"{column.name} is stuck on {values.dropna().iloc[0]}")
     return Check(
@@ -62,5 +62,7 @@ def _stuck(values: pd.Series) -> bool:
     return len(there) > 0 and bool((there == there.iloc[0]).all())
 
 
-def _commonest(values: pd.Series) -> float:
-    return float(values.value_counts(normalize=True).iloc[0])
+def varies(values: pd.Series) -> bool:
+    """Whether a column has more than one value, and none in nearly all rows: else that it has but one tells nothing."""
+    shares = values.value_counts(normalize=True)
+    return len(shares) > 1 and float(shares.iloc[0]) < 0.99
