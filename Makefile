@@ -19,7 +19,7 @@ demo: setup ## Run the whole loop on the embedded default, with the pages left u
 	@$(BIN)/ratchet demo
 
 test: setup ## Run the test suite (the real loop, small, once; and everything that reads its artifacts)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 test-long: setup ## Real rows, an own problem under its own schedule, kill -9 again and again, a log that is away (twelve minutes)
 	@$(BIN)/python -m pytest -m long

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from ratchet.contract import Contract
 from ratchet.problem import Folder, Problem, find_problem
@@ -22,6 +23,20 @@ from stack import processes
 
 PROBLEMS = ROOT / "problems"
 RATCHET = Path(sys.executable).with_name("ratchet")
+
+
+class Apart(LoadScopeScheduling):
+    """Of two processes one runs the loop and all that reads what it left, the other the rest, file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return "the loop" if path.startswith("tests/loop/") else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Apart:
+    """Which tests one process runs in turn."""
+    return Apart(config, log)
 
 
 @dataclass(frozen=True)
