@@ -73,7 +73,7 @@ def pause(reason: Reason, problem: ProblemOption = None) -> None:
 
 @app.command()
 def resume(reason: Reason, problem: ProblemOption = None) -> None:
-    """Let the monitor start retraining again."""
+    """Let the monitor start retraining again, also after so many that made no generation that it asks."""
     with sentences():
         setting = running(problem)
         from flows.person import resume as go
