@@ -118,7 +118,7 @@ def _released(
     names = [column.name for column in contract.features]
     held = rows[np.isin(sides, ("select", "test"))]
     told = held[names].assign(probability=answer(held), truth=held[contract.target])
-    return Released(contract, encoder, rows[sides == "train"][names], told, tuple(relied_on(answer, held, names)), 0.0, 0.0)
+    return Released(contract, encoder, rows[sides == "train"][names], told, tuple(relied_on(answer, held, names)), 0.0, 0.0, 0.0)
 
 
 def judge(case: Case) -> dict[str, Any]:

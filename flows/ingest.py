@@ -84,7 +84,7 @@ def _live(setting: Setting, lesson: Lesson) -> pd.DataFrame:
 
 def _found(setting: Setting, live: pd.DataFrame, lesson: Lesson) -> pd.DataFrame:
     if lesson.audited and len(live):
-        found = live["id"].map(setting.store.gold())
+        found = live["id"].map(setting.store.gold(min(first for first, _ in lesson.audited)))
         told = lesson.doubts(live["seq"].to_numpy(int)) & found.notna().to_numpy()
         live = live.assign(truth=found.where(told, live["truth"]), provenance=live["provenance"].mask(told, AUDIT))
     return live

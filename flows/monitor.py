@@ -24,7 +24,7 @@ from flows.parity import replay
 from flows.promotion import reconcile
 from flows.result import tell_result
 from flows.setting import Setting
-from ratchet.audit import chances, drawn
+from ratchet.audit import AUDIT, chances, drawn, ends
 from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.decision import Decision, digest, told_only
@@ -34,6 +34,7 @@ from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.estimate import NONE, Audits
 from ratchet.monitoring.feedback_loop import Ratio, disparity
 from ratchet.monitoring.panel import Released, held_of, on_labels, on_the_way, told_apart, typed, without_labels
+from ratchet.monitoring.quality import LATELY
 from ratchet.monitoring.silent_failure import live_slices
 from ratchet.monitoring.skew import score_skew
 from ratchet.problem import Problem, counted
@@ -51,8 +52,8 @@ BESIDE = ("volume", "clock", "quality", "feedback", "disparity")
 LATE = 0.05
 # Audits are looked for in so many windows before the newest one.
 BEFORE = 10
-# Looks of four weeks tell how many rows are usual at which hour.
-USUAL, LEAST_LOOKS, MOST_LOOKS = 28 * 86400.0, 60, 10_000
+# Looks of twelve weeks tell how many rows are usual at which time; of long intervals there are few.
+USUAL, LEAST_LOOKS, MOST_LOOKS = 84 * 86400.0, 60, 25_000
 
 
 def _name() -> str:
@@ -119,7 +120,9 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     """Run every monitor on the champion's newest window, and apply the policy."""
     store, problem, contract = setting.store, setting.problem, release.contract.as_told_by(setting.contract)
     logged = typed(store.window(newest=problem.watch.window, version=release.version), contract)
-    window, earlier = with_audits(store, release.version, logged)
+    present = now()
+    patience = present - timedelta(days=max(1.0, problem.watch.label_delay_days))
+    window, earlier, bought = with_audits(store, release.version, logged, patience)
     released = released_of(problem, release, contract)
     apart = told_apart(problem, released, window)
     checks = without_labels(problem, released, window, apart)
@@ -136,23 +139,25 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     known = sound_rows(setting, every, kept_out)
     labelled = known.tail(problem.watch.window)
     # What a person found sound is doubted no more.
-    doubtful = every[~inside(found_sound, every["seq"].to_numpy(int))].tail(problem.watch.window)
-    present = now()
+    doubtful = every[~inside(found_sound, every["seq"].to_numpy(int))]
     due = present - timedelta(days=problem.watch.label_delay_days)
     aged = typed(store.aged(release.version, due, SLICE_ROWS), contract)
-    aged = aged[~inside(found_sound, aged["seq"].to_numpy(int))]
+    aged = aged.assign(gold=aged["gold"].mask(inside(found_sound, aged["seq"].to_numpy(int))))
     looks = store.looks(round(min(MOST_LOOKS, max(LEAST_LOOKS, USUAL / problem.watch.every_seconds))))
     looks.append((present, *store.arrived(looks[-1][1] if looks else None)))
-    checks += on_the_way(problem, released, window, aged, looks, store.labelled())
+    checks += on_the_way(
+        problem, released, window, aged, looks, store.labelled(), _beside_audits(store, release.version, doubtful, problem)
+    )
     checks += disparity(problem, _ratios(store, contract))
     checks.append(live_slices(problem, contract, held_of(released), known.tail(SLICE_ROWS)))
     wrong = Stream(problem.watch.detector, _wrong(store, release.version, kept_out))
-    checks += on_labels(problem, released, window, apart, labelled, wrong, earlier, doubtful)
+    checks += on_labels(problem, released, window, apart, labelled, wrong, earlier, bought, doubtful.tail(problem.watch.window))
     checks = told_only(checks, advisory)
     concept = next(check for check in checks if check.name == "concept_drift")
     learnt = lesson_of(setting, begun(setting, release.version, onset, concept))
     fresh = (known["seq"].to_numpy(int) >= learnt.since) & (known["label_seq"].to_numpy(int) > used)
-    means = _means(setting, release.version, window, learnt, max(0, problem.watch.min_labels - int(fresh.sum())))
+    awaited = len(store.open_audits(patience, release.version))
+    means = _means(setting, window, learnt, awaited, max(0, problem.watch.min_labels - int(fresh.sum())))
     inputs = {
         "version": release.version,
         "from": int(window["seq"].min()) if len(window) else 0,
@@ -172,6 +177,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         "retrainings_left": means.retrainings_left,
         "unanswered": means.unanswered >= UNANSWERED,
         # These change with the clock and the ledger, whatever the window holds.
+        "advisory": sorted(check.name for check in checks if check.verdict == "fail" and not check.blocking),
         "beside": sorted(check.name for check in checks if check.verdict == "fail" and check.name.split(":")[0] in BESIDE),
     }
     decision = watch(checks, f"version {release.version}", inputs, means)
@@ -191,27 +197,45 @@ def released_of(problem: Problem, release: Release, contract: Contract) -> Relea
     if told.get("counted", counted(problem)) != counted(problem):
         losses = per_row(problem, held["probability"].to_numpy(float), held["truth"].to_numpy(float))
         mean, error = (float(losses.mean()), float(losses.std(ddof=1) / np.sqrt(len(losses)))) if len(losses) > 1 else (np.nan, np.nan)
-    return Released(contract, release.encoder, release.reference, held, relies_on, mean, error)
+    return Released(contract, release.encoder, release.reference, held, relies_on, mean, error, release.threshold)
 
 
-def with_audits(store: Store, version: str, window: pd.DataFrame) -> tuple[pd.DataFrame, Audits]:
-    """The window with what audits found, and what they found in the version's rows before it, ten times as many as the window has.
+def with_audits(store: Store, version: str, window: pd.DataFrame, since: datetime) -> tuple[pd.DataFrame, Audits, Audits]:
+    """The window with what audits found, what they found in the version's rows before it, and of those the ones that were bought last.
 
+    Before it are ten times as many rows as the window has. What was bought last counts wherever it is, if it was bought `since` some time.
     Of the window, `audited` is the probability with which a row was drawn, 0 where no audit told of it yet.
     """
     if window.empty:
-        return window.assign(audited=pd.Series(dtype=float), gold=pd.Series(dtype=float)), NONE
+        return window.assign(audited=pd.Series(dtype=float), gold=pd.Series(dtype=float)), NONE, NONE
     first = int(window["seq"].min())
-    found = store.audits(version, store.place_before(version, first, BEFORE * len(window)))
+    begin = store.place_before(version, first, BEFORE * len(window))
     draws = store.draws()
+    last = [(draw, end) for draw, end in zip(draws, ends(draws), strict=True) if draw.decision and draw.at and draw.at >= since][-1:]
+    found = store.audits(version, min([begin, *(draw.since - 1 for draw, _ in last)]))
     chance = chances(draws, found["seq"].to_numpy(int))
     # What is audited beside the draw was not chosen by chance.
     counts = drawn(found["id"], chance)
     told = found.assign(chance=chance)[counts]
-    earlier = told[told["seq"] < first]
+    asked = np.zeros(len(told), dtype=bool)
+    for draw, end in last:
+        inside_it = (told["seq"] >= draw.since) & (told["seq"] < min(end, first))
+        asked = (inside_it & drawn(told["id"], np.full(len(told), draw.share))).to_numpy()
+    earlier = told[~asked & ((told["seq"] > begin) & (told["seq"] < first)).to_numpy()]
     audited = window["id"].map(told.set_index("id")["chance"]).fillna(0.0)
     gold = window["id"].map(told.set_index("id")["gold"]).astype(float)
-    return window.assign(audited=audited, gold=gold), Audits(*(earlier[name].to_numpy(float) for name in ("probability", "gold", "chance")))
+    before, bought = (
+        Audits(*(rows[name].to_numpy(float) for name in ("probability", "gold", "chance"))) for rows in (earlier, told[asked])
+    )
+    return window.assign(audited=audited, gold=gold), before, bought
+
+
+def _beside_audits(store: Store, version: str, labelled: pd.DataFrame, problem: Problem) -> pd.DataFrame:
+    """The newest labelled rows with `outcome`, their newest label that is of no audit, and `gold`, what an audit found; NaN where there is none."""
+    newest = labelled.tail(max(LATELY) * problem.watch.window)
+    told = store.audits(version, int(newest["seq"].min()) - 1 if len(newest) else 0).set_index("id")
+    outcome = newest["truth"].astype(float).mask((newest["provenance"] == AUDIT).to_numpy())
+    return newest.assign(outcome=newest["id"].map(told["outcome"]).fillna(outcome), gold=newest["id"].map(told["gold"]).astype(float))
 
 
 def _ratios(store: Store, contract: Contract) -> dict[str, list[Ratio]]:
@@ -231,7 +255,7 @@ def _ratios(store: Store, contract: Contract) -> dict[str, list[Ratio]]:
     return told
 
 
-def _means(setting: Setting, version: str, window: pd.DataFrame, learnt: Lesson, labels_short: int) -> Means:
+def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, awaited: int, labels_short: int) -> Means:
     """What may still be done and spent this year."""
     store, told = setting.store, setting.problem.watch
     present = now()
@@ -240,12 +264,8 @@ def _means(setting: Setting, version: str, window: pd.DataFrame, learnt: Lesson,
     answered = _answered(setting)
     retrained = [entry.at for entry in asked if entry.id in answered]
     since = (present - max(retrained)).total_seconds() / 86400 if retrained else float("inf")
-    draws = store.draws()
-    chance = chances(draws, window["seq"].to_numpy(int))
+    chance = chances(store.draws(), window["seq"].to_numpy(int))
     drawn_here = set(window["id"][drawn(window["id"], chance) & (window["audited"] == 0).to_numpy()])
-    # Audits may take as long as labels do.
-    awaited = store.open_audits(present - timedelta(days=max(1.0, told.label_delay_days)), version)
-    bought = [draw.since for draw in draws if draw.decision is not None]
     return Means(
         paused=store.paused,
         lesson=learnt,
@@ -256,15 +276,8 @@ def _means(setting: Setting, version: str, window: pd.DataFrame, learnt: Lesson,
         audit_share=float(chance.mean()) if len(window) else 0.0,
         unanswered=_in_vain(store, {entry.id for entry in asked} - answered),
         audits_left=left(setting, drawn_here),
-        audits_awaited=len(awaited),
-        audits_answered=_answers(store, version, bought[-1], told.audit_share) if bought else 0,
+        audits_awaited=awaited,
     )
-
-
-def _answers(store: Store, version: str, since: int, declared: float) -> int:
-    """How many of the labels that were bought last, from that place of the log on, audits have told."""
-    found = store.audits(version, since - 1)
-    return int((chances(store.draws(), found["seq"].to_numpy(int)) > declared).sum())
 
 
 def _in_vain(store: Store, unanswered: set[str]) -> int:
@@ -292,9 +305,9 @@ def onset_of(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
     """
     store, subject = setting.store, f"version {version}"
     answered = _answered(setting)
-    asked = [e.evidence["inputs"] for e in store.decisions("retrain", subject=subject) if e.id in answered]
-    # Decisions of earlier releases do not tell.
-    used = max((inputs.get("labels_seen", 0) for inputs in asked), default=0)
+    asked = [(e.evidence["inputs"], e.at) for e in store.decisions("retrain", subject=subject) if e.id in answered]
+    # Older decisions do not tell it, but when they were taken.
+    used = max((told["labels_seen"] if "labels_seen" in told else store.label_before(at) for told, at in asked), default=0)
     before = [entry.evidence for entry in store.decisions(*ACTIONS, newest=1, subject=subject)]
     if not drifting or not before:
         return 1, used

@@ -40,7 +40,7 @@ def retrain(problem: str, decision_id: str, reasons: list[str], event_id: str) -
         inputs = {"trigger": trigger, "flow_run": str(flow_run.id)}
         setting.store.record(decide("superseded", trigger, [reason], inputs))
         return {"action": "superseded", "version": None}
-    if asked and (late := stale(setting, asked.evidence["inputs"]["version"])):
+    if asked and not done and (late := stale(setting, asked.evidence["inputs"]["version"])):
         setting.store.record(decide("superseded", trigger, [late], {"trigger": trigger, "flow_run": str(flow_run.id)}))
         return {"action": "superseded", "version": None}
     inputs = asked.evidence["inputs"] if asked else {}

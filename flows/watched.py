@@ -53,6 +53,7 @@ def release(problem: Problem, contract: Contract, rows: pd.DataFrame, seed: int)
         relies_on=tuple(relied_on(answer, held, names)),
         mean=float(losses.mean()),
         error=float(losses.std(ddof=1) / np.sqrt(len(losses))),
+        threshold=problem.threshold,
     ), answer
 
 

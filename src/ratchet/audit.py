@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 import numpy as np
 
@@ -17,12 +18,13 @@ class Draw:
     """From a place of the log on (`since`, a seq), that share (0 to 1) of the predictions is drawn. A later draw goes before.
 
     `decision` is the id of the one that raised it: what was bought so holds up to the next draw that was not, and stays bought whatever is
-    bought later.
+    bought later. `at` is when.
     """
 
     share: float
     since: int
     decision: str | None = None
+    at: datetime | None = field(default=None, compare=False)
 
 
 def place(prediction_id: str) -> float:

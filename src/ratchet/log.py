@@ -140,13 +140,13 @@ class Log:
         with self.engine.connect() as connection:
             return connection.scalar(query) or datetime.max
 
-    def gold(self) -> dict[str, int]:
-        """By prediction id, what the newest audit of it found, also where another label came later."""
+    def gold(self, since: int = 0) -> dict[str, int]:
+        """By the ids of predictions from a place of the log on, what the newest audit of each found, also where another label came later."""
         p = predictions.c
         query = (
             sa.select(p.id, labels.c.value)
             .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
-            .where((p.problem + "") == self.problem, schema.BY_AUDIT)
+            .where((p.problem + "") == self.problem, p.seq >= since, schema.BY_AUDIT)
             .order_by(labels.c.seq)
         )
         with self.engine.connect() as connection:
@@ -170,6 +170,12 @@ class Log:
         with self.engine.connect() as connection:
             return connection.scalar(query) is not None
 
+    def label_before(self, at: datetime) -> int:
+        """The place among all labels of the newest one that had come by then, 0 where none had."""
+        query = sa.select(labels.c.seq).where(labels.c.at <= at).order_by(labels.c.seq.desc()).limit(1)
+        with self.engine.connect() as connection:
+            return int(connection.scalar(query) or 0)
+
     def looks_deciding(self, decisions: Collection[str], since: datetime) -> int:
         """How many looks at the log since then came to one of those decisions."""
         mine = (looks.c.problem == self.problem, looks.c.at > since, looks.c.decision.in_(decisions))
@@ -178,28 +184,37 @@ class Log:
 
     def draws(self) -> list[Draw]:
         """Every draw there was, oldest first."""
-        query = sa.select(draws.c.share, draws.c.since, draws.c.decision).where(draws.c.problem == self.problem).order_by(draws.c.seq)
+        d = draws.c
+        query = sa.select(d.share, d.since, d.decision, d.at).where(d.problem == self.problem).order_by(d.seq)
         with self.engine.connect() as connection:
-            return [Draw(row.share, row.since, row.decision) for row in connection.execute(query)]
+            return [Draw(row.share, row.since, row.decision, row.at) for row in connection.execute(query)]
 
     def audits(self, version: str, after: int) -> pd.DataFrame:
-        """A version's predictions after a place of the log of which an audit has told, oldest first: seq, id, probability, gold.
+        """A version's predictions after a place of the log of which an audit has told, oldest first: seq, id, probability, gold, outcome.
 
-        Of what audits have found of one prediction, the newest counts.
+        Of what audits have found of one prediction, the newest counts; `outcome` is its newest label that is of no audit, NaN where there is none.
         """
         p = predictions.c
         # No label is older than its prediction: those of before are passed over by the index of audits. A clock may have run ahead.
         first = sa.select(p.at).where(p.seq > after).order_by(p.seq).limit(SOME).subquery()
         since = sa.select(sa.func.min(first.c.at)).scalar_subquery()
+        beside = labels.alias()
+        came = (
+            sa.select(beside.c.value)
+            .where(beside.c.prediction_id == p.id, beside.c.provenance != AUDIT)
+            .order_by(beside.c.seq.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
         query = (
-            sa.select(p.seq, p.id, p.probability, labels.c.value.label("gold"))
+            sa.select(p.seq, p.id, p.probability, labels.c.value.label("gold"), came.label("outcome"))
             .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
             .where((p.problem + "") == self.problem, p.version == version, p.seq > after, schema.BY_AUDIT, labels.c.at >= since)
             .order_by(p.seq, labels.c.seq)
         )
         with self.engine.connect() as connection:
             told = pd.DataFrame(connection.execute(query).all(), columns=[column.name for column in query.selected_columns])
-        return told.drop_duplicates("id", keep="last").reset_index(drop=True)
+        return told.drop_duplicates("id", keep="last").reset_index(drop=True).astype({"outcome": float})
 
     def aged(self, version: str, until: datetime, newest: int) -> pd.DataFrame:
         """The newest live predictions of a version up to a time, oldest first, with what came back and what audits found.
@@ -232,14 +247,12 @@ class Log:
 
     def open_audits(self, since: datetime, version: str | None = None) -> set[str]:
         """The live predictions, of one version or all, that were drawn because audits were bought since then, and of which none has told yet."""
-        query = sa.select(draws.c.at, draws.c.share, draws.c.since, draws.c.decision).where(draws.c.problem == self.problem)
         p, told = predictions.c, sa.exists().where(labels.c.prediction_id == predictions.c.id, schema.BY_AUDIT)
         mine = [(p.problem + "") == self.problem, p.variant.in_(LIVE), *([] if version is None else [p.version == version])]
-        left: set[str] = set()
+        left, every = set[str](), self.draws()
         with self.engine.connect() as connection:
-            every = connection.execute(query.order_by(draws.c.seq)).all()
-            for draw, end in zip(every, ends([Draw(draw.share, draw.since, draw.decision) for draw in every]), strict=True):
-                if draw.decision is None or draw.at < since:
+            for draw, end in zip(every, ends(every), strict=True):
+                if draw.decision is None or (draw.at is not None and draw.at < since):
                     continue
                 part = [p.seq >= draw.since, *([p.seq < int(end)] if isfinite(end) else [])]
                 ids = [row.id for row in connection.execute(sa.select(p.id).where(*mine, *part, ~told))]

@@ -133,8 +133,13 @@ class Watch(Strict):
     @classmethod
     def _is_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            if name.split(":")[0] not in MONITORS:
+            kind, _, part = name.partition(":")
+            if kind not in MONITORS:
                 raise ValueError(f"{name!r} is no check of the watch; there are {', '.join(MONITORS)}")
+            parts = MONITORS[kind]
+            if part and parts is not None and part not in parts:
+                there = f"there are {', '.join(f'{kind}:{each}' for each in parts)}" if parts else f"there is {kind}"
+                raise ValueError(f"{name!r} is no check of the watch; {there}")
         return names
 
     @model_validator(mode="after")

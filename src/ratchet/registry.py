@@ -9,26 +9,26 @@ Stage = Literal["release", "monitor"]
 Function = TypeVar("Function", bound=Callable[..., object])
 
 CHECKS: dict[str, Stage] = {}
-# What watches, known before the modules that do are read: problem.yaml names them.
-MONITORS = (
-    "clock",
-    "concept_drift",
-    "data_drift",
-    "decay",
-    "disparity",
-    "estimate",
-    "feedback",
-    "joint_drift",
-    "label_classes",
-    "label_conflicts",
-    "live_slices",
-    "probes",
-    "quality",
-    "silent",
-    "skew",
-    "validity",
-    "volume",
-)
+# What watches, known before the modules that do are read: problem.yaml names them. By name the parts that each tells of; None is a column.
+MONITORS: dict[str, tuple[str, ...] | None] = {
+    "clock": (),
+    "concept_drift": (),
+    "data_drift": None,
+    "decay": (),
+    "disparity": None,
+    "estimate": (),
+    "feedback": ("exposure", "labels", "slice"),
+    "joint_drift": (),
+    "label_classes": (),
+    "label_conflicts": (),
+    "live_slices": (),
+    "probes": ("boundary", "duplicates", "mixes"),
+    "quality": ("accuracy", "completeness", "consistency", "timeliness", "uniqueness", "validity"),
+    "silent": ("confidence", "outliers"),
+    "skew": ("features", "scores"),
+    "validity": (),
+    "volume": (),
+}
 
 
 def registered(name: str, stage: Stage) -> Callable[[Function], Function]:

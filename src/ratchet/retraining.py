@@ -33,7 +33,7 @@ class Means:
     retraining is still too young.
     `retrainings_left`: how many more the year allows. `audit_share`: the share of predictions that is drawn for an audit, of the window's
     `rows`; `audits_left`: how many more labels the year's budget buys, beside those that were asked for; `audits_awaited`: how many that were
-    bought may still come; `audits_answered`: how many of those that were bought last are in. `unanswered`: how often retraining was asked for
+    bought may still come. `unanswered`: how often retraining was asked for
     since the last generation, and made none.
     """
 
@@ -47,7 +47,6 @@ class Means:
     audit_share: float = 0.0
     audits_left: int = 0
     audits_awaited: int = 0
-    audits_answered: int = 0
 
 
 def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: Means) -> Decision:
@@ -138,8 +137,7 @@ def _awaited(action: Action, why: list[str], parts: Sequence[Check]) -> tuple[Ac
 def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any]]:
     """What harm calls for that is expected, but that no label shows yet; with what the decision's identity holds besides."""
     needed, audited = int(estimate.evidence["audits_needed"]), int(estimate.evidence["audited"])
-    if _confirmed(estimate, needed, means) or audited >= needed:
-        audited = max(audited, means.audits_answered)
+    if _confirmed(estimate) or audited >= needed:
         short = (
             f"and {means.labels_short} more labelled rows are needed to retrain" if means.labels_short else "and they are enough to retrain"
         )
@@ -173,9 +171,9 @@ def _refuted(expected: Check, decay: Check | None) -> bool:
     return decay.value + expected.value - float(expected.evidence["of_labelled"]) <= (expected.limit or 0.0)
 
 
-def _confirmed(estimate: Check, needed: int, means: Means) -> bool:
+def _confirmed(estimate: Check) -> bool:
     """Whether audits of the window itself tell of harm, or those that were bought because of it: others of before may be of another time."""
-    return estimate.evidence["by"] == "audit" and (not estimate.evidence["audited_before"] or means.audits_answered >= needed / 2)
+    return estimate.evidence["by"] == "audit" and not estimate.evidence["audited_before"]
 
 
 def _lacking(parts: Sequence[Check]) -> str:

@@ -62,8 +62,18 @@ def test_decisions_that_were_better_for_a_while_and_are_as_they_were_do_no_harm(
     assert [check.verdict for check in told] == ["pass"] * 10
     assert all(len(check.evidence["changes"]) >= 2 for check in told)
     # What rises above the share at release is harm, whatever was before.
-    worse = [decisions(seed, (4000, 0.25), (4000, 0.12), (4000, 0.25), (2000, 0.4)) for seed in range(10)]
-    assert [concept_drift(problem, Stream("adwin", [wrong]), usual=0.25).verdict for wrong in worse] == ["fail"] * 10
+    worse = [decisions(seed, (4000, 0.25), (4000, 0.12), (8000, 0.25), (2000, 0.4)) for seed in range(10)]
+    told = [concept_drift(problem, Stream("adwin", [wrong]), usual=0.25) for wrong in worse]
+    assert [check.verdict for check in told] == ["fail"] * 10
+    # It began with that rise, not with the return.
+    assert all(16_000 < check.evidence["at"] < 17_500 for check in told)
+
+
+def test_a_rise_in_steps_too_small_to_matter_alone_is_harm(problem):
+    steps = [(8000, 0.2 + 0.03 * step) for step in range(6)]
+    told = concept_drift(with_watch(problem, min_rise=0.05), Stream("adwin", [decisions(1, *steps)]), usual=0.2)
+    assert told.verdict == "fail"
+    assert told.value == pytest.approx(0.15, abs=0.03)
 
 
 @pytest.mark.parametrize(("share", "rows", "calm"), [(0.6, 250, 1500), (0.9, 280, 5000), (0.9, 120, 3000)])

@@ -467,6 +467,13 @@ def test_every_check_has_a_plan():
     assert sorted(name for name, stage in CHECKS.items() if stage == "monitor") == sorted(MONITORS)
 
 
+@pytest.mark.parametrize(("name", "parts"), sorted((name, parts) for name, parts in MONITORS.items() if parts is not None))
+def test_the_parts_that_problem_yaml_may_name_are_those_that_there_are(name, parts, credit):
+    told = {check.name for check in PLANS[name](world(credit, ENOUGH), False)}
+    assert told <= ({f"{name}:{part}" for part in parts} or {name})
+    assert told or name == "skew"
+
+
 def test_the_budget_of_false_alarms_is_shared_by_every_question_there_is(credit):
     families = {name.split(":")[0] for name in QUESTIONS}
     assert sorted(check.name for name in families for check in PLANS[name](world(credit, ENOUGH), False)) == sorted(QUESTIONS)

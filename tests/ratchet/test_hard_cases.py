@@ -267,6 +267,10 @@ def test_a_window_that_could_never_be_judged_is_refused(problem):
         Watch(**(problem.watch.model_dump() | {"window": 1000, "min_window": 2000}))
     with pytest.raises(ValidationError, match="'probs:mixes' is no check of the watch; there are clock, "):
         Watch(**(problem.watch.model_dump() | {"advisory": ("probs:mixes",)}))
+    with pytest.raises(ValidationError, match="'probes:mixs' is no check of the watch; there are probes:boundary, "):
+        Watch(**(problem.watch.model_dump() | {"advisory": ("probes:mixs",)}))
+    named = ("probes", "probes:mixes", "data_drift:income", "decay")
+    assert Watch(**(problem.watch.model_dump() | {"advisory": named})).advisory == named
 
 
 def test_a_misspelt_check_holds_nothing_and_is_refused(problem, world):

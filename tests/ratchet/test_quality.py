@@ -86,6 +86,25 @@ def test_where_few_arrive_an_outage_is_seen_once_nothing_would_be_beyond_chance(
     assert volume(credit.problem, rare).verdict == "undecided"
 
 
+@pytest.mark.parametrize("a_day", [500, 1500])
+def test_traffic_that_comes_by_chance_rings_for_nothing(credit, a_day):
+    """Of two weeks of looks, every five minutes, those are asked after which the fewest had come for an hour."""
+    arrived = np.random.default_rng(2).poisson(a_day / 288, 42 * 288)
+    every = looks(arrived.tolist())
+    lately = np.convolve(arrived, np.ones(12), "valid")
+    quietest = 12 + np.argsort(lately[28 * 288 :])[:60] + 28 * 288
+    told = [volume(credit.problem, every[: place + 1]) for place in quietest]
+    assert not [check.reason for check in told if check.verdict == "fail"]
+
+
+def test_an_outage_of_a_weekend_is_seen_where_few_arrive(credit):
+    """A hundred a day for twelve weeks; none since Friday evening."""
+    arrived = np.random.default_rng(3).poisson(100 / 288, 84 * 288)
+    friday = len(arrived) - 288 * 3 // 2 - 72
+    arrived[friday:] = 0
+    assert {volume(credit.problem, looks(arrived.tolist())[: len(arrived) + 1 - back]).verdict for back in (0, 72)} == {"fail"}
+
+
 def test_looks_in_no_order_break_nothing(credit):
     told = looks(week(100, 100), 3600.0)
     told[-5], told[-200] = told[-200], told[-5]

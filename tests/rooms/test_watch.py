@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from flows.audit import take, todo
 from flows.ingest import LOOKED_BACK, from_file, from_log, lesson_of
-from flows.monitor import begun, examine, keep, onset_of
+from flows.monitor import begun, examine, keep, onset_of, released_of
 from flows.person import kept_out, pause, resume, trust
 from flows.retrain import stale
 from flows.setting import Setting
@@ -26,6 +26,7 @@ from ratchet.data.splits import SIDES
 from ratchet.decision import decide
 from ratchet.errors import BatchError
 from ratchet.lesson import EVERYTHING, Lesson
+from ratchet.monitoring.panel import held_of, share_wrong
 from ratchet.prediction import Prediction
 from ratchet.problem import Folder
 from ratchet.release import read
@@ -279,6 +280,8 @@ def test_who_trusts_labels_is_not_asked_about_them_again(due):
     checks, decision = examine.fn(setting, release)
     assert named(checks, "label_conflicts").verdict == "undecided"
     assert decision.action == "skip"
+    # What is no doubt about a label goes on.
+    assert named(checks, "quality:timeliness").n == named(checks, "feedback:exposure").n == 3000
 
 
 def test_where_costs_are_counted_otherwise_the_release_is_as_well(due):
@@ -296,6 +299,96 @@ def test_where_costs_are_counted_otherwise_the_release_is_as_well(due):
     assert after.evidence["live"] == pytest.approx(2 * before.evidence["live"])
     assert after.evidence["released"] == pytest.approx(2 * before.evidence["released"], rel=0.1)
     assert after.verdict != "fail"
+
+
+def test_decisions_are_held_against_the_threshold_by_which_they_were_made(due):
+    setting, _, _ = due
+    release = read(setting.settings.releases / "credit" / "2")
+    path = setting.folder.path / "problem.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert "false_negative: 4.0" in text
+    path.write_text(text.replace("false_negative: 4.0", "false_negative: 30.0"), encoding="utf-8")
+    later = Setting(Folder(setting.folder.path), setting.settings)
+    assert later.problem.threshold < release.threshold
+    released = released_of(later.problem, release, release.contract)
+    held = release.held
+    wrong = ((held["probability"] >= release.threshold) != held["truth"]).mean()
+    assert share_wrong(released.threshold, held_of(released)) == pytest.approx(wrong)
+
+
+def test_noise_in_labels_that_come_early_is_doubted_by_audits_of_the_same_rows(standing, credit, tmp_path):
+    """Labels are due after ninety days, and come at once; three in ten of the newest are the other one."""
+    folder = changed(credit, tmp_path / "credit", WEEKLY)
+    setting, release = opened(standing, folder, tmp_path / "home")
+    truth = traffic(setting, release, 3000, drifted=False)
+    noisy = np.where(np.random.default_rng(5).random(len(truth)) < 0.3, 1 - truth, truth)
+    label(setting, noisy, 0, 3000)
+    _, learns = examine.fn(setting, release)
+    assert learns.action == "retrain"
+    setting.store.set_draw(0.05, 1, None)
+    rows, _ = todo(setting)
+    audits = [{"prediction_id": i, "at": now(), "value": int(truth[int(i[1:])]), "provenance": "audit"} for i in rows["prediction_id"]]
+    setting.store.add_labels(audits)
+    checks, doubts = examine.fn(setting, release)
+    assert named(checks, "decay").verdict == "fail"
+    assert named(checks, "quality:accuracy").n == 0
+    assert named(checks, "quality:accuracy").evidence["lately"]["audited"] == len(audits)
+    assert doubts.action == "wait"
+    assert "whether it is harm or wrong labels" in doubts.reasons[0]
+
+
+def test_what_was_bought_decides_also_where_the_window_has_moved_on(weekly):
+    setting, release, truth = weekly
+    _, decision = examine.fn(setting, release)
+    keep(setting, decision)
+    bought = todo(setting)[0]["prediction_id"]
+    traffic(setting, release, 5000, drifted=True, first=5000)
+    told = [{"prediction_id": i, "at": now(), "value": int(truth[int(i[1:])]), "provenance": "audit"} for i in bought]
+    setting.store.add_labels(told)
+    checks, decision = examine.fn(setting, release)
+    confirmed = named(checks, "estimate")
+    assert (confirmed.evidence["audited"], confirmed.evidence["audited_before"]) == (len(bought), 0)
+    watch = setting.problem.watch
+    assert confirmed.evidence["p_limit"] == pytest.approx(watch.false_alarms_per_year * 100 / watch.audit_budget)
+    assert (confirmed.verdict, confirmed.evidence["by"]) == ("fail", "audit")
+    assert decision.action == "wait"
+    # Once it was bought too long ago, it is like any other audit of before.
+    with setting.store.engine.begin() as connection:
+        connection.execute(sa.update(draws).where(draws.c.decision.is_not(None)).values(at=now() - timedelta(days=91)))
+    later = named(examine.fn(setting, release)[0], "estimate")
+    assert later.evidence["audited"] == 0 < later.evidence["audited_before"]
+
+
+def test_what_is_advisory_is_another_decision_and_stands_so_in_the_ledger(due):
+    setting, release, truth = due
+    label(setting, truth, 0, 3000)
+    label(setting, 1 - truth, 1000, 3000)
+    _, asks = examine.fn(setting, release)
+    assert asks.action == "ask"
+    keep(setting, asks)
+    path = setting.folder.path / "problem.yaml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(
+        text.replace("watch:\n", "watch:\n  advisory: [label_conflicts, decay, concept_drift, live_slices]\n"), encoding="utf-8"
+    )
+    later = Setting(Folder(setting.folder.path), setting.settings)
+    _, decision = examine.fn(later, release)
+    assert decision.action == "skip"
+    assert "label_conflicts" in decision.evidence["inputs"]["advisory"]
+    keep(later, decision)
+    kept = {check["name"]: check["blocking"] for check in later.store.decided_last().evidence["checks"]}
+    assert (kept["label_conflicts"], kept["volume"]) == (False, True)
+
+
+def test_a_ledger_of_before_does_not_count_labels_that_were_learnt_from(due):
+    setting, release, truth = due
+    release.facts["released"] = {"mean": -10.0, "error": 0.01}
+    label(setting, truth, 0, 3000)
+    old = decide("retrain", "version 2", ["because"], {"version": "2", "from": 1, "to": 3000, "labels_to": 3000, "onset": 1})
+    setting.store.record(old)
+    inputs = {"generation": "g", "trigger": f"decision {old.id}"}
+    setting.store.record(decide("refuse", "version 3", ["no better"], inputs))
+    assert "1500 more labelled rows" in examine.fn(setting, release)[1].reasons[0]
 
 
 def test_late_labels_of_old_predictions_are_new_labels(standing, credit, tmp_path):

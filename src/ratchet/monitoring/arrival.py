@@ -25,6 +25,8 @@ SLACK = timedelta(seconds=60)
 RATE = "of the usual rate"
 # How long an interval may be beside the newest one, and up to how many seconds longer ones are asked.
 SHORTER, LONGER, LONGEST = 0.9, 1.5, 86_400.0
+# Days that tell what is usual by themselves, where there are enough looks.
+LATELY = 28
 # Traffic within so many seconds of a time of day is alike; looks of other days that far from it are none of that time.
 NEARBY, APART = 3600.0, 900.0
 # When the log was looked at, its last place, and how many rows had come since the look before.
@@ -69,6 +71,9 @@ def intervals(looks: Sequence[Look], least: float) -> list[Span]:
     made, long = [newest], newest.seconds
     steps = int(NEARBY // long)
     for day in range(1, (newest.ended - at[0]).days + 2):
+        # What is long ago is asked only where there is too little of lately.
+        if day > LATELY and len(made) > LOOKS:
+            break
         for step in range(steps, -steps - 1, -1):
             found = span(newest.ended - timedelta(days=day) + step * timedelta(seconds=long), SHORTER * long, min(long / 2, APART))
             if found is None or found.ended > made[-1].begun or found.seconds > LONGER * long:
@@ -84,7 +89,8 @@ def volume(problem: Problem, looks: Sequence[Look]) -> Check:
 
     `looks` are oldest first, the last one is the present. Student's prediction interval of the logarithm of the rate, one-sided, by the
     median and the median deviation of intervals of the same hour of earlier days, working days or weekends: an outage of before does not
-    widen it much. It fails where the rate is less than half of the usual one, and that beyond chance. Where so few are usual between two
+    widen it much. Of few rows the tail of Poisson's distribution
+    is more, and counts. It fails where the rate is less than half of the usual one, and that beyond chance. Where so few are usual between two
     looks that none at all would be no alarm, longer intervals are asked, up to a day; undecided where those are too few as well.
     """
     every, total = problem.watch.every_seconds, sum(came for _, _, came in looks[1:])
@@ -118,7 +124,9 @@ def _beside(newest: Span, earlier: Sequence[Span], came: int) -> tuple[float, fl
     spread = max(float(stats.median_abs_deviation(logs, scale="normal")), float(1 / np.sqrt(usual + 1)))
     # A median is less certain than a mean.
     distance = (np.log((came + 0.5) / newest.seconds) - middle) / (spread * np.sqrt(1 + np.pi / 2 / len(earlier)))
-    return (came + 0.5) / usual, float(stats.t.cdf(distance, len(earlier) - 1)), usual
+    # Of few the logarithm is no normal number: then what a Poisson process leaves to chance is more.
+    p = max(float(stats.t.cdf(distance, len(earlier) - 1)), float(stats.poisson.cdf(came, usual)))
+    return (came + 0.5) / usual, p, usual
 
 
 def _weekend(at: datetime) -> bool:

@@ -102,6 +102,9 @@ class Stream:
             return None
         followed = [*(change.before for change in self.changes[1:]), self.level]
         for change, after in zip(self.changes, followed, strict=True):
+            if found and highest - found.before < least:
+                # It mattered not yet: what makes it matter begins here.
+                found = replace(change, before=found.before)
             if found is None:
                 before = max(change.before, usual)
                 found, highest = (replace(change, before=before), change.after) if after > before else (None, 0.0)
@@ -124,7 +127,8 @@ def concept_drift(problem: Problem, stream: Stream, usual: float = 0.0) -> Check
         reason = f"{n} labels of this version are in; {problem.watch.min_window} are needed"
         return undecided("concept_drift", QUESTION, reason, n, limit=limit, unit=unit)
     changes = [[change.at, change.before, change.after] for change in stream.changes]
-    found = stream.standing(least=0.0, usual=usual)
+    harm = stream.standing(limit, usual)
+    found = harm or stream.standing(least=0.0, usual=usual)
     if found is None:
         reason = f"{problem.watch.detector} saw no rise that lasts in {n:,} labelled decisions; {stream.level:.1%} are wrong"
         return Check("concept_drift", QUESTION, "pass", reason, value=0.0, limit=limit, n=n, unit=unit, evidence={"changes": changes})
@@ -136,7 +140,7 @@ def concept_drift(problem: Problem, stream: Stream, usual: float = 0.0) -> Check
     return Check(
         name="concept_drift",
         question=QUESTION,
-        verdict="fail" if stream.standing(limit, usual) else "pass",
+        verdict="fail" if harm else "pass",
         reason=reason,
         value=stream.level - found.before,
         limit=limit,

@@ -56,8 +56,12 @@ class Audits:
         lacking = MOST_AUDITED - len(self) if len(self) < LEAST_AUDITED else 0
         if not lacking or not len(earlier):
             return self
-        pairs = ((earlier.probability, self.probability), (earlier.truth, self.truth), (earlier.chance, self.chance))
-        return Audits(*(np.concatenate([before[-lacking:], now]) for before, now in pairs))
+        return Audits(earlier.probability[-lacking:], earlier.truth[-lacking:], earlier.chance[-lacking:]).and_then(self)
+
+    def and_then(self, later: Audits) -> Audits:
+        """These and others, in that order."""
+        pairs = ((self.probability, later.probability), (self.truth, later.truth), (self.chance, later.chance))
+        return Audits(*(np.concatenate(pair) for pair in pairs))
 
 
 NONE = Audits(np.empty(0), np.empty(0), np.empty(0))
@@ -202,13 +206,14 @@ def expected_harm(
     truth: np.ndarray,
     chance: np.ndarray,
     earlier: Audits = NONE,
+    bought: Audits = NONE,
     labelled: np.ndarray = NONE.probability,
 ) -> Check:
     """By how much decisions cost more in a window of m rows than at release, told from confidence and from audited rows.
 
     `found` tells the window from the held-out rows; None where there are too few. `truth` has the labels of rows that were drawn for
     an audit, NaN elsewhere, and `chance` the probability with which each was drawn, both of shape (m,); `earlier` are audits of before
-    the window, oldest first. `labelled` are the model's answers to rows whose labels are in, of shape (k,): by how much more they were expected
+    the window, oldest first; `bought` those that were bought because of harm in a window that has moved on since: they count as the window's own. `labelled` are the model's answers to rows whose labels are in, of shape (k,): by how much more they were expected
     to cost is in the evidence, as `of_labelled`, for who holds it against what they do cost. It fails like `decay` does:
     beyond the problem's margin, and beyond chance at a level that spends the year's budget over the year's checks; where audited rows
     alone count, and were bought, over as many audits as the year's budget buys. Undecided where it cannot tell: with rows unlike those held out, with a
@@ -225,15 +230,15 @@ def expected_harm(
     if np.unique(held.truth).size < 2:
         return undecided("estimate", QUESTION, f"cannot tell: the {len(held.truth)} held-out rows are of one class", n, **told)
     places = np.flatnonzero(~np.isnan(truth))
-    own = Audits(probability[places], truth[places], chance[places])
+    own = bought.and_then(Audits(probability[places], truth[places], chance[places]))
 
     def loss(p: np.ndarray, y: np.ndarray) -> np.ndarray:
         return per_row(problem, p, y)
 
     made = estimate(loss, held, found.ratio, probability, found.foreign, own.after(earlier))
     # Audits that are bought are asked once; those of before the window, and those that every window has, are asked in every look.
-    bought = len(own) == made.audited and bool((own.chance > problem.watch.audit_share).any())
-    level = by_audit if made.by == "audit" and bought else alpha
+    once = len(own) == made.audited and bool((own.chance > problem.watch.audit_share).any())
+    level = by_audit if made.by == "audit" and once else alpha
     matters = max(made.rise, limit)
     needed = math.ceil(((stats.norm.isf(by_audit) + POWERFUL) * made.spread / matters) ** 2) if matters > 0 else LEAST_AUDITED
     evidence = {

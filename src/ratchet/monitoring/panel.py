@@ -34,6 +34,7 @@ class Released:
 
     `reference`: training rows, in their order, with the features and what is watched besides. `held`: labelled rows that the model has not learnt from, with the columns `probability`
     and `truth`. `relies_on`: the columns on which its answers hang. `mean` and `error`: its loss on the test rows, and the standard error.
+    `threshold`: that by which the service decides.
     """
 
     contract: Contract
@@ -43,6 +44,7 @@ class Released:
     relies_on: tuple[str, ...]
     mean: float
     error: float
+    threshold: float
 
 
 Apart = tuple[Domain, Domain] | tuple[None, None]
@@ -78,6 +80,7 @@ def on_labels(
     labelled: pd.DataFrame,
     stream: Stream,
     earlier: Audits = NONE,
+    bought: Audits = NONE,
     doubtful: pd.DataFrame | None = None,
 ) -> list[Check]:
     """The monitors of what decisions cost, and of the labels that tell it.
@@ -85,7 +88,8 @@ def on_labels(
     `window` has the columns `probability`, `gold` (what an audit found, NaN elsewhere) and `audited` (the probability with which that
     row was drawn). `labelled` are the newest labelled predictions, with `seq`, `probability`, `truth` and `relabelled` (another label was
     there before). `stream` was fed with
-    whether each decision was wrong, in the order in which labels came. `earlier` are audits of before the window. `doubtful` are the
+    whether each decision was wrong, in the order in which labels came. `earlier` are audits of before the window, `bought` those of
+    them that were bought last. `doubtful` are the
     newest labelled predictions whose labels are to be doubted, `labelled` where that is left out: those by which the model is judged need
     not be all of them.
     """
@@ -93,17 +97,17 @@ def on_labels(
     told = labelled if doubtful is None else doubtful
     held, truth, answered = held_of(released), labelled["truth"].to_numpy(float), labelled["probability"].to_numpy(float)
     return [
-        expected_harm(problem, held, apart[1], probability, gold, chance, earlier, answered),
+        expected_harm(problem, held, apart[1], probability, gold, chance, earlier, bought, answered),
         decay(problem, answered, truth, released.mean, released.error),
-        concept_drift(problem, stream, _wrong(problem, held)),
+        concept_drift(problem, stream, share_wrong(released.threshold, held)),
         _placed(label_classes(problem, held.truth, told["truth"].to_numpy(float)), told),
         _placed(label_conflicts(problem, told["relabelled"].to_numpy(bool)), told),
     ]
 
 
-def _wrong(problem: Problem, held: Held) -> float:
+def share_wrong(threshold: float, held: Held) -> float:
     """The share of decisions on held-out rows that are wrong; 0 where there are none."""
-    return float(((held.probability >= problem.threshold) != held.truth).mean()) if len(held.truth) else 0.0
+    return float(((held.probability >= threshold) != held.truth).mean()) if len(held.truth) else 0.0
 
 
 def on_the_way(
@@ -113,15 +117,16 @@ def on_the_way(
     aged: pd.DataFrame,
     looks: Sequence[Look],
     labelled_before: bool = False,
+    newest: pd.DataFrame | None = None,
 ) -> list[Check]:
     """The monitors of what happens to rows and labels on their way: quality, feedback, volume, the clock.
 
     `window` has the columns `seq`, `at` and `label_at`. `aged` are predictions older than the label delay, with `seq`, `label`,
-    `outcome` and `gold`; `labelled_before` is whether labels have come at all. `looks` are those at the log, oldest first; the last one is
+    `outcome` and `gold`; `labelled_before` is whether labels have come at all, `newest` the newest labelled ones, however young. `looks` are those at the log, oldest first; the last one is
     the present.
     """
     contract = released.contract
-    of_labels = [*quality(problem, contract, released.held, window, aged, labelled_before), *feedback(problem, contract, aged)]
+    of_labels = [*quality(problem, contract, released.held, window, aged, labelled_before, newest), *feedback(problem, contract, aged)]
     return [
         *(_placed(check, aged) if check.name in DOUBTED else check for check in of_labels),
         volume(problem, looks),

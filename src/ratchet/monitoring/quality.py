@@ -35,12 +35,19 @@ UNIT = "share of rows"
 
 @registered("quality", "monitor")
 def quality(
-    problem: Problem, contract: Contract, held: pd.DataFrame, window: pd.DataFrame, aged: pd.DataFrame, labelled_before: bool = False
+    problem: Problem,
+    contract: Contract,
+    held: pd.DataFrame,
+    window: pd.DataFrame,
+    aged: pd.DataFrame,
+    labelled_before: bool = False,
+    newest: pd.DataFrame | None = None,
 ) -> list[Check]:
     """Six checks of n rows in their order, each with its score: the share of rows that are sound.
 
     `held` are rows held out at release. `aged` are predictions older than the label delay, with `outcome`, what came back, and `gold`,
-    what an audit found, NaN where there is none; `labelled_before` is whether labels have come at all. It fails where more rows are flawed than at release beyond chance (Fisher), or where
+    what an audit found, NaN where there is none; `labelled_before` is whether labels have come at all. `newest` are the newest labelled predictions,
+    however young, with the same: what audits contradict of them is in the evidence of `quality:accuracy`; `aged` where they are left out. It fails where more rows are flawed than at release beyond chance (Fisher), or where
     later rows are flawed more often than earlier ones (Mann-Whitney of their places); labels, where they lack more often than before, or
     are contradicted, beyond a share that matters.
     """
@@ -59,9 +66,9 @@ def quality(
         before["uniqueness"], now["uniqueness"] = (flaws(contract, rows.tail(size), known)["uniqueness"] for rows in (held, window))
         made = [_of_rows(problem, name, before[name], flawed) for name, flawed in now.items()]
     told = aged["outcome"].notna().to_numpy()
-    labelled = aged[told]
-    accuracy = _accuracy(problem, _contradicted(labelled))
-    lately = [_contradicted(labelled.tail(times * problem.watch.window)) for times in LATELY]
+    accuracy = _accuracy(problem, _contradicted(aged[told]))
+    newest = aged if newest is None else newest
+    lately = [_contradicted(newest[newest["outcome"].notna()].tail(times * problem.watch.window)) for times in LATELY]
     accuracy = replace(accuracy, evidence=accuracy.evidence | {"lately": _doubt(lately)})
     return sorted([*made, _timeliness(problem, ~told, labelled_before), accuracy], key=lambda check: check.name)
 
