@@ -94,14 +94,14 @@ def volume(problem: Problem, looks: Sequence[Look]) -> Check:
     looks that none at all would be no alarm, longer intervals are asked, up to a day; undecided where those are too few as well.
     """
     every, total = problem.watch.every_seconds, sum(came for _, _, came in looks[1:])
-    least, reason = every / 2, "nothing is known of earlier looks"
+    least, reason = every / 2, _few(0, 0, total)
     while least <= max(every, LONGEST):
         if not (spans := intervals(looks, least)):
             break
         newest, *earlier = spans
         n, days = len(earlier), len({span.ended.date() for span in earlier})
         if n < LOOKS or days < DAYS:
-            reason = f"{n} earlier looks at this hour of such a day, on {days} days, {total:,} predictions; {LOOKS} on {DAYS} tell how many are usual"
+            reason = _few(n, days, total)
             break
         share, p, usual = _beside(newest, earlier, newest.rows)
         if _beside(newest, earlier, 0)[1] < level(problem):
@@ -113,6 +113,10 @@ def volume(problem: Problem, looks: Sequence[Look]) -> Check:
         reason = f"{usual:,.1f} predictions are usual in {_span(newest.seconds)}: that none comes would not be beyond chance"
         least = 2 * newest.seconds
     return undecided("volume", FEWER, reason, total, limit=MATTERS, unit=RATE)
+
+
+def _few(looks: int, days: int, total: int) -> str:
+    return f"{looks} earlier looks at this time of such a day, on {days} days, {total:,} predictions; {LOOKS} on {DAYS} tell how many are usual"
 
 
 def _beside(newest: Span, earlier: Sequence[Span], came: int) -> tuple[float, float, float]:
