@@ -171,6 +171,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         "outcomes": concept.n,
         "audited": int((window["audited"] > 0).sum()),
         "audited_before": len(earlier),
+        "audited_bought": len(bought),
         "audit_share": means.audit_share,
         "paused": means.paused,
         "cooling": means.cooling_days > 0,
