@@ -177,8 +177,8 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         "cooling": means.cooling_days > 0,
         "retrainings_left": means.retrainings_left,
         "unanswered": means.unanswered >= UNANSWERED,
-        # These change with the clock and the ledger, whatever the window holds.
         "advisory": sorted(check.name for check in checks if check.verdict == "fail" and not check.blocking),
+        # These change with the clock and the ledger, whatever the window holds.
         "beside": sorted(check.name for check in checks if check.verdict == "fail" and check.name.split(":")[0] in BESIDE),
     }
     decision = watch(checks, f"version {release.version}", inputs, means)
