@@ -23,7 +23,7 @@ from flows.promotion import cut_short, promote, reconcile, set_back
 from flows.result import tell_result
 from flows.setting import Setting
 from flows.stages import COHORT, STAGES, labelled, scorer
-from flows.stress import stress
+from flows.stress import broken, confirmed
 from flows.track import track
 from ratchet.check import Check, from_dict
 from ratchet.data.encoding import Encoder
@@ -159,9 +159,9 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
     if decision.action == "promote" and (new or cut_short(setting, version)):
         go_live.with_options(name="route and verify")(setting, release, decision)
     if decision.action == "promote" and _not_tested(setting, version):
-        load, broken = put_under_load.with_options(name="load test")(setting, version, run_id)
-        if broken:
-            decision = _not_held(setting, version, decision, broken)
+        load, unmet = put_under_load.with_options(name="load test")(setting, version, run_id)
+        if unmet:
+            decision = _not_held(setting, version, decision, unmet)
     setting.tracker.tag(run_id, {"decision": decision.action, "decision_id": decision.id})
     setting.tracker.finish(run_id)
     return {
@@ -183,14 +183,14 @@ def _not_tested(setting: Setting, version: str) -> bool:
     return route is not None and route.champion == version and "load_requests" not in tags
 
 
-def _not_held(setting: Setting, version: str, decision: Decision, broken: list[str]) -> Decision:
+def _not_held(setting: Setting, version: str, decision: Decision, unmet: list[str]) -> Decision:
     """A version that does not hold its SLO does not go on answering, where another one can; what was decided last of it."""
-    undone = set_back(setting, version, broken, {"failed": version, "decision": decision.id, "load": broken})
+    undone = set_back(setting, version, unmet, {"failed": version, "decision": decision.id, "load": unmet})
     if undone is None:
-        get_run_logger().warning("version %s does not hold its SLO, and there is none to go back to: %s", version, "; ".join(broken))
+        get_run_logger().warning("version %s does not hold its SLO, and there is none to go back to: %s", version, "; ".join(unmet))
         return decision
-    get_run_logger().warning("version %s does not hold its SLO and was set back: %s", version, "; ".join(broken))
-    setting.tracker.annotate(version, {"decision": undone.action, "decision_id": undone.id, "reasons": "; ".join(broken)[:4000]})
+    get_run_logger().warning("version %s does not hold its SLO and was set back: %s", version, "; ".join(unmet))
+    setting.tracker.annotate(version, {"decision": undone.action, "decision_id": undone.id, "reasons": "; ".join(unmet)[:4000]})
     return undone
 
 
@@ -316,15 +316,14 @@ def put_under_load(setting: Setting, version: str, run_id: str) -> tuple[dict[st
     """Let Locust ask the live service; its numbers, and what of the SLO was not held."""
     if setting.problem.load.seconds == 0:
         return None, []
-    result, checks = stress(setting, version, run_id, setting.problem.load)
+    result, checks, answered = confirmed(setting, version, run_id, setting.problem.load)
     create_table_artifact(
         key=_key(setting, "load"),
         table=[{"check": c.name, "verdict": c.verdict, "reason": c.reason} for c in checks]
         + [{"check": k, "reason": str(v)} for k, v in result.as_dict().items()],
         description=f"Load test of version {version}",
     )
-    broken = [f"{check.name}: {check.reason}" for check in checks if check.blocking and check.verdict == "fail"]
-    return {**result.as_dict(), "answered": result.answered, "version": version}, broken
+    return {**result.as_dict(), "answered": answered, "version": version}, broken(checks)
 
 
 def _explain(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -55,14 +58,32 @@ class Loop:
         return ratchet(*arguments, home=self.home, check=check)
 
 
+@functools.cache
+def unhurried() -> tempfile.TemporaryDirectory[str]:
+    """The problems of the repository, whose service may take its time: what else this machine does must set no version back."""
+    folder = tempfile.TemporaryDirectory(prefix="problems")
+    shutil.copytree(PROBLEMS, folder.name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for slo in Path(folder.name).glob("*/slo.yaml"):
+        slo.write_text("average_ms: 20000\np99_ms: 20000\nmax_failure_share: 0.0\nmin_rps: 1\n", encoding="utf-8")
+    return folder
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """The variables of a command that has a state folder of its own."""
+    kept = {k: v for k, v in os.environ.items() if k == "RATCHET_DATA" or not k.startswith(("PREFECT_", "MLFLOW_", "RATCHET_"))}
+    return kept | {"RATCHET_HOME": str(home), "RATCHET_PROBLEMS": unhurried().name, "COLUMNS": "200"} | more
+
+
 def ratchet(*arguments: str, home: Path, check: bool = False, **more: str) -> subprocess.CompletedProcess[str]:
     """Run the command line with a state folder of its own."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "RATCHET_"))}
-    environment |= {"RATCHET_HOME": str(home), "COLUMNS": "200"} | more
-    if "RATCHET_DATA" in os.environ:
-        environment["RATCHET_DATA"] = os.environ["RATCHET_DATA"]
     return subprocess.run(
-        [str(RATCHET), *arguments], env=environment, check=check, capture_output=True, text=True, cwd=home.parent, timeout=800
+        [str(RATCHET), *arguments],
+        env=environment(home, **more),
+        check=check,
+        capture_output=True,
+        text=True,
+        cwd=home.parent,
+        timeout=800,
     )
 
 
@@ -88,7 +109,10 @@ def loop(tmp_path_factory):
     home = tmp_path_factory.mktemp("loop") / "home"
     home.mkdir()
     try:
-        yield run_demo(home, RATCHET_WORKERS="2")
+        made = run_demo(home, RATCHET_WORKERS="2")
+        # Were it set back, every test would fail, and none would say why.
+        assert httpx.get(f"{made.urls['service']}/decisions", params={"action": "roll_back"}, timeout=20).json() == []
+        yield made
     finally:
         ratchet("down", home=home)
 

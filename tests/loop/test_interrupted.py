@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -15,14 +14,13 @@ import pytest
 
 from ratchet.store import Store
 from stack import processes
-from tests.conftest import RATCHET, ratchet
+from tests.conftest import RATCHET, environment, ratchet
 
 
 def start(home: Path) -> subprocess.Popen[bytes]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "RATCHET_"))}
     command = [str(RATCHET), "demo", "--small", "--seed", "8", "--no-keep-up", "--reports", str(home / "reports")]
     with (home / "demo.log").open("ab") as log:
-        return subprocess.Popen(command, env=environment | {"RATCHET_HOME": str(home)}, stdout=log, stderr=log, cwd=home)
+        return subprocess.Popen(command, env=environment(home), stdout=log, stderr=log, cwd=home)
 
 
 def kill_when(home: Path, reached: Callable[[], bool], *, everything: bool) -> None:

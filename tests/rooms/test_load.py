@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.stress import broken, confirmed
 from load_tests.run import LoadResult, verdict
 from load_tests.server import Histogram
 from ratchet.errors import ContractError
@@ -41,6 +42,30 @@ def test_each_line_of_the_slo_is_asked_of_the_server(change, fails):
 
 def test_below_a_hundred_requests_nothing_is_said():
     assert {check.verdict for check in verdict(replace(GOOD, requests=99), SLO)} == {"undecided"}
+
+
+@pytest.mark.parametrize(
+    ("results", "asked", "unmet"),
+    [
+        ([GOOD], 1, []),
+        ([replace(GOOD, server_p99_ms=51), GOOD], 2, []),
+        ([replace(GOOD, server_p99_ms=51), replace(GOOD, server_p99_ms=52)], 2, ["load:p99"]),
+        ([replace(GOOD, server_p99_ms=51, failures=100), GOOD], 1, ["load:failures", "load:p99"]),
+    ],
+)
+def test_times_alone_are_measured_once_more_before_a_version_is_set_back(results, asked, unmet, monkeypatch):
+    left = list(results)
+
+    def stress(*_):
+        result = left.pop(0)
+        return result, verdict(result, SLO)
+
+    monkeypatch.setattr("flows.stress.stress", stress)
+    last, checks, answered = confirmed(None, "2", "a run", Load())
+    assert len(results) - len(left) == asked
+    assert last is results[asked - 1]
+    assert answered == asked * GOOD.answered
+    assert [said.partition(": ")[0] for said in broken(checks)] == unmet
 
 
 def test_the_servers_histogram_is_read_as_prometheus_reads_it():
