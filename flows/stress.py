@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -18,29 +19,42 @@ from ratchet.simulation.sample import draw
 RECORDS = 500
 
 
-def stress(setting: Setting, version: str, run_id: str, load: Load) -> tuple[LoadResult, list[Check]]:
-    """Put the live service under load, and keep numbers, verdicts and reports in the version's run."""
-    folder = setting.settings.home / "load" / setting.problem.name / version
-    result = load_test.run(setting.settings.service_url, _records(setting), load, folder)
-    checks = load_test.verdict(result, setting.folder.slo)
-    setting.tracker.metrics(run_id, {f"load_{name}": value for name, value in result.as_dict().items()})
-    for report in (result.report, *sorted(folder.glob("load_*.csv"))):
+def measure(setting: Setting, version: str, load: Load) -> LoadResult:
+    """Put the live service under load; the reports lie in the version's folder until it is measured again."""
+    return load_test.run(
+        setting.settings.service_url, _records(setting), load, setting.settings.home / "load" / setting.problem.name / version
+    )
+
+
+def confirmed(setting: Setting, version: str, load: Load) -> list[LoadResult]:
+    """`measure`, once more where no request failed but times were not held: a machine that stood still for a moment is no fault of a version.
+
+    The last result counts.
+    """
+    first = measure(setting, version, load)
+    if first.failures or not broken(load_test.verdict(first, setting.folder.slo)):
+        return [first]
+    return [first, measure(setting, version, load)]
+
+
+def keep(setting: Setting, run_id: str, results: list[LoadResult]) -> None:
+    """Keep the numbers of each measurement, and the reports of the last one, in the version's run."""
+    for result in results:
+        setting.tracker.metrics(run_id, {f"load_{name}": value for name, value in result.as_dict().items()})
+    last = results[-1]
+    for report in (last.report, *sorted(last.report.parent.glob("load_*.csv"))):
         setting.tracker.file(run_id, report, "load")
+
+
+def mark(setting: Setting, version: str, result: LoadResult, checks: list[Check]) -> None:
+    """Tell numbers and verdicts beside the version: with that it is taken for tested, so this comes after all that follows from them."""
     tags = {f"load_{name}": f"{value:g}" for name, value in result.as_dict().items()}
     setting.tracker.annotate(version, tags | {check.name.replace(":", "_"): check.verdict for check in checks})
-    return result, checks
 
 
-def confirmed(setting: Setting, version: str, run_id: str, load: Load) -> tuple[LoadResult, list[Check], int]:
-    """`stress`, once more where no request failed but times were not held: a machine that stood still for a moment is no fault of a version.
-
-    The last result and its verdicts, and how many predictions were answered in all.
-    """
-    result, checks = stress(setting, version, run_id, load)
-    if result.failures or not broken(checks):
-        return result, checks, result.answered
-    again, checks = stress(setting, version, run_id, load)
-    return again, checks, result.answered + again.answered
+def measured(tags: Mapping[str, str]) -> bool:
+    """Whether a version with such tags has been under load."""
+    return "load_requests" in tags
 
 
 def broken(checks: list[Check]) -> list[str]:
@@ -54,7 +68,10 @@ def champion(setting: Setting, load: Load) -> tuple[str, LoadResult, list[Check]
     known = {item.version: item for item in setting.tracker.versions()}
     if version is None or version not in known:
         raise StackError(f"No version of {setting.problem.name!r} answers yet. Run `ratchet run {setting.problem.name}`.")
-    result, checks = stress(setting, version, known[version].run_id, load)
+    result = measure(setting, version, load)
+    keep(setting, known[version].run_id, [result])
+    checks = load_test.verdict(result, setting.folder.slo)
+    mark(setting, version, result, checks)
     return version, result, checks, result.report
 
 

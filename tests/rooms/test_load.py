@@ -7,12 +7,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from prefect.logging import disable_run_logger
 
-from flows.stress import broken, confirmed
+from flows import lifecycle
+from flows.stress import broken, confirmed, measured
 from load_tests.run import LoadResult, verdict
 from load_tests.server import Histogram
+from ratchet.decision import decide
 from ratchet.errors import ContractError
 from ratchet.problem import Folder, Load, Slo, changed, find_problem
 
@@ -56,16 +60,43 @@ def test_below_a_hundred_requests_nothing_is_said():
 def test_times_alone_are_measured_once_more_before_a_version_is_set_back(results, asked, unmet, monkeypatch):
     left = list(results)
 
-    def stress(*_):
-        result = left.pop(0)
-        return result, verdict(result, SLO)
+    monkeypatch.setattr("flows.stress.measure", lambda *_: left.pop(0))
+    told = confirmed(SimpleNamespace(folder=SimpleNamespace(slo=SLO)), "2", Load())
+    assert told == results[:asked]
+    assert [said.partition(": ")[0] for said in broken(verdict(told[-1], SLO))] == unmet
 
-    monkeypatch.setattr("flows.stress.stress", stress)
-    last, checks, answered = confirmed(None, "2", "a run", Load())
-    assert len(results) - len(left) == asked
-    assert last is results[asked - 1]
-    assert answered == asked * GOOD.answered
-    assert [said.partition(": ")[0] for said in broken(checks)] == unmet
+
+def test_a_run_that_is_cut_short_before_the_version_is_set_back_has_not_tested_it(monkeypatch, tmp_path):
+    """The tags by which a version counts as tested are written when all that follows from the measurement is done."""
+    slow = replace(GOOD, server_p99_ms=51, report=tmp_path / "load.html")
+    done = []
+    tracker = SimpleNamespace(
+        metrics=lambda _, told: done.append(told["load_server_p99_ms"]),
+        file=lambda *_: done.append("report"),
+        annotate=lambda _, tags: done.append(tags),
+    )
+    setting = SimpleNamespace(
+        problem=SimpleNamespace(name="credit", load=Load(seconds=2)), folder=SimpleNamespace(slo=SLO), tracker=tracker
+    )
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.stress.measure", lambda *_: slow)
+    monkeypatch.setattr(lifecycle, "create_table_artifact", lambda **_: None)
+    monkeypatch.setattr(lifecycle, "_not_held", killed)
+    promoted, undone = decide("promote", "version 2", ["better"], {}), decide("roll_back", "version 2", ["slow"], {})
+    with disable_run_logger():
+        with pytest.raises(KeyboardInterrupt):
+            lifecycle.put_under_load.fn(setting, "2", "a run", promoted)
+        assert done == [51, 51, "report"]
+        monkeypatch.setattr(lifecycle, "_not_held", lambda *_: undone)
+        load, decision = lifecycle.put_under_load.fn(setting, "2", "a run", promoted)
+    assert decision is undone
+    assert load["answered"] == 2 * GOOD.answered
+    assert done[:3] == done[3:6]
+    assert measured(done[6])
+    assert done[6]["load_p99"] == "fail"
 
 
 def test_the_servers_histogram_is_read_as_prometheus_reads_it():
