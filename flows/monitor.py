@@ -29,7 +29,7 @@ from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.decision import Decision, digest, told_only
 from ratchet.evaluation.loss import per_row
-from ratchet.lesson import Lesson, inside
+from ratchet.lesson import Lesson, begins, inside
 from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.estimate import NONE, Audits
 from ratchet.monitoring.feedback_loop import Ratio, disparity
@@ -48,8 +48,6 @@ OUTCOMES = 20_000
 # A slice is a part of the rows: to see one it takes more of them than to see the mean.
 SLICE_ROWS = 20_000
 BESIDE = ("volume", "clock", "quality", "feedback", "disparity")
-# The share of labels since a change that may be of predictions of before it.
-LATE = 0.05
 # Audits are looked for in so many windows before the newest one.
 BEFORE = 10
 # Looks of twelve weeks tell how many rows are usual at which time; of long intervals there are few.
@@ -317,21 +315,12 @@ def onset_of(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
 
 
 def begun(setting: Setting, version: str, onset: int, concept: Check) -> int:
-    """The log's place where the champion's new population (`onset`) or concept begins; 1 where neither has changed.
-
-    Of labels that come in another order than their predictions a twentieth may be of before. An alarm comes some hundred labels after
-    its change: within a window of each other, both are one.
-    """
+    """The log's place where the champion's new population (`onset`) or concept begins; 1 where neither has changed."""
     if concept.verdict != "fail" or not concept.blocking:
         return onset
-    at = int(concept.evidence["at"])
-    places = setting.store.places_after(version, at, OUTCOMES)
-    # Where no label has come since, what is to come begins after the last one that did.
-    turned = int(np.quantile(places, LATE, method="lower")) if places else 1 + max(setting.store.places_after(version, at - 1, 1))
-    if onset == 1:
-        return turned
-    window = setting.problem.watch.window
-    return onset if setting.store.between(version, onset, turned, window + 1) <= window else turned
+    store, window = setting.store, setting.problem.watch.window
+    places = store.places_after(version, int(concept.evidence["at"]) - 1, OUTCOMES)
+    return begins(onset, places, window, lambda first, last: store.between(version, first, last, window + 1))
 
 
 def _drifted(checks: list[dict[str, Any]]) -> bool:

@@ -17,6 +17,7 @@ from ratchet.contract import Contract
 from ratchet.data.splits import split
 from ratchet.decision import Decision
 from ratchet.evaluation.loss import per_row
+from ratchet.lesson import begins
 from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.estimate import NONE, Audits, relied_on
 from ratchet.monitoring.joint_drift import joint_drift
@@ -71,6 +72,7 @@ class Watched:
     def __post_init__(self) -> None:
         self._stream = Stream(self.problem.watch.detector)
         self._told = self._quiet = 0
+        self._told_of: list[int] = []
         self._every = pd.Timedelta(seconds=self.problem.watch.every_seconds)
         self._start = pd.Timestamp("2025-01-01")
         # They vary a little, as counts do.
@@ -130,12 +132,13 @@ class Watched:
         for batch in due[self._told :]:
             known = batch[batch["outcome"].notna()]
             self._stream.feed((known["label"] != known["outcome"]).to_numpy(float))
+            self._told_of += known["seq"].tolist()
         self._told = max(self._told, len(due))
         drifting = any(drifts(check.name) and check.verdict == "fail" for check in checks)
         if not drifting:
             self._quiet = len(self.batches)
-        fresh = due[self._quiet if drifting else 0 :]
-        labelled = _joined(fresh, window)
+        moved = self._quiet if drifting else 0
+        labelled = _joined(due[moved:], window)
         labelled = labelled[labelled["outcome"].notna()].drop(columns="truth").rename(columns={"outcome": "truth"})
         earlier = NONE
         if scope == "everything":
@@ -145,13 +148,22 @@ class Watched:
             share = np.full(len(found), problem.watch.audit_share)
             earlier = Audits(found["probability"].to_numpy(float), found["found"].to_numpy(float), share)
         checks += on_labels(problem, released, window, apart, labelled.tail(problem.watch.window), self._stream, earlier)
+        begun = self._begun(moved, next(check for check in checks if check.name == "concept_drift"))
         means = Means(
-            labels_short=max(0, problem.watch.min_labels - len(labelled)),
+            labels_short=max(0, problem.watch.min_labels - int((labelled["seq"] >= begun).sum())),
             rows=len(window),
             audit_share=problem.watch.audit_share,
             audits_left=problem.watch.audit_budget,
         )
         return watch(checks, "the release", {"batch": len(self.batches)}, means)
+
+    def _begun(self, moved: int, concept: Check) -> int:
+        """The log's place where the new population (of the batch `moved`, 0 where it has not) or concept begins, as the monitor tells it."""
+        onset = self._looks[LOOKED - 1 + moved][1] + 1 if moved else 1
+        if concept.verdict != "fail":
+            return onset
+        places = self._told_of[int(concept.evidence["at"]) - 1 :]
+        return begins(onset, places, self.problem.watch.window, lambda first, last: last - first)
 
     def _beside(self, window: pd.DataFrame, due: list[pd.DataFrame], labelled: pd.DataFrame) -> list[Check]:
         aged = _joined(due, window).tail(AGED_ROWS).drop(columns="gold").rename(columns={"found": "gold"})

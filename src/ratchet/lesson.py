@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,8 @@ PROBED = ("probes:duplicates", "probes:boundary")
 DOUBTED = ("feedback:labels", "feedback:slice", "quality:accuracy", "label_classes", "label_conflicts")
 # A difference is taken for more than chance beyond so many standard errors (5%, one-sided).
 ONE_SIDED = 1.645
+# The share of labels since a change that may be of predictions of before it.
+LATE = 0.05
 # Places of the log, the first and the last.
 Span = tuple[int, int]
 
@@ -77,6 +79,19 @@ def learn_from(begun: int, ledger: Iterable[dict[str, Any]], sound: Sequence[Spa
         doubted = [check["evidence"] for check in failed if called(check["name"], DOUBTED)]
         audited += [(told["from"], told["to"]) for told in doubted if "from" in told]
     return Lesson(begun if begun > 1 else 0, _less(_merged(without), sound), _less(_merged(audited), sound))
+
+
+def begins(onset: int, places: Sequence[int], window: int, between: Callable[[int, int], int]) -> int:
+    """The log's place where a new concept begins, which `concept_drift` saw turn.
+
+    `places` are those of the predictions whose labels came from its alarm's on, in that order. Of labels that come in another order than
+    their predictions a twentieth may be of before. An alarm comes some hundred labels after its change: within a `window` of the place
+    where the population moved (`onset`; 1 where it did not), both are one; `between` counts predictions from one place on and before another.
+    """
+    alarm, *since = places
+    # Where no label has come since, what is to come begins after the last one that did.
+    turned = int(np.quantile(since, LATE, method="lower")) if since else alarm + 1
+    return onset if onset > 1 and between(onset, turned) <= window else turned
 
 
 def settled(lesson: Lesson, told: np.ndarray, truth: np.ndarray, entities: np.ndarray, threshold: float) -> tuple[Lesson, str]:

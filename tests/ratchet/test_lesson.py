@@ -9,12 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.again import window_runs
-from ratchet.lesson import EVERYTHING, Lesson, learn_from, settled
+from ratchet.lesson import EVERYTHING, Lesson, begins, learn_from, settled
 from ratchet.settings import ROOT
 
 
 def told(name, verdict="fail", first=1, last=9, **evidence):
     return {"inputs": {"from": first, "to": last}, "checks": [{"name": name, "verdict": verdict, "blocking": True, "evidence": evidence}]}
+
+
+def test_a_concept_begins_with_the_labels_that_came_since_its_alarm():
+    def apart(first, last):
+        return last - first
+
+    # Of a hundred labels since the alarm five may be of predictions of before it.
+    since = [*range(3), *range(1000, 1097)]
+    assert begins(1, [999, *since], 2000, apart) == 1001
+    assert begins(1, [999], 2000, apart) == 1000
+    # The population moved shortly before: the same change. Long before, or after: not the same, and what is newer counts.
+    assert begins(900, [999, *since], 2000, apart) == 900
+    assert begins(900, [999, *since], 50, apart) == 1001
 
 
 def test_older_rows_are_left_out_only_where_models_of_the_newer_ones_alone_answer_better():

@@ -117,6 +117,27 @@ def test_labels_of_rows_of_before_do_not_refute_harm_that_is_expected_of_others(
     assert verdicts[0]["joint_drift"] == "fail"
 
 
+def test_labels_of_before_a_concept_turned_are_not_what_retraining_waits_for(at):
+    # At once, so that the newest batch is labelled; from the fourth on every third outcome is the other one.
+    watched = Watched(at.problem, at.released, at.answer, 0, BATCH)
+    decisions = []
+    for place, rows in enumerate((BATCH, BATCH, BATCH, 800, BATCH)):
+        batch = at.draw(rows, Drift(), place)
+        truth = batch["outcome"].to_numpy(float)
+        turned = np.random.default_rng(place).random(rows) < (0.33 if place >= 3 else 0.0)
+        watched.arrive(batch, at.answer(batch), np.where(turned, 1 - truth, truth))
+        decisions.append(watched.look(scope="harm"))
+    assert [decision.action for decision in decisions] == ["skip"] * 3 + ["wait", "retrain"]
+    waits = decisions[3]
+    (concept,) = [check for check in waits.evidence["checks"] if check["name"] == "concept_drift"]
+    assert 6000 < concept["evidence"]["at"] < 6800
+    first = watched.batches[0]["seq"].iloc[0]
+    since = np.arange(concept["evidence"]["at"], 6800)
+    counted = int((since >= np.quantile(since, 0.05, method="lower")).sum())
+    assert first > 1
+    assert f"retraining waits for {at.problem.watch.min_labels - counted} more labelled rows" in waits.reasons[0]
+
+
 def test_an_alarm_that_rings_for_another_column_has_not_seen_the_fault():
     planted = Planted("stuck", "income", pd.DataFrame(), "validity")
     elsewhere = Check("validity", "Is it?", "fail", "age is stuck", evidence={"columns": ["age"]})
