@@ -19,11 +19,11 @@ from prefect.runtime import flow_run
 from flows import ingest
 from flows.card import page_of
 from flows.compare import Comparison, compare_with, release_checks
-from flows.promotion import cut_short, promote, reconcile, set_back
+from flows.promotion import cut_short, last_word, promote, reconcile, set_back
 from flows.result import tell_result
 from flows.setting import Setting
 from flows.stages import COHORT, STAGES, labelled, scorer
-from flows.stress import broken, confirmed, keep, mark, measured
+from flows.stress import broken, confirmed, keep, mark, untested
 from flows.track import track
 from load_tests.run import verdict
 from ratchet.check import Check, from_dict
@@ -38,6 +38,7 @@ from ratchet.release import Release, read, write
 from ratchet.report.card import card, checks_table, summary
 from ratchet.request import records
 from ratchet.settings import ROOT
+from ratchet.store import Entry
 from snapshots.workspace import publish, run_stage
 
 PROBES = 20
@@ -159,14 +160,17 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
     # A promotion that was carried out once is not repeated: what a person decided since then stands.
     if decision.action == "promote" and (new or cut_short(setting, version)):
         go_live.with_options(name="route and verify")(setting, release, decision)
-    if decision.action == "promote" and _not_tested(setting, version):
-        load, decision = put_under_load.with_options(name="load test")(setting, version, run_id, decision)
-    setting.tracker.tag(run_id, {"decision": decision.action, "decision_id": decision.id})
+    if decision.action == "promote" and untested(setting, version):
+        load = put_under_load.with_options(name="load test")(setting, version, run_id, decision)
+    # Its load test may have set it back by now, or a person, if it was made before.
+    last = last_word(setting, version)
+    setting.tracker.annotate(version, _decided(last))
+    setting.tracker.tag(run_id, {"decision": last.action, "decision_id": last.id})
     setting.tracker.finish(run_id)
     return {
-        "action": decision.action,
-        "decision": decision.id,
-        "reasons": list(decision.reasons),
+        "action": last.action,
+        "decision": last.id,
+        "reasons": list(last.reasons),
         "version": version,
         "run_id": run_id,
         "generation": generation.identity,
@@ -175,22 +179,16 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
     }
 
 
-def _not_tested(setting: Setting, version: str) -> bool:
-    """Whether a version answers that has not been under load: just now, or since a run that was cut short before it came to that."""
-    route = setting.store.route()
-    tags = next((item.tags for item in setting.tracker.versions() if item.version == version), {})
-    return route is not None and route.champion == version and not measured(tags)
-
-
-def _not_held(setting: Setting, version: str, decision: Decision, unmet: list[str]) -> Decision:
-    """A version that does not hold its SLO does not go on answering, where another one can; what was decided last of it."""
+def _not_held(setting: Setting, version: str, decision: Decision, unmet: list[str]) -> None:
+    """A version that does not hold its SLO does not go on answering, where another one can."""
     undone = set_back(setting, version, unmet, {"failed": version, "decision": decision.id, "load": unmet})
-    if undone is None:
-        get_run_logger().warning("version %s does not hold its SLO, and there is none to go back to: %s", version, "; ".join(unmet))
-        return decision
-    get_run_logger().warning("version %s does not hold its SLO and was set back: %s", version, "; ".join(unmet))
-    setting.tracker.annotate(version, {"decision": undone.action, "decision_id": undone.id, "reasons": "; ".join(unmet)[:4000]})
-    return undone
+    done = "was set back" if undone else "goes on answering, for there is none to go back to"
+    get_run_logger().warning("version %s does not hold its SLO, and %s: %s", version, done, "; ".join(unmet))
+
+
+def _decided(decision: Decision | Entry) -> dict[str, str]:
+    """A decision as the tags of its version."""
+    return {"decision": decision.action, "decision_id": decision.id, "reasons": "; ".join(decision.reasons)[:4000]}
 
 
 def what_it_cost(setting: Setting, generation: Generation, comparison: Comparison) -> Check:
@@ -311,10 +309,8 @@ def go_live(setting: Setting, release: Release, decision: Decision) -> None:
 
 
 @task(cache_policy=NO_CACHE)
-def put_under_load(setting: Setting, version: str, run_id: str, decision: Decision) -> tuple[dict[str, Any] | None, Decision]:
-    """Let Locust ask the live service; its numbers, and what was decided last: the version is set back where it does not hold its SLO."""
-    if setting.problem.load.seconds == 0:
-        return None, decision
+def put_under_load(setting: Setting, version: str, run_id: str, decision: Decision) -> dict[str, Any]:
+    """Let Locust ask the live service, and set the version back where it does not hold its SLO; the numbers."""
     results = confirmed(setting, version, setting.problem.load)
     keep(setting, run_id, results)
     for earlier in results[:-1]:
@@ -329,9 +325,9 @@ def put_under_load(setting: Setting, version: str, run_id: str, decision: Decisi
         description=f"Load test of version {version}",
     )
     if unmet := broken(checks):
-        decision = _not_held(setting, version, decision, unmet)
+        _not_held(setting, version, decision, unmet)
     mark(setting, version, result, checks)
-    return {**result.as_dict(), "answered": sum(each.answered for each in results), "version": version}, decision
+    return {**result.as_dict(), "answered": sum(each.answered for each in results), "version": version}
 
 
 def _explain(
@@ -351,8 +347,7 @@ def _explain(
     tracker.texts(run_id, {"card.md": text, "card.html": page})
     short = summary(setting.problem, version, generation, decision, checks, evaluation)
     tracker.describe(run_id, short)
-    tags = {"decision": decision.action, "decision_id": decision.id, "reasons": "; ".join(decision.reasons)[:4000]}
-    tracker.annotate(version, tags, short)
+    tracker.annotate(version, _decided(decision), short)
     create_table_artifact(
         key=_key(setting, "checks"),
         table=[

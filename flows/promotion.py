@@ -144,6 +144,11 @@ def cut_short(setting: Setting, version: str) -> bool:
     return not any(route.champion == version and route.verified for route in setting.store.routes())
 
 
+def last_word(setting: Setting, version: str) -> Entry:
+    """What was decided last of a version that was judged: by the gate, by its load test, or by a person."""
+    return setting.store.decisions("promote", "refuse", "undecided", "roll_back", newest=1, subject=f"version {version}")[0]
+
+
 def _previous(setting: Setting, version: str) -> str | None:
     earlier = [route.champion for route in setting.store.routes() if route.champion != version and route.verified]
     return earlier[-1] if earlier else None

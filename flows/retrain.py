@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 from flows.lifecycle import lifecycle
 from flows.promotion import cut_short
 from flows.setting import Setting
+from flows.stress import untested
 from ratchet.decision import decide
 
 
@@ -35,7 +36,8 @@ def retrain(problem: str, decision_id: str, reasons: list[str], event_id: str) -
     done = [
         entry for entry in setting.store.decisions("promote", "refuse", "undecided") if entry.evidence["inputs"].get("trigger") == trigger
     ]
-    if done and not cut_short(setting, done[-1].subject.removeprefix("version ")):
+    version = done[-1].subject.removeprefix("version ") if done else ""
+    if done and not cut_short(setting, version) and not untested(setting, version):
         reason = f"decision {decision_id} has been answered by {done[-1].id} ({done[-1].action} {done[-1].subject})"
         inputs = {"trigger": trigger, "flow_run": str(flow_run.id)}
         setting.store.record(decide("superseded", trigger, [reason], inputs))

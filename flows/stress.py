@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -52,9 +51,12 @@ def mark(setting: Setting, version: str, result: LoadResult, checks: list[Check]
     setting.tracker.annotate(version, tags | {check.name.replace(":", "_"): check.verdict for check in checks})
 
 
-def measured(tags: Mapping[str, str]) -> bool:
-    """Whether a version with such tags has been under load."""
-    return "load_requests" in tags
+def untested(setting: Setting, version: str) -> bool:
+    """Whether a version answers that has not been under load, and should: just now, or since a run that was cut short before it came to that."""
+    route = setting.store.route()
+    if setting.problem.load.seconds == 0 or route is None or route.champion != version:
+        return False
+    return not any(item.version == version and "load_requests" in item.tags for item in setting.tracker.versions())
 
 
 def broken(checks: list[Check]) -> list[str]:

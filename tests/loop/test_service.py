@@ -300,7 +300,7 @@ def test_a_person_puts_the_service_under_load_in_a_shape(loop):
 
 def test_a_version_that_does_not_hold_its_slo_is_set_back(loop, store, client, record, monkeypatch):
     """What the lifecycle does with a broken SLO: the version before answers, verified, and the ledger says why."""
-    from flows.promotion import set_back
+    from flows.promotion import last_word, set_back
     from flows.setting import Setting
     from ratchet.settings import settings
 
@@ -316,6 +316,8 @@ def test_a_version_that_does_not_hold_its_slo_is_set_back(loop, store, client, r
         setting = Setting.of("credit")
         undone = set_back(setting, "2", ["load:p99: p99 900 ms at the server, limit 500 ms"], {"failed": "2", "decision": "d"})
         assert undone.action == "roll_back"
+        # A run of the same rows that is taken up again says so too, not what the gate had said.
+        assert last_word(setting, "2").id == undone.id
         assert store.decisions(newest=1)[0].reasons == ("load:p99: p99 900 ms at the server, limit 500 ms",)
         assert (store.route().champion, store.route().verified) == ("1", True)
         assert setting.tracker.champion() == "1"

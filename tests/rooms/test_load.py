@@ -13,7 +13,7 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from flows import lifecycle
-from flows.stress import broken, confirmed, measured
+from flows.stress import broken, confirmed, untested
 from load_tests.run import LoadResult, verdict
 from load_tests.server import Histogram
 from ratchet.decision import decide
@@ -76,8 +76,14 @@ def test_a_run_that_is_cut_short_before_the_version_is_set_back_has_not_tested_i
         annotate=lambda _, tags: done.append(tags),
     )
     setting = SimpleNamespace(
-        problem=SimpleNamespace(name="credit", load=Load(seconds=2)), folder=SimpleNamespace(slo=SLO), tracker=tracker
+        problem=SimpleNamespace(name="credit", load=Load(seconds=2)),
+        folder=SimpleNamespace(slo=SLO),
+        tracker=tracker,
+        store=SimpleNamespace(route=lambda: SimpleNamespace(champion="2")),
     )
+
+    def version(tags):
+        tracker.versions = lambda: [SimpleNamespace(version="1", tags={"load_requests": "9"}), SimpleNamespace(version="2", tags=tags)]
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -85,18 +91,24 @@ def test_a_run_that_is_cut_short_before_the_version_is_set_back_has_not_tested_i
     monkeypatch.setattr("flows.stress.measure", lambda *_: slow)
     monkeypatch.setattr(lifecycle, "create_table_artifact", lambda **_: None)
     monkeypatch.setattr(lifecycle, "_not_held", killed)
-    promoted, undone = decide("promote", "version 2", ["better"], {}), decide("roll_back", "version 2", ["slow"], {})
+    promoted = decide("promote", "version 2", ["better"], {})
     with disable_run_logger():
         with pytest.raises(KeyboardInterrupt):
             lifecycle.put_under_load.fn(setting, "2", "a run", promoted)
         assert done == [51, 51, "report"]
-        monkeypatch.setattr(lifecycle, "_not_held", lambda *_: undone)
-        load, decision = lifecycle.put_under_load.fn(setting, "2", "a run", promoted)
-    assert decision is undone
+        monkeypatch.setattr(lifecycle, "_not_held", lambda *_: done.append("set back"))
+        load = lifecycle.put_under_load.fn(setting, "2", "a run", promoted)
     assert load["answered"] == 2 * GOOD.answered
-    assert done[:3] == done[3:6]
-    assert measured(done[6])
-    assert done[6]["load_p99"] == "fail"
+    assert done[3:-1] == [51, 51, "report", "set back"]
+    assert done[-1]["load_p99"] == "fail"
+    version({})
+    assert untested(setting, "2")
+    assert not untested(setting, "1")
+    version(done[-1])
+    assert not untested(setting, "2")
+    version({})
+    setting.problem.load = Load(seconds=0)
+    assert not untested(setting, "2")
 
 
 def test_the_servers_histogram_is_read_as_prometheus_reads_it():
