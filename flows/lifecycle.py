@@ -156,15 +156,11 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
     _explain(setting, generation, version, run_id, decision, checks, evaluation, comparison)
     # A refused generation is released too, but not routed to: a person may overrule the gate.
     release = make_release.with_options(name="release")(setting, generation, version, evaluation, learnt_from[0])
-    load: dict[str, Any] | None = None
     # A promotion that was carried out once is not repeated: what a person decided since then stands.
     if decision.action == "promote" and (new or cut_short(setting, version)):
         go_live.with_options(name="route and verify")(setting, release, decision)
-    if decision.action == "promote" and untested(setting, version):
-        load = put_under_load.with_options(name="load test")(setting, version, run_id, decision)
-    # Its load test may have set it back by now, or a person, if it was made before.
+    load = test(setting, version, decision)
     last = last_word(setting, version)
-    setting.tracker.annotate(version, _decided(last))
     setting.tracker.tag(run_id, {"decision": last.action, "decision_id": last.id})
     setting.tracker.finish(run_id)
     return {
@@ -179,7 +175,16 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
     }
 
 
-def _not_held(setting: Setting, version: str, decision: Decision, unmet: list[str]) -> None:
+def test(setting: Setting, version: str, decision: Decision | Entry) -> dict[str, Any] | None:
+    """Put a promoted version under load, once; its numbers. What was decided last of it stands beside it then, its SLO and persons included."""
+    load = None
+    if decision.action == "promote" and untested(setting, version):
+        load = put_under_load.with_options(name="load test")(setting, version, decision)
+    setting.tracker.annotate(version, _decided(last_word(setting, version)))
+    return load
+
+
+def _not_held(setting: Setting, version: str, decision: Decision | Entry, unmet: list[str]) -> None:
     """A version that does not hold its SLO does not go on answering, where another one can."""
     undone = set_back(setting, version, unmet, {"failed": version, "decision": decision.id, "load": unmet})
     done = "was set back" if undone else "goes on answering, for there is none to go back to"
@@ -309,10 +314,10 @@ def go_live(setting: Setting, release: Release, decision: Decision) -> None:
 
 
 @task(cache_policy=NO_CACHE)
-def put_under_load(setting: Setting, version: str, run_id: str, decision: Decision) -> dict[str, Any]:
+def put_under_load(setting: Setting, version: str, decision: Decision | Entry) -> dict[str, Any]:
     """Let Locust ask the live service, and set the version back where it does not hold its SLO; the numbers."""
     results = confirmed(setting, version, setting.problem.load)
-    keep(setting, run_id, results)
+    keep(setting, version, results)
     for earlier in results[:-1]:
         missed = "; ".join(broken(verdict(earlier, setting.folder.slo)))
         get_run_logger().warning("version %s did not hold its times at first, and was measured once more: %s", version, missed)

@@ -105,9 +105,14 @@ def _everyone(setting: Setting, version: str) -> bool:
 def reconcile(setting: Setting) -> str | None:
     """Heal what a crash left behind; the champion's version.
 
-    A route that was set but not verified is verified, or set back. MLflow's alias follows the route, which is the
-    truth about what answers.
+    A promotion that was decided last of all, of a release that is there, is carried out. A route that was set but not verified is verified,
+    or set back. MLflow's alias follows the route, which is the truth about what answers.
     """
+    for promised in setting.store.decisions("promote", "roll_back", newest=1):
+        version = promised.subject.removeprefix("version ")
+        path = setting.settings.releases / setting.problem.name / version
+        if cut_short(setting, version) and path.is_dir():
+            promote(setting, read(path), promised)
     route = setting.store.route()
     if route is None:
         return None
@@ -127,13 +132,12 @@ def _settle(setting: Setting, route: Route) -> None:
         if decision is not None:
             promote(setting, release, decision)
     except ReleaseError as error:
-        back_to = _previous(setting, route.champion)
         now = setting.store.route()
-        if back_to is None or now is None or now.champion == back_to:
+        # Where the service does not answer as it was probed, it was set back already.
+        if now is None or now.champion != route.champion:
             raise
-        undone = decide("roll_back", f"version {route.champion}", [str(error)], {"route": route.seq, "back_to": back_to})
-        setting.store.record(undone)
-        setting.store.set_route(back_to, undone.id, verified=True)
+        if set_back(setting, route.champion, [str(error)], {"failed": route.champion, "decision": route.decision}) is None:
+            raise
 
 
 def cut_short(setting: Setting, version: str) -> bool:

@@ -8,11 +8,11 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows.lifecycle import lifecycle
-from flows.promotion import cut_short
+from flows.lifecycle import lifecycle, test
+from flows.promotion import cut_short, reconcile
 from flows.setting import Setting
-from flows.stress import untested
 from ratchet.decision import decide
+from ratchet.store import Entry
 
 
 @flow(name="retrain", flow_run_name="retrain for decision {decision_id}")
@@ -36,8 +36,7 @@ def retrain(problem: str, decision_id: str, reasons: list[str], event_id: str) -
     done = [
         entry for entry in setting.store.decisions("promote", "refuse", "undecided") if entry.evidence["inputs"].get("trigger") == trigger
     ]
-    version = done[-1].subject.removeprefix("version ") if done else ""
-    if done and not cut_short(setting, version) and not untested(setting, version):
+    if done and taken_up(setting, done[-1]):
         reason = f"decision {decision_id} has been answered by {done[-1].id} ({done[-1].action} {done[-1].subject})"
         inputs = {"trigger": trigger, "flow_run": str(flow_run.id)}
         setting.store.record(decide("superseded", trigger, [reason], inputs))
@@ -49,6 +48,19 @@ def retrain(problem: str, decision_id: str, reasons: list[str], event_id: str) -
     # What was doubted since the decision is not learnt from either: of its lesson only the beginning is taken.
     since = inputs.get("lesson", {}).get("since", 0)
     return lifecycle(problem, None, trigger, asked.evidence["checks"] if asked else [], since)
+
+
+def taken_up(setting: Setting, answer: Entry) -> bool:
+    """Whether the generation that answered a decision needs not be made again; what a crash left undone of it is done.
+
+    Again it is made where the crash came before its release.
+    """
+    version = answer.subject.removeprefix("version ")
+    with setting.alone() as free:
+        if free:
+            reconcile(setting)
+            test(setting, version, answer)
+    return not cut_short(setting, version)
 
 
 def stale(setting: Setting, version: str) -> str:

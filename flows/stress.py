@@ -36,8 +36,9 @@ def confirmed(setting: Setting, version: str, load: Load) -> list[LoadResult]:
     return [first, measure(setting, version, load)]
 
 
-def keep(setting: Setting, run_id: str, results: list[LoadResult]) -> None:
+def keep(setting: Setting, version: str, results: list[LoadResult]) -> None:
     """Keep the numbers of each measurement, and the reports of the last one, in the version's run."""
+    run_id = next(item.run_id for item in setting.tracker.versions() if item.version == version)
     for result in results:
         setting.tracker.metrics(run_id, {f"load_{name}": value for name, value in result.as_dict().items()})
     last = results[-1]
@@ -67,11 +68,10 @@ def broken(checks: list[Check]) -> list[str]:
 def champion(setting: Setting, load: Load) -> tuple[str, LoadResult, list[Check], Path]:
     """The same for the version that answers now; that version, and where the report lies. StackError where none does."""
     version = setting.tracker.champion()
-    known = {item.version: item for item in setting.tracker.versions()}
-    if version is None or version not in known:
+    if version is None or version not in {item.version for item in setting.tracker.versions()}:
         raise StackError(f"No version of {setting.problem.name!r} answers yet. Run `ratchet run {setting.problem.name}`.")
     result = measure(setting, version, load)
-    keep(setting, known[version].run_id, [result])
+    keep(setting, version, [result])
     checks = load_test.verdict(result, setting.folder.slo)
     mark(setting, version, result, checks)
     return version, result, checks, result.report

@@ -44,8 +44,18 @@ def test_each_line_of_the_slo_is_asked_of_the_server(change, fails):
     assert not any(check.blocking for check in verdict(GOOD, SLO.model_copy(update={"gates": False})))
 
 
-def test_below_a_hundred_requests_nothing_is_said():
-    assert {check.verdict for check in verdict(replace(GOOD, requests=99), SLO)} == {"undecided"}
+def test_below_a_hundred_requests_nothing_is_said_of_the_slowest_hundredth():
+    told = {check.name: check.verdict for check in verdict(replace(GOOD, requests=99), SLO)}
+    assert told == {"load:failures": "pass", "load:average": "pass", "load:p99": "undecided", "load:rps": "pass"}
+
+
+def test_a_service_that_hardly_answers_at_all_is_not_let_off():
+    """The worse it is, the fewer requests there are: that must not make it undecided."""
+    slow = replace(GOOD, requests=85, rps=10.6, server_average_ms=1500.0, server_p99_ms=4000.0)
+    assert [said.partition(": ")[0] for said in broken(verdict(slow, SLO))] == ["load:average", "load:rps"]
+    nan = float("nan")
+    dead = replace(GOOD, requests=0, rps=0.0, server_average_ms=nan, server_p99_ms=nan)
+    assert {check.verdict for check in verdict(dead, SLO)} == {"fail"}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +93,8 @@ def test_a_run_that_is_cut_short_before_the_version_is_set_back_has_not_tested_i
     )
 
     def version(tags):
-        tracker.versions = lambda: [SimpleNamespace(version="1", tags={"load_requests": "9"}), SimpleNamespace(version="2", tags=tags)]
+        told = (("1", {"load_requests": "9"}), ("2", tags))
+        tracker.versions = lambda: [SimpleNamespace(version=number, run_id="a run", tags=each) for number, each in told]
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -93,11 +104,12 @@ def test_a_run_that_is_cut_short_before_the_version_is_set_back_has_not_tested_i
     monkeypatch.setattr(lifecycle, "_not_held", killed)
     promoted = decide("promote", "version 2", ["better"], {})
     with disable_run_logger():
+        version({})
         with pytest.raises(KeyboardInterrupt):
-            lifecycle.put_under_load.fn(setting, "2", "a run", promoted)
+            lifecycle.put_under_load.fn(setting, "2", promoted)
         assert done == [51, 51, "report"]
         monkeypatch.setattr(lifecycle, "_not_held", lambda *_: done.append("set back"))
-        load = lifecycle.put_under_load.fn(setting, "2", "a run", promoted)
+        load = lifecycle.put_under_load.fn(setting, "2", promoted)
     assert load["answered"] == 2 * GOOD.answered
     assert done[3:-1] == [51, 51, "report", "set back"]
     assert done[-1]["load_p99"] == "fail"
