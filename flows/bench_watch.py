@@ -21,6 +21,7 @@ from flows.monitor import examine
 from flows.peers import evidently
 from flows.setting import Setting
 from flows.standing import stand
+from flows.watched import BEHIND
 from ratchet.audit import AUDIT, drawn
 from ratchet.data.batch import conform
 from ratchet.decision import decide
@@ -50,7 +51,7 @@ def drift_checks(seed: int) -> dict[str, float]:
     Each is done once before, which does not count.
     """
     watched = Run(seed)
-    window = watched.arrive(ROWS, Moved())
+    window = watched.arrive(ROWS, Moved()).drop(columns=list(BEHIND))
 
     def ours() -> None:
         by_column(PROBLEM, watched.released, window)

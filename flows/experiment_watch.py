@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,7 +17,7 @@ from flows.watched import Answer, Scope, Watched, release
 from ratchet.decision import Decision
 from ratchet.monitoring.panel import Released
 from ratchet.report import figures
-from ratchet.report.results import Row, share
+from ratchet.report.results import Row, measured, share
 from ratchet.retraining import drifts
 from ratchet.simulation.population import WEEK, Moved, contract, draw, problem
 
@@ -37,11 +37,20 @@ YEARS = {"independent": Moved(), "hanging together": Moved(hangs_together=0.5)}
 HARM, NO_HARM = 0.03, 0.005
 # What the watch does about harm, and the checks that see it on labels.
 RAISED, HARMED = ("retrain", "buy_labels", "ask"), ("decay", "concept_drift")
+LEFT_ALONE = ("skip", "wait")
 SIZES = (200, 500, 1000, 2000, 5000, 20_000, 100_000, LARGE)
-POWER = {"a harmful shift of 0.07 standard deviations": Moved(active=0.07), "a benign shift of 0.07 standard deviations": Moved(idle=0.07)}
-# Evidently takes two seconds for a batch: it is asked in some of the runs.
+POWER = {
+    "a harmful shift of 0.07 standard deviations": Moved(active=0.07),
+    "a benign shift of 0.07 standard deviations": Moved(idle=0.07),
+    "no shift": Moved(),
+}
+# Evidently takes two seconds for a batch of 2,000 rows, and as its rows grow: it is asked in some of the runs, and of batches up to so many.
 PEER_EVERY = 5
 YEARS_WITH_PEER = 1
+PEER_ROWS = 20_000
+EVIDENTLY = {"evidently": "Evidently's alarm, half of the columns", "evidently_any": "Evidently, any column"}
+# Those who do not look, by the number of the batch.
+DUMMIES: dict[str, Callable[[int], bool]] = {"alarm every 10 batches": lambda batch: batch % 10 == 0, "never": lambda batch: False}
 
 
 @dataclass(frozen=True)
@@ -105,9 +114,9 @@ def _year(case: Case) -> dict[str, Any]:
     """A clean year: whether any week retrained, raised harm that was not there, or saw a shift that was not."""
     moved = YEARS[case.what]
     watched = Run(case.seed, moved.hangs_together)
-    told: dict[str, Any] = {"retrained": 0, "raised": 0, "columns": 0, "joint": 0}
+    told: dict[str, Any] = {"retrained": 0, "raised": 0, "columns": 0, "joint": 0} | dict.fromkeys(DUMMIES, 0)
     peers: list[tuple[bool, bool]] = []
-    for _ in range(WEEKS):
+    for week in range(1, WEEKS + 1):
         window = watched.arrive(case.rows, moved)
         decision = watched.decide(scope="harm")
         failed = {check["name"].split(":")[0] for check in decision.evidence["checks"] if check["verdict"] == "fail"}
@@ -115,9 +124,11 @@ def _year(case: Case) -> dict[str, Any]:
         told["raised"] += decision.action in RAISED
         told["columns"] += "data_drift" in failed
         told["joint"] += "joint_drift" in failed
+        for name, rings in DUMMIES.items():
+            told[name] += rings(week)
         if case.seed < YEARS_WITH_PEER:
             peers.append(evidently(CONTRACT, watched.released.reference, window))
-    return told | ({"evidently_any": sum(any_ for any_, _ in peers), "evidently": sum(most for _, most in peers)} if peers else {})
+    return told | _peers(peers)
 
 
 def _shift(case: Case) -> dict[str, Any]:
@@ -125,19 +136,21 @@ def _shift(case: Case) -> dict[str, Any]:
     moved = (HARMFUL | BENIGN)[case.what]
     watched = Run(case.seed, every=case.every)
     batches = 2 if case.rows == BATCH else 1
-    raised, seen, peers, harms = [], [], [], []
+    decisions, peers, harms = list[Decision](), list[tuple[bool, bool]](), list[float]()
     for _ in range(batches):
         window = watched.arrive(case.rows, moved)
-        decision = watched.decide(labels=False)
-        raised.append(_raised(decision))
-        seen.append(_drifted(decision))
+        decisions.append(watched.decide(labels=False))
         harms.append(expected_wrong(window))
         if case.seed % PEER_EVERY == 0 and case.rows == BATCH and case.every == WEEK:
             peers.append(evidently(CONTRACT, watched.released.reference, window))
-    before = Run(case.seed)
-    harm = float(np.mean(harms)) - expected_wrong(before.arrive(50_000, Moved()))
-    made = {"harm": harm, "raised": any(raised), "seen": any(seen)}
-    return made | ({"evidently_any": any(a for a, _ in peers), "evidently": any(b for _, b in peers)} if peers else {})
+    return {
+        "harm": float(np.mean(harms)) - _usual(case.seed),
+        "raised": any(map(_raised, decisions)),
+        "left": all(decision.action in LEFT_ALONE and not _raised(decision) for decision in decisions),
+        "seen": any(map(_drifted, decisions)),
+        **{name: any(map(rings, range(1, batches + 1))) for name, rings in DUMMIES.items()},
+        **_peers(peers),
+    }
 
 
 def _concept(case: Case) -> dict[str, Any]:
@@ -157,9 +170,21 @@ def _concept(case: Case) -> dict[str, Any]:
 def _power(case: Case) -> dict[str, Any]:
     """Whether a shift is seen, and whether harm is raised, in one batch of so many rows."""
     watched = Run(case.seed)
-    watched.arrive(case.rows, POWER[case.what])
+    window = watched.arrive(case.rows, POWER[case.what])
     decision = watched.decide(labels=False)
-    return {"seen": _drifted(decision), "raised": _raised(decision)}
+    peers = [evidently(CONTRACT, watched.released.reference, window)] if case.rows <= PEER_ROWS else []
+    harm = expected_wrong(window) - _usual(case.seed)
+    return {"harm": harm, "seen": _drifted(decision), "raised": _raised(decision), **_peers(peers)}
+
+
+def _usual(seed: int) -> float:
+    """The share of decisions expected to be wrong where nothing has moved."""
+    return expected_wrong(Run(seed).arrive(50_000, Moved()))
+
+
+def _peers(told: Sequence[tuple[bool, bool]]) -> dict[str, int]:
+    """In how many batches Evidently rang, where it was asked."""
+    return {"evidently_any": sum(any_ for any_, _ in told), "evidently": sum(most for _, most in told)} if told else {}
 
 
 def _raised(decision: Decision) -> bool:
@@ -195,23 +220,32 @@ def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
             ("a false alarm of all columns together", "joint"),
         ):
             rows.append(share(f"clean years, {what}: {name}", sum(told[key] > 0 for told in mine), len(mine)))
-        peers = [told for told in mine if "evidently" in told]
-        rows.append(
-            share(f"clean years, {what}: Evidently's alarm, half of the columns", sum(t["evidently"] > 0 for t in peers), len(peers))
-        )
-        rows.append(share(f"clean years, {what}: Evidently, any column", sum(t["evidently_any"] > 0 for t in peers), len(peers)))
-        rows.append(share(f"clean years, {what}: alarm every 10 batches", len(mine), len(mine)))
+        rows += _others(f"clean years, {what}", mine)
     rows += _shifts(judged)
     for every, name in ((WEEK, "harmful changes of the concept"), (OFTEN, "harmful changes of the concept, looked at every 5 minutes")):
         mine = [told for told in judged if told["kind"] == "concept" and told["every"] == every and told["harm"] >= HARM]
         rows.append(share(f"{name}: raised within 3 batches of labels", sum(told["raised"] for told in mine), len(mine)))
-        rows.append(share(f"{name}: raised within 1 batch of labels", sum(told["after"] == 1 for told in mine), len(mine)))
+        rows.append(
+            share(f"{name}: raised within 1 batch of labels", sum(told["after"] == 1 and not told["early"] for told in mine), len(mine))
+        )
         rows.append(share(f"{name}: raised before they came", sum(told["early"] for told in mine), len(mine)))
     for what in POWER:
         for size in SIZES:
             mine = [told for told in judged if (told["kind"], told["what"], told["rows"]) == ("power", what, size)]
             rows.append(share(f"{what}, {size:,} rows: seen", sum(told["seen"] for told in mine), len(mine)))
             rows.append(share(f"{what}, {size:,} rows: harm raised", sum(told["raised"] for told in mine), len(mine)))
+            rows += _others(f"{what}, {size:,} rows", mine)
+        harms = [told["harm"] for told in judged if (told["kind"], told["what"]) == ("power", what) and told["rows"] >= PEER_ROWS]
+        rows.append(measured(f"{what}: what it really does", harms, "of decisions, more of them wrong"))
+    return rows
+
+
+def _others(of: str, judged: Sequence[dict[str, Any]]) -> list[Row]:
+    """In how many runs those beside us rang, of those in which they were asked."""
+    rows = []
+    for key, name in (*EVIDENTLY.items(), *zip(DUMMIES, DUMMIES, strict=True)):
+        if asked := [told for told in judged if key in told]:
+            rows.append(share(f"{of}: {name}", sum(told[key] > 0 for told in asked), len(asked)))
     return rows
 
 
@@ -229,13 +263,10 @@ def _shifts(judged: Sequence[dict[str, Any]]) -> list[Row]:
     benign = [told for told in shifted if abs(told["harm"]) < NO_HARM]
     for size in (BATCH, LARGE):
         mine = [told for told in benign if told["rows"] == size]
-        rows.append(share(f"benign shifts, {size:,} rows a batch: left alone", sum(not told["raised"] for told in mine), len(mine)))
+        rows.append(share(f"benign shifts, {size:,} rows a batch: left alone", sum(told["left"] for told in mine), len(mine)))
         rows.append(share(f"benign shifts, {size:,} rows a batch: seen as a shift", sum(told["seen"] for told in mine), len(mine)))
-    for name, key in (("Evidently's alarm, half of the columns", "evidently"), ("Evidently, any column", "evidently_any")):
-        for kind, of in (("harmful", harmful), ("benign", benign)):
-            told_of = [told for told in of if key in told]
-            rows.append(share(f"{kind} shifts, {BATCH:,} rows a batch: {name}", sum(told[key] for told in told_of), len(told_of)))
-    rows.append(share("harmful shifts: never", 0, len(harmful)))
+    for kind, of in (("harmful", harmful), ("benign", benign)):
+        rows += _others(f"{kind} shifts, {BATCH:,} rows a batch", [told for told in of if told["rows"] == BATCH])
     return rows
 
 

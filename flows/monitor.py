@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,12 +24,13 @@ from flows.parity import replay
 from flows.promotion import reconcile
 from flows.result import tell_result
 from flows.setting import Setting
+from flows.stress import untested
 from ratchet.audit import AUDIT, chances, drawn, ends
 from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.decision import Decision, digest, told_only
 from ratchet.evaluation.loss import per_row
-from ratchet.lesson import Lesson, begins, inside
+from ratchet.lesson import Lesson, Span, begins, inside
 from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.estimate import NONE, Audits
 from ratchet.monitoring.feedback_loop import Ratio, disparity
@@ -70,6 +71,8 @@ def monitor(problem: str) -> dict[str, Any]:
     if version is None:
         setting.store.look(None)
         return tell_result(setting, {"action": None, "decision": None, "checks": [], "reasons": ["no model has been released yet"]})
+    if untested(setting, version):
+        get_run_logger().warning("version %s answers, and whether it holds its SLO was never measured: `ratchet load` tells", version)
     release = read(setting.settings.releases / setting.problem.name / version)
     checks, decision = examine.with_options(name="check the window")(setting, release)
     keep(setting, decision)
@@ -120,7 +123,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     logged = typed(store.window(newest=problem.watch.window, version=release.version), contract)
     present = now()
     patience = present - timedelta(days=max(1.0, problem.watch.label_delay_days))
-    window, earlier, bought = with_audits(store, release.version, logged, patience)
+    window, earlier, bought, paid = with_audits(store, release.version, logged, patience)
     released = released_of(problem, release, contract)
     apart = told_apart(problem, released, window)
     checks = without_labels(problem, released, window, apart)
@@ -148,8 +151,8 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     )
     checks += disparity(problem, _ratios(store, contract))
     checks.append(live_slices(problem, contract, held_of(released), known.tail(SLICE_ROWS)))
-    wrong = Stream(problem.watch.detector, _wrong(store, release.version, kept_out))
-    checks += on_labels(problem, released, window, apart, labelled, wrong, earlier, bought, doubtful.tail(problem.watch.window))
+    wrong = Stream(problem.watch.detector, _wrong(store, release.version, kept_out, found_sound))
+    checks += on_labels(problem, released, window, apart, labelled, wrong, earlier, bought, doubtful.tail(problem.watch.window), paid)
     checks = told_only(checks, advisory)
     concept = next(check for check in checks if check.name == "concept_drift")
     learnt = lesson_of(setting, begun(setting, release.version, onset, concept))
@@ -199,14 +202,15 @@ def released_of(problem: Problem, release: Release, contract: Contract) -> Relea
     return Released(contract, release.encoder, release.reference, held, relies_on, mean, error, release.threshold)
 
 
-def with_audits(store: Store, version: str, window: pd.DataFrame, since: datetime) -> tuple[pd.DataFrame, Audits, Audits]:
+def with_audits(store: Store, version: str, window: pd.DataFrame, since: datetime) -> tuple[pd.DataFrame, Audits, Audits, bool]:
     """The window with what audits found, what they found in the version's rows before it, and of those the ones that were bought last.
 
     Before it are ten times as many rows as the window has. What was bought last counts wherever it is, if it was bought `since` some time.
-    Of the window, `audited` is the probability with which a row was drawn, 0 where no audit told of it yet.
+    Of the window, `audited` is the probability with which a row was drawn, 0 where no audit told of it yet. The last one is whether any of
+    what was found was bought.
     """
     if window.empty:
-        return window.assign(audited=pd.Series(dtype=float), gold=pd.Series(dtype=float)), NONE, NONE
+        return window.assign(audited=pd.Series(dtype=float), gold=pd.Series(dtype=float)), NONE, NONE, False
     first = int(window["seq"].min())
     begin = store.place_before(version, first, BEFORE * len(window))
     draws = store.draws()
@@ -226,7 +230,9 @@ def with_audits(store: Store, version: str, window: pd.DataFrame, since: datetim
     before, bought = (
         Audits(*(rows[name].to_numpy(float) for name in ("probability", "gold", "chance"))) for rows in (earlier, told[asked])
     )
-    return window.assign(audited=audited, gold=gold), before, bought
+    declared = chances([draw for draw in draws if draw.decision is None], window["seq"].to_numpy(int))
+    paid = bool(len(bought)) or bool((audited.to_numpy(float) > declared).any())
+    return window.assign(audited=audited, gold=gold), before, bought, paid
 
 
 def _beside_audits(store: Store, version: str, labelled: pd.DataFrame, problem: Problem) -> pd.DataFrame:
@@ -238,7 +244,7 @@ def _beside_audits(store: Store, version: str, labelled: pd.DataFrame, problem: 
 
 
 def _ratios(store: Store, contract: Contract) -> dict[str, list[Ratio]]:
-    """By protected group, the lowest ratio of favourable decisions of each generation that went live, oldest first.
+    """By protected group, the lowest ratio of favourable decisions of each generation that went live, oldest first, up to the one that answers.
 
     It is what the gate found, also of one that a person promoted over its refusal.
     """
@@ -246,7 +252,10 @@ def _ratios(store: Store, contract: Contract) -> dict[str, list[Ratio]]:
     weighed = {
         entry.subject: entry.evidence["checks"] for entry in store.decisions("promote", "refuse", "undecided") if entry.evidence["checks"]
     }
-    for version in dict.fromkeys(route.champion for route in store.routes() if route.verified):
+    live = list(dict.fromkeys(route.champion for route in store.routes() if route.verified))
+    route = store.route()
+    # One that was set back does harm no more.
+    for version in live[: live.index(route.champion) + 1] if route and route.champion in live else live:
         for check in weighed.get(f"version {version}", []):
             kind, _, group = check["name"].partition(":")
             if kind == "fairness" and group in told and None not in (check["value"], check["low"], check["high"]):
@@ -288,11 +297,15 @@ def _in_vain(store: Store, unanswered: set[str]) -> int:
     return store.looks_deciding(unanswered, last) - at_work
 
 
-def _wrong(store: Store, version: str, lesson: Lesson) -> Iterator[np.ndarray]:
-    """Whether a version's decisions were wrong, in the order of their labels, so many at a time; NaN where that is not to be judged by."""
-    after = 0
+def _wrong(store: Store, version: str, lesson: Lesson, trusted: Sequence[Span]) -> Iterator[np.ndarray]:
+    """Whether a version's decisions were wrong, in the order of their labels, so many at a time; NaN where that is not to be judged by.
+
+    Of rows that a person found sound it is what their labels say by now: those that were corrected meanwhile told something else at first.
+    """
+    after, corrected = 0, [place for first, last in trusted for place in store.corrected(version, first, last)]
     while len(part := store.outcomes(after, OUTCOMES, version)):
         sound = lesson.teaches(part["prediction"].to_numpy(int), part["provenance"].to_numpy(object))
+        sound &= ~part["prediction"].isin(corrected).to_numpy()
         yield np.where(sound, part["wrong"].to_numpy(float), np.nan)
         after = int(part["seq"].iloc[-1])
 

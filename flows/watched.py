@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import yaml
 
 from models.train import train
-from ratchet.audit import drawn
+from ratchet.audit import AUDIT, drawn
 from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.data.splits import split
 from ratchet.decision import Decision
 from ratchet.evaluation.loss import per_row
-from ratchet.lesson import begins
+from ratchet.lesson import EVERYTHING, Lesson, begins, learn_from
 from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.estimate import NONE, Audits, relied_on
 from ratchet.monitoring.joint_drift import joint_drift
 from ratchet.monitoring.panel import Released, by_column, held_of, on_labels, on_the_way, told_apart, without_labels
+from ratchet.monitoring.quality import LATELY
 from ratchet.monitoring.silent_failure import live_slices
 from ratchet.monitoring.skew import score_skew
 from ratchet.problem import Problem
@@ -32,6 +33,8 @@ from ratchet.settings import ROOT
 REFERENCE_ROWS, AGED_ROWS, AUDITED_BATCHES = 5000, 20_000, 10
 # Looks at the log before the first batch: they tell how many rows are usual.
 LOOKED = 20
+# What is known of a row behind the log's back: which labels will come, the first and what no audit found, what one will find, the true P(y | x).
+BEHIND = ("first", "outcome", "found", "p")
 Answer = Callable[[pd.DataFrame], np.ndarray]
 # What can lead to retraining; what looks at rows besides; all monitors.
 Scope = Literal["harm", "rows", "everything"]
@@ -71,8 +74,11 @@ class Watched:
 
     def __post_init__(self) -> None:
         self._stream = Stream(self.problem.watch.detector)
-        self._told = self._quiet = 0
-        self._told_of: list[int] = []
+        self._quiet = 0
+        # What was fed to the stream, and what of it was left out; each batch of labels once.
+        self._told: list[pd.DataFrame] = []
+        self._lesson = EVERYTHING
+        self._ledger: list[dict[str, Any]] = []
         self._every = pd.Timedelta(seconds=self.problem.watch.every_seconds)
         self._start = pd.Timestamp("2025-01-01")
         # They vary a little, as counts do.
@@ -90,7 +96,7 @@ class Watched:
     ) -> pd.DataFrame:
         """A batch as it is logged, n rows with their target.
 
-        `outcome` are the labels that come back, NaN where none does, `before` those that they replace.
+        `outcome` are the labels that come back, NaN where none does, `before` those that they replace. Audits come after both.
         """
         seen, place = self._looks[-1][1], len(self.batches)
         now = self._start + self._every * (place + 1)
@@ -101,6 +107,7 @@ class Watched:
         before = outcome if before is None else before
         ids = [f"{place}:{n}" for n in range(len(rows))]
         share = np.full(len(rows), self.problem.watch.audit_share)
+        found = np.where(drawn(pd.Series(ids), share), truth, np.nan)
         self.batches.append(
             rows.assign(
                 id=ids,
@@ -109,9 +116,11 @@ class Watched:
                 label_at=pd.NaT,
                 probability=probability,
                 label=decided,
-                truth=truth,
+                first=np.where(np.isfinite(before), before, found),
                 outcome=outcome,
-                found=np.where(drawn(pd.Series(ids), share), truth, np.nan),
+                found=found,
+                truth=np.where(np.isfinite(found), found, outcome),
+                provenance=np.where(np.isfinite(found), AUDIT, "outcome"),
                 gold=np.nan,
                 audited=0.0,
                 relabelled=np.isfinite(outcome) & (before != outcome),
@@ -122,32 +131,32 @@ class Watched:
 
     def look(self, scope: Scope = "everything", labels: bool = True) -> Decision:
         """What the watch decides on the newest batch, as the monitor would."""
-        problem, released, window = self.problem, self.released, self.batches[-1]
+        problem, released, newest = self.problem, self.released, self.batches[-1]
+        window = newest.drop(columns=list(BEHIND), errors="ignore")
         apart = told_apart(problem, released, window)
         if scope == "harm":
             checks = [*by_column(problem, released, window), joint_drift(problem, apart[0], len(window))]
         else:
             checks = without_labels(problem, released, window, apart)
         due = self.batches[: len(self.batches) - self.delay] if labels else []
-        for batch in due[self._told :]:
-            known = batch[batch["outcome"].notna()]
-            self._stream.feed((known["label"] != known["outcome"]).to_numpy(float))
-            self._told_of += known["seq"].tolist()
-        self._told = max(self._told, len(due))
+        lesson = learn_from(1, self._ledger)
+        self._feed(due, lesson)
         drifting = any(drifts(check.name) and check.verdict == "fail" for check in checks)
         if not drifting:
             self._quiet = len(self.batches)
         moved = self._quiet if drifting else 0
-        labelled = _joined(due[moved:], window)
-        labelled = labelled[labelled["outcome"].notna()].drop(columns="truth").rename(columns={"outcome": "truth"})
+        doubtful = _joined(due[moved:], newest)
+        doubtful = doubtful[doubtful["truth"].notna()]
+        labelled = doubtful[lesson.teaches(doubtful["seq"].to_numpy(int), doubtful["provenance"].to_numpy(object))]
         earlier = NONE
         if scope == "everything":
-            checks += self._beside(window, due, labelled)
-            found = _joined(due[-AUDITED_BATCHES:], window)
+            checks += self._beside(window, _joined(due, newest), labelled, doubtful)
+            found = _joined(due[-AUDITED_BATCHES:], newest)
             found = found[found["found"].notna()]
             share = np.full(len(found), problem.watch.audit_share)
             earlier = Audits(found["probability"].to_numpy(float), found["found"].to_numpy(float), share)
-        checks += on_labels(problem, released, window, apart, labelled.tail(problem.watch.window), self._stream, earlier)
+        seen = problem.watch.window
+        checks += on_labels(problem, released, window, apart, labelled.tail(seen), self._stream, earlier, doubtful=doubtful.tail(seen))
         begun = self._begun(moved, next(check for check in checks if check.name == "concept_drift"))
         means = Means(
             labels_short=max(0, problem.watch.min_labels - int((labelled["seq"] >= begun).sum())),
@@ -155,26 +164,47 @@ class Watched:
             audit_share=problem.watch.audit_share,
             audits_left=problem.watch.audit_budget,
         )
-        return watch(checks, "the release", {"batch": len(self.batches)}, means)
+        first, last = (int(window["seq"].iloc[at]) if len(window) else 0 for at in (0, -1))
+        decision = watch(checks, "the release", {"batch": len(self.batches), "from": first, "to": last}, means)
+        self._ledger.append(decision.evidence)
+        return decision
+
+    def _feed(self, due: list[pd.DataFrame], lesson: Lesson) -> None:
+        """Feed what labels tell first; all of it anew where other rows than before are not to be judged by."""
+        if (lesson.without, lesson.audited) != (self._lesson.without, self._lesson.audited):
+            self._stream, self._told, self._lesson = Stream(self.problem.watch.detector), [], lesson
+        for batch in due[len(self._told) :]:
+            told = batch.loc[batch["first"].notna(), ["seq", "label", "first", "outcome", "provenance"]]
+            # An audit of a row that has a label already comes after it.
+            came = told["provenance"].mask(told["outcome"].notna(), "outcome")
+            sound = lesson.teaches(told["seq"].to_numpy(int), came.to_numpy(object))
+            self._stream.feed(np.where(sound, (told["label"] != told["first"]).to_numpy(float), np.nan))
+            self._told.append(told)
 
     def _begun(self, moved: int, concept: Check) -> int:
         """The log's place where the new population (of the batch `moved`, 0 where it has not) or concept begins, as the monitor tells it."""
         onset = self._looks[LOOKED - 1 + moved][1] + 1 if moved else 1
         if concept.verdict != "fail":
             return onset
-        places = self._told_of[int(concept.evidence["at"]) - 1 :]
+        places = np.concatenate([told["seq"].to_numpy(int) for told in self._told])[int(concept.evidence["at"]) - 1 :].tolist()
         return begins(onset, places, self.problem.watch.window, lambda first, last: last - first)
 
-    def _beside(self, window: pd.DataFrame, due: list[pd.DataFrame], labelled: pd.DataFrame) -> list[Check]:
-        aged = _joined(due, window).tail(AGED_ROWS).drop(columns="gold").rename(columns={"found": "gold"})
+    def _beside(self, window: pd.DataFrame, due: pd.DataFrame, labelled: pd.DataFrame, doubtful: pd.DataFrame) -> list[Check]:
+        aged, newest = (rows.drop(columns="gold").rename(columns={"found": "gold"}) for rows in (due.tail(AGED_ROWS), doubtful))
+        newest = newest.tail(max(LATELY) * self.problem.watch.window)
         return [
             live_slices(self.problem, self.released.contract, held_of(self.released), labelled.tail(AGED_ROWS)),
-            *on_the_way(self.problem, self.released, window, aged, self._looks),
+            *on_the_way(self.problem, self.released, window, aged, self._looks, any(len(told) for told in self._told), newest),
             score_skew(self.problem, window, self.answer(window)),
         ]
 
 
 def _joined(batches: list[pd.DataFrame], like: pd.DataFrame) -> pd.DataFrame:
-    """The rows of all batches; none, with the columns of `like`, where they have none."""
-    # An empty batch has no types that its values could tell.
-    return pd.concat([batch for batch in batches if len(batch)] or [like.head(0)])
+    """The newest batches, with as many rows as are looked at or more; none, with the columns of `like`, where they have none."""
+    chosen, rows = list[pd.DataFrame](), 0
+    for batch in reversed(batches):
+        # An empty batch has no types that its values could tell.
+        if len(batch) and rows < AGED_ROWS:
+            chosen.append(batch)
+            rows += int(batch["truth"].notna().sum())
+    return pd.concat(chosen[::-1] or [like.head(0)])

@@ -23,6 +23,8 @@ DOUBTFUL = 0.05
 # Harm in a part of the rows, while the mean may look well; groups that are treated ever more unequally; rows and labels that are lacking.
 COMING = ("volume", "quality:timeliness")
 PARTS = ("live_slices", "disparity", *COMING)
+# These say something where the window holds no row at all.
+BESIDE = ("volume", "disparity")
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
 def _quiet(checks: Sequence[Check], subject: str) -> tuple[Action, str, list[str]]:
     """What a window calls for of which nothing has moved; that nobody could look is no good news."""
     unknown = [check for check in checks if check.verdict == "undecided"]
-    if len(unknown) == len(checks):
+    if all(check.verdict == "undecided" or check.name in BESIDE for check in checks):
         return "wait", subject, ["nothing could be checked", *_told(unknown[:1])]
     left = f"; {len(unknown)} of {len(checks)} could not be decided" if unknown else ""
     fired = _told([check for check in checks if check.verdict == "fail"])
@@ -162,11 +164,13 @@ def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any
 def _refuted(expected: Check, decay: Check | None) -> bool:
     """Whether labels refute harm that is expected: what they show, and by how much more is expected of these rows than of theirs.
 
-    Labels that came are of older rows. What audits found of this window they do not refute.
+    There must be as many as audits would be needed to tell. Labels that came are of older rows. What audits found of this window they do not
+    refute.
     """
-    if decay is None or decay.verdict != "pass" or expected.evidence["by"] == "audit" or expected.evidence["of_labelled"] is None:
+    if decay is None or decay.verdict == "fail" or decay.value is None or decay.n < expected.evidence["audits_needed"]:
         return False
-    assert decay.value is not None
+    if expected.evidence["by"] == "audit" or expected.evidence["of_labelled"] is None:
+        return False
     assert expected.value is not None
     return decay.value + expected.value - float(expected.evidence["of_labelled"]) <= (expected.limit or 0.0)
 

@@ -16,7 +16,8 @@ SHIFT = Check("data_drift:income", "Did it?", "fail", "income moved", value=1e-9
 STILL = replace(SHIFT, verdict="pass")
 HARM = Check("decay", "Does it?", "fail", "it costs more", value=0.3, limit=0.04, n=2000)
 NO_HARM = replace(HARM, verdict="pass", value=0.0)
-NO_LABELS = replace(HARM, verdict="undecided", reason="0 labels")
+NO_LABELS = replace(HARM, verdict="undecided", value=None, n=0, reason="0 labels")
+PERHAPS = replace(HARM, verdict="undecided", value=0.01, reason="it may cost more")
 TURNED = Check("concept_drift", "Are they?", "fail", "more are wrong", value=0.1, limit=0.02, n=5000)
 BROKEN = Check("validity", "Is it?", "fail", "income is stuck", value=0.1, limit=0.0, n=2000)
 
@@ -119,6 +120,11 @@ def test_the_gate(checks, action):
         ([SHIFT, NO_LABELS, NOT_EXPECTED], 0, "skip", "expected to do no worse"),
         ([SHIFT, NO_LABELS, CANNOT_TELL], 0, "wait", "cannot tell"),
         ([SHIFT, NO_HARM, EXPECTED], 0, "skip", "no worse on the rows whose labels are in estimate: it is expected to cost more"),
+        # Labels that would have told, but leave room for harm: what is expected is refuted, and whether there is some will be told.
+        ([SHIFT, PERHAPS, EXPECTED], 0, "wait", "not known yet: it may cost more"),
+        ([SHIFT, replace(PERHAPS, n=150), EXPECTED], 0, "buy_labels", "200 audited labels would tell"),
+        ([STILL, replace(NO_HARM, n=150), EXPECTED], 0, "buy_labels", "200 audited labels would tell"),
+        ([SHIFT, PERHAPS, NOT_EXPECTED], 0, "skip", "expected to do no worse"),
         ([SHIFT, NO_HARM, NEWLY_EXPECTED], 0, "buy_labels", "200 audited labels would tell"),
         ([STILL, NO_HARM, NEWLY_EXPECTED], 0, "buy_labels", "200 audited labels would tell"),
         ([STILL, replace(NO_HARM, value=0.039), replace(EXPECTED, evidence=TOLD | {"of_labelled": 0.29})], 0, "buy_labels", "would tell"),

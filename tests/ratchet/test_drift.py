@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.signal import lfilter
 
 from ratchet.contract import Column
-from ratchet.monitoring.data_drift import data_drift, difference
+from ratchet.monitoring.data_drift import _chi_squared, data_drift, difference
 from ratchet.monitoring.projection import image
 from ratchet.monitoring.validity import validity
 
@@ -115,6 +115,21 @@ def test_whatever_two_samples_hold_there_is_a_p_value(kind, old, new):
     assert same.p > 0.05
 
 
+def test_a_value_that_hardly_ever_comes_does_not_ring_when_it_comes():
+    """One rare category among common ones: the chi-squared statistic takes three of them in a small window for a change of everything."""
+    rng = np.random.default_rng(9)
+    chance = np.array([0.0005, 0.5, 0.4995])
+    told = []
+    for _ in range(3000):
+        counts = np.column_stack([rng.multinomial(5000, chance), rng.multinomial(300, chance)]).astype(float)
+        told.append(_chi_squared(counts)[0])
+    assert min(told) > 1e-5
+    assert np.mean(np.array(told) < 0.05) < 0.06
+    # New ones that are too many for chance are seen, however few rows there are.
+    assert _chi_squared(np.array([[0, 12], [2500, 144], [2500, 144]], dtype=float))[0] < 1e-12
+    assert _chi_squared(np.array([[3, 0], [2500, 240], [2500, 60]], dtype=float))[0] < 1e-20
+
+
 def test_a_column_that_is_gone_all_missing_or_no_number_is_told(problem, contract, credit):
     source = credit.open_source(None, 3)
     before, now = source.traffic(3000, drifted=False), source.traffic(1000, drifted=False)
@@ -122,6 +137,7 @@ def test_a_column_that_is_gone_all_missing_or_no_number_is_told(problem, contrac
         (now.drop(columns="income"), "fail"),
         (now.assign(income=None), "fail"),
         (now.assign(income="n/a"), "fail"),
+        # A column that nobody knows leaves the others as they are; `validity` tells of it.
         (now.assign(something="new"), "pass"),
         (now.head(10), "undecided"),
         (now.head(0), "undecided"),

@@ -284,6 +284,21 @@ def test_who_trusts_labels_is_not_asked_about_them_again(due):
     assert named(checks, "quality:timeliness").n == named(checks, "feedback:exposure").n == 3000
 
 
+def test_labels_that_were_corrected_and_are_trusted_are_no_change_of_the_concept(due):
+    setting, release, truth = due
+    label(setting, truth, 0, 2000)
+    # A thousand came wrong, and were corrected.
+    label(setting, 1 - truth, 2000, 3000)
+    assert named(examine.fn(setting, release)[0], "concept_drift").verdict == "fail"
+    label(setting, truth, 2000, 3000)
+    assert setting.store.corrected("2", 1, 3000) == list(range(2001, 3001))
+    keep(setting, examine.fn(setting, release)[1])
+    trust(setting, 1001, 3000, "all labels were corrected")
+    checks, decision = examine.fn(setting, release)
+    assert (named(checks, "concept_drift").verdict, named(checks, "concept_drift").n) == ("pass", 2000)
+    assert decision.action == "skip"
+
+
 def test_where_costs_are_counted_otherwise_the_release_is_as_well(due):
     setting, _, truth = due
     release = read(setting.settings.releases / "credit" / "2")
@@ -357,6 +372,18 @@ def test_what_was_bought_decides_also_where_the_window_has_moved_on(weekly):
         connection.execute(sa.update(draws).where(draws.c.decision.is_not(None)).values(at=now() - timedelta(days=91)))
     later = named(examine.fn(setting, release)[0], "estimate")
     assert later.evidence["audited"] == 0 < later.evidence["audited_before"]
+
+
+def test_a_larger_share_that_was_declared_once_is_no_purchase(weekly):
+    setting, release, truth = weekly
+    setting.store.set_draw(0.3, 1, None)
+    audit(setting, truth)
+    problem = setting.problem
+    setting.__dict__["problem"] = problem.model_copy(update={"watch": problem.watch.model_copy(update={"audit_share": 0.02})})
+    told = named(examine.fn(setting, release)[0], "estimate")
+    assert told.evidence["audited"] > 1000
+    assert told.evidence["by"] == "audit"
+    assert told.evidence["p_limit"] == pytest.approx(problem.watch.false_alarms_per_year / problem.watch.checks_per_year)
 
 
 def test_what_is_advisory_is_another_decision_and_stands_so_in_the_ledger(due):
@@ -578,14 +605,15 @@ def test_an_empty_window_is_told_so(standing, credit, tmp_path):
     assert decision.reasons[0] == "nothing could be checked"
 
 
-@pytest.mark.parametrize("spoilt", ["gone", "text", "empty"])
-def test_a_column_that_is_gone_or_spoilt_is_told_and_nothing_crashes(due, spoilt):
+@pytest.mark.parametrize("spoilt", ["gone", "text", "empty", "new"])
+def test_a_column_that_is_gone_spoilt_or_new_is_told_and_nothing_crashes(due, spoilt):
     setting, release, truth = due
     label(setting, truth, 0, 3000)
     lines = []
     for row, features in lines_of(setting, release, 3000):
         kept = {name: value for name, value in features.items() if name != "income"}
-        spoilt_as = {"gone": {}, "text": {"income": "n/a"}, "empty": {"income": None}}[spoilt]
+        new = {"income": features["income"], "income_eur": features["income"]}
+        spoilt_as = {"gone": {}, "text": {"income": "n/a"}, "empty": {"income": None}, "new": new}[spoilt]
         lines.append(Prediction(*row, json.dumps(kept | spoilt_as)))
     setting.store.log(lines)
     # Labels and audits of such rows come too.
@@ -596,7 +624,9 @@ def test_a_column_that_is_gone_or_spoilt_is_told_and_nothing_crashes(due, spoilt
     checks, decision = examine.fn(setting, release)
     assert decision.action == "block"
     assert any("income" in reason for reason in decision.reasons)
-    assert named(checks, "data_drift:income").verdict == "fail"
+    assert named(checks, "data_drift:income").verdict == ("pass" if spoilt == "new" else "fail")
+    if spoilt == "new":
+        assert "income_eur is no column of the contract" in named(checks, "validity").reason
     if spoilt == "gone":
         assert named(checks, "joint_drift").verdict == named(checks, "skew:scores").verdict == "undecided"
 
@@ -672,6 +702,11 @@ def test_a_disparity_that_grows_from_one_generation_to_the_next_asks_a_person(du
     checks, decision = examine.fn(setting, release)
     assert named(checks, "disparity:sex").verdict == "fail"
     assert (decision.action, decision.reasons[0]) == ("ask", "groups are treated ever more unequally: a person must look")
+    # A person goes back to the one before: it ends with that.
+    undone = decide("roll_back", "version 5", ["unequal"], {"back_to": "4"})
+    setting.store.record(undone)
+    setting.store.set_route("4", undone.id, verified=True)
+    assert named(examine.fn(setting, release)[0], "disparity:sex").verdict == "undecided"
 
 
 def test_what_was_drawn_for_audits_that_were_bought_is_spent_from_the_budget_until_it_is_told(weekly):

@@ -134,7 +134,7 @@ def concept_drift(problem: Problem, stream: Stream, usual: float = 0.0) -> Check
         return Check("concept_drift", QUESTION, "pass", reason, value=0.0, limit=limit, n=n, unit=unit, evidence={"changes": changes})
     then = "before" if found.before > usual else "at release"
     reason = (
-        f"{problem.watch.detector} saw a rise after {found.at:,} of {n:,} labelled decisions: {found.before:.1%} were wrong {then}, "
+        f"{problem.watch.detector} saw a rise after {found.at:,} of {stream.rows:,} labelled decisions: {found.before:.1%} were wrong {then}, "
         f"{stream.level:.1%} since; {limit:.1%} matters"
     )
     return Check(

@@ -195,19 +195,26 @@ def _counted(old: np.ndarray, new: np.ndarray, names: list[str], order: list[str
 
 
 def _chi_squared(counts: np.ndarray) -> tuple[float, float]:
-    """p-value and Cramér's V of counts of shape (categories, 2); rare categories are counted together."""
+    """p-value and Cramér's V of counts of shape (categories, 2).
+
+    Rare categories are counted together. Where they are too few for the test even so, they are tested exactly against all others, and those
+    among each other: two questions, of which the clearer answer counts twice.
+    """
     counts = counts[counts.sum(axis=1) > 0]
     smaller = float(counts.sum(axis=0).min() / counts.sum())
     rare = counts.sum(axis=1) * smaller < EXPECTED
-    if rare.sum() > 1:
-        counts = np.vstack([counts[~rare], counts[rare].sum(axis=0)])
-    if len(counts) < 2:
+    often, seldom = counts[~rare], counts[rare].sum(axis=0)
+    table = np.vstack([often, seldom]) if rare.any() else often
+    if len(table) < 2:
         return 1.0, 0.0
-    test = stats.chi2_contingency(counts, correction=False)
+    test = stats.chi2_contingency(table, correction=False)
     effect = float(np.sqrt(test.statistic / counts.sum()))
-    if len(counts) == 2 and (counts.sum(axis=1) * smaller).min() < EXPECTED:
-        return float(stats.fisher_exact(np.round(counts).astype(int)).pvalue), effect
-    return float(test.pvalue), effect
+    if not rare.any() or seldom.sum() * smaller >= EXPECTED:
+        return float(test.pvalue), effect
+    exact = float(stats.fisher_exact(np.round([often.sum(axis=0), seldom]).astype(int)).pvalue)
+    if len(often) == 1:
+        return exact, effect
+    return min(1.0, 2 * min(exact, float(stats.chi2_contingency(often, correction=False).pvalue))), effect
 
 
 def _mann_whitney(counts: np.ndarray) -> tuple[float, float]:

@@ -21,8 +21,8 @@ def decay(problem: Problem, probability: np.ndarray, truth: np.ndarray, released
     `released_mean` and `released_error` (its standard error) are those of the release's test rows. The level
     spends half of the year's false-alarm budget over the year's checks (the other half is left to the detector of concept drift, whose
     rate is measured: docs/results/concept.md); the rise
-    must also exceed the problem's margin, so that a rise too small to matter does not fire at any sample size. Where rows hang
-    together, fewer count. It is `passing` (in the evidence) where the newer half of the rows does not show it.
+    must also exceed the problem's margin, so that a rise too small to matter does not fire at any sample size. It passes where the rise's
+    95% interval leaves no room for one that would matter. Where rows hang together, fewer count. It is `passing` (in the evidence) where the newer half of the rows does not show it.
     """
     n = len(truth)
     alpha = problem.watch.false_alarms_per_year / 2 / problem.watch.checks_per_year
@@ -34,23 +34,22 @@ def decay(problem: Problem, probability: np.ndarray, truth: np.ndarray, released
         return Check("decay", QUESTION, "fail", "the release does not tell its own loss", n=n, limit=limit, unit=unit)
     losses = per_row(problem, probability, truth)
     worth = inflation(losses)
-    mean, half = float(losses.mean()), Z * float(losses.std(ddof=1) * np.sqrt(worth / n))
-    low, high = mean - half, mean + half
+    mean = float(losses.mean())
     error = float(np.hypot(released_error, losses.std(ddof=1) * np.sqrt(worth / n)))
     rise = float(mean - released_mean)
     p = float(stats.norm.sf(rise / error)) if error > 0 else float(rise <= 0)
-    beyond_margin = rise > problem.gate.margin
+    low, high = rise - Z * error, rise + Z * error
     lately = float(losses[n // 2 :].mean() - released_mean)
     return Check(
         name="decay",
         question=QUESTION,
-        # A rise that would matter but may be chance is neither harm nor its absence.
-        verdict="pass" if not beyond_margin else "fail" if p < alpha else "undecided",
-        reason=f"{problem.metric} {mean:.4f} [{low:.4f}, {high:.4f}] on {n} labelled rows against {released_mean:.4f} "
-        f"at release: {rise:+.4f}, p = {p:.1e}, limit {alpha:.1e}, margin {limit:.4f}",
+        # A rise that would matter but may be chance is neither harm nor its absence; nor is one that may matter.
+        verdict="pass" if high <= limit else "fail" if rise > limit and p < alpha else "undecided",
+        reason=f"{problem.metric} {mean:.4f} on {n} labelled rows against {released_mean:.4f} at release: {rise:+.4f} "
+        f"[{low:+.4f}, {high:+.4f}], p = {p:.1e}, limit {alpha:.1e}, margin {limit:.4f}",
         value=rise,
-        low=low - released_mean,
-        high=high - released_mean,
+        low=low,
+        high=high,
         limit=limit,
         n=n,
         unit=unit,

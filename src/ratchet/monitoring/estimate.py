@@ -208,13 +208,14 @@ def expected_harm(
     earlier: Audits = NONE,
     bought: Audits = NONE,
     labelled: np.ndarray = NONE.probability,
+    paid: bool = False,
 ) -> Check:
     """By how much decisions cost more in a window of m rows than at release, told from confidence and from audited rows.
 
     `found` tells the window from the held-out rows; None where there are too few. `truth` has the labels of rows that were drawn for
     an audit, NaN elsewhere, and `chance` the probability with which each was drawn, both of shape (m,); `earlier` are audits of before
     the window, oldest first; `bought` those that were bought because of harm in a window that has moved on since: they count as the window's own. `labelled` are the model's answers to rows whose labels are in, of shape (k,): by how much more they were expected
-    to cost is in the evidence, as `of_labelled`, for who holds it against what they do cost. It fails like `decay` does:
+    to cost is in the evidence, as `of_labelled`, for who holds it against what they do cost. `paid` is whether any of the own audits was bought. It fails like `decay` does:
     beyond the problem's margin, and beyond chance at a level that spends the year's budget over the year's checks; where audited rows
     alone count, and were bought, over as many audits as the year's budget buys. Undecided where it cannot tell: with rows unlike those held out, with a
     rise that may be chance, or where audited rows leave room for one beyond the margin.
@@ -237,7 +238,7 @@ def expected_harm(
 
     made = estimate(loss, held, found.ratio, probability, found.foreign, own.after(earlier))
     # Audits that are bought are asked once; those of before the window, and those that every window has, are asked in every look.
-    once = len(own) == made.audited and bool((own.chance > problem.watch.audit_share).any())
+    once = len(own) == made.audited and paid
     level = by_audit if made.by == "audit" and once else alpha
     matters = max(made.rise, limit)
     needed = math.ceil(((stats.norm.isf(by_audit) + POWERFUL) * made.spread / matters) ** 2) if matters > 0 else LEAST_AUDITED

@@ -82,6 +82,7 @@ def on_labels(
     earlier: Audits = NONE,
     bought: Audits = NONE,
     doubtful: pd.DataFrame | None = None,
+    paid: bool = False,
 ) -> list[Check]:
     """The monitors of what decisions cost, and of the labels that tell it.
 
@@ -91,13 +92,13 @@ def on_labels(
     whether each decision was wrong, in the order in which labels came. `earlier` are audits of before the window, `bought` those of
     them that were bought last. `doubtful` are the
     newest labelled predictions whose labels are to be doubted, `labelled` where that is left out: those by which the model is judged need
-    not be all of them.
+    not be all of them. `paid` is whether any audit of `window` or `bought` was.
     """
     probability, gold, chance = (window[name].to_numpy(float) for name in ("probability", "gold", "audited"))
     told = labelled if doubtful is None else doubtful
     held, truth, answered = held_of(released), labelled["truth"].to_numpy(float), labelled["probability"].to_numpy(float)
     return [
-        expected_harm(problem, held, apart[1], probability, gold, chance, earlier, bought, answered),
+        expected_harm(problem, held, apart[1], probability, gold, chance, earlier, bought, answered, paid),
         decay(problem, answered, truth, released.mean, released.error),
         concept_drift(problem, stream, share_wrong(released.threshold, held)),
         _placed(label_classes(problem, held.truth, told["truth"].to_numpy(float)), told),

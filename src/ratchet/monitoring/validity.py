@@ -7,18 +7,23 @@ from scipy import stats
 
 from ratchet.check import Check, undecided
 from ratchet.contract import Contract
+from ratchet.monitoring.autocorrelation import inflation
 from ratchet.monitoring.excess import level
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
 # Most columns vary among so many rows already.
 FEW = 100
-QUESTION = "Does every feature still vary, and is none missing more often than the contract allows?"
+# What a window holds of a prediction beside the request's columns.
+LOGGED = (
+    "seq", "id", "at", "version", "probability", "label", "truth", "label_at", "label_seq", "provenance", "relabelled", "gold", "audited",
+)  # fmt: skip
+QUESTION = "Does every feature still vary, is none missing more often than the contract allows, and is every column the contract's?"
 
 
 @registered("validity", "monitor")
 def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, window: pd.DataFrame) -> Check:
-    """The share of features that are stuck on one value, or missing more often than the contract allows, beyond chance.
+    """The share of features that are stuck on one value, or missing more often than the contract allows, beyond chance; and what is in no contract.
 
     Beyond chance is told by a one-sided binomial test, each column at an equal part of the level. Gaps that come in runs count in full:
     the contract's allowance is a limit, whatever they come from. Retraining on such a window would learn the fault, so the policy blocks.
@@ -38,15 +43,21 @@ def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, wind
         if stats.binom.sf(missing.sum() - 1, n, column.missing) < alpha:
             columns.append(column.name)
             faults.append(f"{column.name} is missing in {missing.mean():.0%} of rows, where {column.missing:.0%} may be")
-        elif _stuck(values) and varies(reference[column.name]):
+        elif _stuck(values, reference[column.name], alpha):
             columns.append(column.name)
             faults.append(f"{column.name} is stuck on {values.dropna().iloc[0]}")
+    share = len(faults) / len(names)
+    for name in sorted(set(window.columns) - {column.name for column in contract.columns} - set(LOGGED)):
+        # What nobody sends any more stands in older rows yet.
+        if window[name].tail(FEW).notna().any():
+            columns.append(name)
+            faults.append(f"{name} is no column of the contract: add it there, or let nobody send it")
     return Check(
         name="validity",
         question=QUESTION,
         verdict="fail" if faults else "pass",
         reason="; ".join(faults) if faults else f"{len(names)} features vary and are there, {n} predictions",
-        value=len(faults) / len(names),
+        value=share,
         limit=0.0,
         n=n,
         unit="share of features",
@@ -54,12 +65,14 @@ def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, wind
     )
 
 
-def _stuck(values: pd.Series) -> bool:
-    """Whether all that is there is one value."""
-    if values.head(FEW).nunique() > 1:
-        return False
+def _stuck(values: pd.Series, reference: pd.Series, alpha: float) -> bool:
+    """Whether all that is there is one value, in a column that varied; not where so many rows may have it by chance."""
     there = values.dropna()
-    return len(there) > 0 and bool((there == there.iloc[0]).all())
+    if values.head(FEW).nunique() > 1 or there.empty or not varies(reference) or not (there == there.iloc[0]).all():
+        return False
+    had = (reference == there.iloc[0]).to_numpy()
+    share = (had.sum() + 1) / (len(had) + 1)
+    return bool(share ** (len(there) / inflation(had)) < alpha)
 
 
 def varies(values: pd.Series) -> bool:
