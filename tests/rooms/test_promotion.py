@@ -1,0 +1,109 @@
+"""What a crash leaves behind of a promotion is healed: carried out, verified, tested, or set back."""
+
+from __future__ import annotations
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from flows import lifecycle, promotion, retrain
+from flows.promotion import cut_short, last_word, reconcile
+from flows.setting import Setting
+from ratchet.decision import decide
+from ratchet.errors import ReleaseError
+from ratchet.settings import Settings
+
+
+class Tracker:
+    """MLflow, as far as a promotion asks it."""
+
+    def __init__(self):
+        self.alias = None
+        self.tags = {}
+
+    def champion(self):
+        return self.alias
+
+    def set_champion(self, version):
+        self.alias = version
+
+    def annotate(self, version, tags, short=None):
+        self.tags.setdefault(version, {}).update(tags)
+
+    def versions(self):
+        return [SimpleNamespace(version=version, run_id="a run", tags=tags) for version, tags in self.tags.items()]
+
+
+@pytest.fixture
+def setting(standing, credit, tmp_path, monkeypatch):
+    """A released version 2 that nobody routes to yet, and a service that answers as it is asked to."""
+    shutil.copytree(standing, tmp_path / "home", ignore=shutil.ignore_patterns("store.db*"))
+    made = Setting(credit, Settings(RATCHET_HOME=tmp_path / "home", DATABASE_URL=None))
+    made.__dict__["tracker"] = Tracker()
+    made.__dict__["verified"] = []
+    monkeypatch.setattr(promotion, "verify", lambda _, release: made.__dict__["verified"].append(release.version))
+    return made
+
+
+def promoted(setting, version="2"):
+    decision = decide("promote", f"version {version}", ["better"], {"generation": version, "trigger": "decision d1"})
+    setting.store.record(decision)
+    return decision
+
+
+def test_a_promotion_that_was_decided_but_never_routed_is_carried_out_once(setting):
+    assert reconcile(setting) is None
+    decision = promoted(setting)
+    assert cut_short(setting, "2")
+    assert reconcile(setting) == reconcile(setting) == "2"
+    assert [(route.champion, route.verified, route.decision) for route in setting.store.routes()][-1] == ("2", True, decision.id)
+    assert setting.verified == ["2"]
+    assert setting.tracker.alias == "2"
+
+
+@pytest.mark.parametrize("since", ["no release yet", "set back"])
+def test_a_promotion_is_not_carried_out_that_was_undone_or_has_no_release_yet(setting, since):
+    promoted(setting, "9" if since == "no release yet" else "2")
+    if since == "set back":
+        setting.store.record(decide("roll_back", "version 2", ["slow"], {"back_to": "1"}))
+        assert last_word(setting, "2").action == "roll_back"
+    assert reconcile(setting) is None
+    assert setting.store.routes() == []
+
+
+def test_a_version_that_cannot_be_read_is_set_back_and_what_answers_then_is_verified(setting):
+    promoted(setting)
+    reconcile(setting)
+    decision = promoted(setting, "9")
+    setting.store.set_route("9", decision.id)
+    assert reconcile(setting) == "2"
+    assert setting.verified == ["2", "2"]
+    undone = setting.store.decisions("roll_back")[0]
+    assert (undone.subject, undone.evidence["inputs"]["failed"], undone.evidence["inputs"]["back_to"]) == ("version 9", "9", "2")
+    assert (setting.store.route().champion, setting.store.route().verified) == ("2", True)
+
+
+def test_where_there_is_none_to_go_back_to_it_is_told(setting):
+    setting.store.set_route("9", promoted(setting, "9").id)
+    with pytest.raises(ReleaseError, match="9"):
+        reconcile(setting)
+
+
+def test_a_retraining_that_was_cut_short_is_not_made_again_but_finished(setting, monkeypatch):
+    answer = promoted(setting)
+    tested = []
+    monkeypatch.setattr(lifecycle, "untested", lambda _, version: not tested)
+    monkeypatch.setattr(lifecycle.put_under_load, "with_options", lambda **_: lambda *told: tested.append(told[1]) or {"requests": 900})
+    assert retrain.taken_up(setting, answer)
+    assert setting.store.route().champion == "2"
+    assert tested == ["2"]
+    assert setting.tracker.tags["2"]["decision"] == "promote"
+    # Once more, and nothing is left to do.
+    assert retrain.taken_up(setting, answer)
+    assert tested == ["2"]
+    assert setting.verified == ["2"]
+
+
+def test_a_retraining_that_was_cut_short_before_its_release_is_made_again(setting):
+    assert not retrain.taken_up(setting, promoted(setting, "9"))
