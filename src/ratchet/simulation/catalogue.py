@@ -23,7 +23,7 @@ FOLLOWED, NOISE, LATE = 0.6, 0.2, 0.5
 DOOR = "the door"
 # What compares logged features with training's own table of the same rows: `ratchet parity --offline`, not the watch on its schedule.
 PARITY = "parity"
-PROBES, DOUBLED, ARRIVING, LACKING = 0.05, 0.15, 0.2, 0.3
+PROBES, DOUBLED, ARRIVING, LACKING, STRANGE = 0.05, 0.15, 0.2, 0.3, 0.05
 SLICE, SLICE_TURNED = (0.03, 0.10), 0.3
 
 
@@ -183,10 +183,19 @@ def _rows(contract: Contract, relied_on: Sequence[str], answer: Callable[[pd.Dat
         turned = inside & (rng.random(len(rows)) < SLICE_TURNED)
         return rows.assign(**{target: rows[target].mask(turned, 1 - rows[target])})
 
+    def strange(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+        numbers = [c.name for c in contract.features if c.is_numeric and c.scale != "binary"]
+        chosen = rng.random(len(rows)) < STRANGE
+        ends = {name: np.nanquantile(rows[name], [0.0, 1.0]) for name in numbers}
+        return rows.assign(**{name: rows[name].mask(chosen, rng.choice(ends[name], len(rows))) for name in numbers})
+
     def probe(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         return _probes(rows, number, answer, threshold, rng)
 
     yield Fault("adversarial probes", "adversary", f"{PROBES:.0%} of requests look for the threshold", ("probes",), happen=probe)
+    yield Fault(
+        "strange rows", "upstream", f"in {STRANGE:.0%} of the rows every number is the lowest or the highest", ("silent",), happen=strange
+    )
     yield Fault(
         "silent slice",
         "slice",
@@ -225,6 +234,11 @@ def _skews(contract: Contract) -> Iterator[Fault]:
         ("skew",),
         answer=lambda probability: probability.astype(np.float16).astype(float),
     )
+    yield Fault("skew: too sure", "skew", "the service squares the odds", ("skew", "silent"), answer=_squared)
+
+
+def _squared(probability: np.ndarray) -> np.ndarray:
+    return np.asarray(probability**2 / (probability**2 + (1 - probability) ** 2))
 
 
 def _send(skew: Skew) -> Rows:
