@@ -16,7 +16,7 @@ from ratchet.check import Check
 from ratchet.decision import decide
 from ratchet.errors import BatchError
 from ratchet.monitoring.panel import by_column, typed
-from ratchet.monitoring.validity import varies
+from ratchet.monitoring.validity import of_column, stuck
 from ratchet.release import read
 from ratchet.simulation.faults import Planted, plant
 
@@ -53,7 +53,8 @@ def drill(problem: str) -> dict[str, Any]:
     released, told = released_of(setting.problem, release, contract), []
     before = by_column(setting.problem, released, window)
     for planted in plant(contract, window):
-        if planted.fault == "stuck" and not varies(release.reference[planted.column]):
+        name, level = planted.column, of_column(setting.problem, contract)
+        if planted.fault == "stuck" and not stuck(planted.window[name], release.reference[name], level):
             continue
         seen = None if rings(before, planted) else rings(by_column(setting.problem, released, planted.window), planted)
         told.append({"fault": planted.fault, "column": planted.column, "seen": seen, "by": planted.seen_by})

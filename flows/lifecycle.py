@@ -19,7 +19,7 @@ from prefect.runtime import flow_run
 from flows import ingest
 from flows.card import page_of
 from flows.compare import Comparison, compare_with, release_checks
-from flows.promotion import cut_short, last_word, promote, reconcile, set_back
+from flows.promotion import carry_out, cut_short, last_word, promote, reconcile, set_back
 from flows.result import tell_result
 from flows.setting import Setting
 from flows.stages import COHORT, STAGES, labelled, scorer
@@ -72,6 +72,8 @@ def lifecycle(
     with setting.alone() as free:
         if not free:
             return _superseded(setting, trigger)
+        if done := carry_out(setting):
+            get_run_logger().warning(done)
         champion = reconcile(setting)
         learnt_from = fill_inbox(setting, batch, champion, since)
         for stage in setting.workspace.definition["stages"]:

@@ -21,7 +21,7 @@ from prefect.runtime import flow_run
 from flows.audit import left
 from flows.ingest import lesson_of, sound_rows, trusted
 from flows.parity import replay
-from flows.promotion import reconcile
+from flows.promotion import carry_out, reconcile, undone
 from flows.result import tell_result
 from flows.setting import Setting
 from flows.stress import untested
@@ -66,6 +66,11 @@ def monitor(problem: str) -> dict[str, Any]:
     Returns the decision and its checks. Run twice on the same log, it decides the same thing under the same id.
     """
     setting = Setting.of(problem)
+    if undone(setting):
+        with setting.alone() as free:
+            # Who is at work carries it out.
+            if free and (done := carry_out(setting)):
+                get_run_logger().warning(done)
     version = reconcile(setting)
     _draw_as_declared(setting)
     if version is None:
@@ -252,15 +257,24 @@ def _ratios(store: Store, contract: Contract) -> dict[str, list[Ratio]]:
     weighed = {
         entry.subject: entry.evidence["checks"] for entry in store.decisions("promote", "refuse", "undecided") if entry.evidence["checks"]
     }
-    live = list(dict.fromkeys(route.champion for route in store.routes() if route.verified))
-    route = store.route()
-    # One that was set back does harm no more.
-    for version in live[: live.index(route.champion) + 1] if route and route.champion in live else live:
+    for version in _standing([route.champion for route in store.routes() if route.verified]):
         for check in weighed.get(f"version {version}", []):
             kind, _, group = check["name"].partition(":")
             if kind == "fairness" and group in told and None not in (check["value"], check["low"], check["high"]):
                 told[group].append(Ratio(check["value"], check["low"], check["high"], check["n"]))
     return told
+
+
+def _standing(routed: Sequence[str]) -> list[str]:
+    """The versions that led to the one that answers, oldest first, by those routed to in turn: one that was set back does harm no more.
+
+    >>> _standing(["1", "2", "2", "1", "3"])
+    ['1', '3']
+    """
+    made: list[str] = []
+    for version in routed:
+        made = [*made[: made.index(version)], version] if version in made else [*made, version]
+    return made
 
 
 def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, awaited: int, labels_short: int) -> Means:
@@ -305,8 +319,9 @@ def _wrong(store: Store, version: str, lesson: Lesson, trusted: Sequence[Span]) 
     after, corrected = 0, [place for first, last in trusted for place in store.corrected(version, first, last)]
     while len(part := store.outcomes(after, OUTCOMES, version)):
         sound = lesson.teaches(part["prediction"].to_numpy(int), part["provenance"].to_numpy(object))
-        sound &= ~part["prediction"].isin(corrected).to_numpy()
-        yield np.where(sound, part["wrong"].to_numpy(float), np.nan)
+        # Of two classes, what is corrected was right where it had been wrong.
+        wrong = part["wrong"].to_numpy(bool) ^ part["prediction"].isin(corrected).to_numpy()
+        yield np.where(sound, wrong.astype(float), np.nan)
         after = int(part["seq"].iloc[-1])
 
 

@@ -105,14 +105,8 @@ def _everyone(setting: Setting, version: str) -> bool:
 def reconcile(setting: Setting) -> str | None:
     """Heal what a crash left behind; the champion's version.
 
-    A promotion that was decided last of all, of a release that is there, is carried out. A route that was set but not verified is verified,
-    or set back. MLflow's alias follows the route, which is the truth about what answers.
+    A route that was set but not verified is verified, or set back. MLflow's alias follows the route, which is the truth about what answers.
     """
-    for promised in setting.store.decisions("promote", "roll_back", newest=1):
-        version = promised.subject.removeprefix("version ")
-        path = setting.settings.releases / setting.problem.name / version
-        if cut_short(setting, version) and path.is_dir():
-            promote(setting, read(path), promised)
     route = setting.store.route()
     if route is None:
         return None
@@ -122,6 +116,40 @@ def reconcile(setting: Setting) -> str | None:
         setting.tracker.set_champion(route.champion)
     after = setting.store.route()
     return after.champion if after else None
+
+
+def undone(setting: Setting) -> tuple[Entry, str] | None:
+    """What was decided last of all, and which version is to answer by it, where none was routed to: a run that was cut short, or is at it now."""
+    route = setting.store.route()
+    answering = route.champion if route else None
+    for decision in setting.store.decisions("promote", "roll_back", newest=1):
+        version, back_to = decision.subject.removeprefix("version "), decision.evidence["inputs"].get("back_to")
+        if decision.action == "promote":
+            target = version if answering != version and cut_short(setting, version) else None
+        else:
+            target = back_to if answering == version else None
+        if target is not None and (setting.settings.releases / setting.problem.name / target).is_dir():
+            return decision, target
+    return None
+
+
+def carry_out(setting: Setting) -> str:
+    """Do what is `undone`; what became of it in words, empty where there was nothing to do.
+
+    To be called while no other run is at work (`Setting.alone`): it decides and routes as well. A promoted version that does not answer as it
+    was probed is rolled back, so that it is not tried again and again.
+    """
+    left = undone(setting)
+    if left is None:
+        return ""
+    decision, target = left
+    try:
+        promote(setting, read(setting.settings.releases / setting.problem.name / target), decision)
+    except ReleaseError as error:
+        if last_word(setting, target).id == decision.id:
+            setting.store.record(decide("roll_back", f"version {target}", [str(error)], {"failed": target, "decision": decision.id}))
+        return f"version {target}, which was to answer by decision {decision.id}, cannot: {error}"
+    return f"version {target} answers now, as decision {decision.id} said before a run was cut short"
 
 
 def _settle(setting: Setting, route: Route) -> None:

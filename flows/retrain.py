@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from flows.lifecycle import lifecycle, test
-from flows.promotion import cut_short, reconcile
+from flows.promotion import carry_out, cut_short, reconcile
 from flows.setting import Setting
 from ratchet.decision import decide
 from ratchet.store import Entry
@@ -58,6 +58,8 @@ def taken_up(setting: Setting, answer: Entry) -> bool:
     version = answer.subject.removeprefix("version ")
     with setting.alone() as free:
         if free:
+            if done := carry_out(setting):
+                get_run_logger().warning(done)
             reconcile(setting)
             test(setting, version, answer)
     return not cut_short(setting, version)

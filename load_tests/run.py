@@ -147,5 +147,5 @@ def _judge(name: str, question: str, value: float, limit: float, n: int, unit: s
     told, bound = abs(value), abs(limit)
     if name == "load:p99" and 0 < n < MIN_REQUESTS:
         return undecided(name, question, f"{n} requests; {MIN_REQUESTS} are needed", n, limit=bound, unit=unit)
-    held: Verdict = "pass" if value <= limit else "fail"
+    held: Verdict = "pass" if n and value <= limit else "fail"
     return Check(name, question, held, reason, value=told, limit=bound, n=n, unit=unit)

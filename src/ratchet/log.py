@@ -141,17 +141,19 @@ class Log:
             return connection.scalar(query) or datetime.max
 
     def corrected(self, version: str, first: int, last: int) -> list[int]:
-        """The places from one to another of the log whose predictions, a version's, have labels that say different things."""
+        """The places from one to another of the log where the newest label of a version's prediction says otherwise than the first one."""
         p = predictions.c
         query = (
-            sa.select(p.seq)
+            sa.select(p.seq, labels.c.value)
             .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
             .where((p.problem + "") == self.problem, p.version == version, p.variant.in_(LIVE), p.seq >= first, p.seq <= last)
-            .group_by(p.seq)
-            .having(sa.func.min(labels.c.value) < sa.func.max(labels.c.value))
+            .order_by(labels.c.seq)
         )
+        told: dict[int, list[int]] = {}
         with self.engine.connect() as connection:
-            return [int(row.seq) for row in connection.execute(query)]
+            for place, value in connection.execute(query):
+                told.setdefault(int(place), []).append(value)
+        return sorted(place for place, values in told.items() if values[0] != values[-1])
 
     def gold(self, since: int = 0) -> dict[str, int]:
         """By the ids of predictions from a place of the log on, what the newest audit of each found, also where another label came later."""

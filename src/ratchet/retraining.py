@@ -84,7 +84,7 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
         return decide(action, subject, [*why, *_told([expected, *parts, *drift[:5]])], inputs | more, checks)
     if parts:
         return decide("ask", subject, [f"{_lacking(parts)}: a person must look", *_told(parts)], inputs, checks)
-    if not drift:
+    if not drift and (labelled or not feared):
         return decide(*_quiet(checks, subject), inputs, checks)
     if labelled:
         said = "the population moved, but the model does no worse on the rows whose labels are in"
@@ -100,7 +100,7 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
 def _quiet(checks: Sequence[Check], subject: str) -> tuple[Action, str, list[str]]:
     """What a window calls for of which nothing has moved; that nobody could look is no good news."""
     unknown = [check for check in checks if check.verdict == "undecided"]
-    if all(check.verdict == "undecided" or check.name in BESIDE for check in checks):
+    if all(check.verdict == "undecided" or called(check.name, BESIDE) for check in checks):
         return "wait", subject, ["nothing could be checked", *_told(unknown[:1])]
     left = f"; {len(unknown)} of {len(checks)} could not be decided" if unknown else ""
     fired = _told([check for check in checks if check.verdict == "fail"])

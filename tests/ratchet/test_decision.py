@@ -122,6 +122,8 @@ def test_the_gate(checks, action):
         ([SHIFT, NO_HARM, EXPECTED], 0, "skip", "no worse on the rows whose labels are in estimate: it is expected to cost more"),
         # Labels that would have told, but leave room for harm: what is expected is refuted, and whether there is some will be told.
         ([SHIFT, PERHAPS, EXPECTED], 0, "wait", "not known yet: it may cost more"),
+        ([STILL, PERHAPS, EXPECTED], 0, "wait", "not known yet: it may cost more"),
+        ([NO_LABELS, replace(STILL, name="volume"), replace(STILL, name="disparity:sex")], 0, "wait", "nothing could be checked"),
         ([SHIFT, replace(PERHAPS, n=150), EXPECTED], 0, "buy_labels", "200 audited labels would tell"),
         ([STILL, replace(NO_HARM, n=150), EXPECTED], 0, "buy_labels", "200 audited labels would tell"),
         ([SHIFT, PERHAPS, NOT_EXPECTED], 0, "skip", "expected to do no worse"),

@@ -128,6 +128,9 @@ def test_a_value_that_hardly_ever_comes_does_not_ring_when_it_comes():
     # New ones that are too many for chance are seen, however few rows there are.
     assert _chi_squared(np.array([[0, 12], [2500, 144], [2500, 144]], dtype=float))[0] < 1e-12
     assert _chi_squared(np.array([[3, 0], [2500, 240], [2500, 60]], dtype=float))[0] < 1e-20
+    # A column that is replaced altogether, in rows that are worth few.
+    assert _chi_squared(np.array([[2500, 0], [2500, 0], [0, 150]], dtype=float))[0] < 1e-20
+    assert _chi_squared(np.array([[0, 3], [0, 3]], dtype=float))[0] == 1.0
 
 
 def test_a_column_that_is_gone_all_missing_or_no_number_is_told(problem, contract, credit):

@@ -55,7 +55,8 @@ def test_a_service_that_hardly_answers_at_all_is_not_let_off():
     assert [said.partition(": ")[0] for said in broken(verdict(slow, SLO))] == ["load:average", "load:rps"]
     nan = float("nan")
     dead = replace(GOOD, requests=0, rps=0.0, server_average_ms=nan, server_p99_ms=nan)
-    assert {check.verdict for check in verdict(dead, SLO)} == {"fail"}
+    for slo in (SLO, SLO.model_copy(update={"min_rps": 0.0})):
+        assert {check.verdict for check in verdict(dead, slo)} == {"fail"}
 
 
 @pytest.mark.parametrize(

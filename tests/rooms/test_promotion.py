@@ -6,9 +6,10 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+from prefect.logging import disable_run_logger
 
 from flows import lifecycle, promotion, retrain
-from flows.promotion import cut_short, last_word, reconcile
+from flows.promotion import carry_out, cut_short, last_word, reconcile
 from flows.setting import Setting
 from ratchet.decision import decide
 from ratchet.errors import ReleaseError
@@ -53,10 +54,12 @@ def promoted(setting, version="2"):
 
 
 def test_a_promotion_that_was_decided_but_never_routed_is_carried_out_once(setting):
-    assert reconcile(setting) is None
+    assert (carry_out(setting), reconcile(setting)) == ("", None)
     decision = promoted(setting)
     assert cut_short(setting, "2")
-    assert reconcile(setting) == reconcile(setting) == "2"
+    assert f"version 2 answers now, as decision {decision.id} said" in carry_out(setting)
+    assert carry_out(setting) == ""
+    assert reconcile(setting) == "2"
     assert [(route.champion, route.verified, route.decision) for route in setting.store.routes()][-1] == ("2", True, decision.id)
     assert setting.verified == ["2"]
     assert setting.tracker.alias == "2"
@@ -68,13 +71,51 @@ def test_a_promotion_is_not_carried_out_that_was_undone_or_has_no_release_yet(se
     if since == "set back":
         setting.store.record(decide("roll_back", "version 2", ["slow"], {"back_to": "1"}))
         assert last_word(setting, "2").action == "roll_back"
-    assert reconcile(setting) is None
+    assert (carry_out(setting), reconcile(setting)) == ("", None)
     assert setting.store.routes() == []
+
+
+def spoilt(setting, version):
+    """A release that does not answer as it was probed."""
+    path = setting.settings.releases / "credit" / version
+    file = next(path.glob("*.onnx"))
+    file.chmod(0o600)
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def test_a_promised_version_that_is_damaged_is_given_up_and_blocks_nothing(setting):
+    promoted(setting, "1")
+    carry_out(setting)
+    promoted(setting, "2")
+    spoilt(setting, "2")
+    assert "version 2, which was to answer by decision" in carry_out(setting)
+    assert last_word(setting, "2").action == "roll_back"
+    assert (carry_out(setting), reconcile(setting)) == ("", "1")
+
+
+def test_a_damaged_version_that_was_routed_to_is_set_back(setting):
+    promoted(setting, "1")
+    carry_out(setting)
+    setting.store.set_route("2", promoted(setting, "2").id)
+    spoilt(setting, "2")
+    assert carry_out(setting) == ""
+    assert reconcile(setting) == "1"
+    assert last_word(setting, "2").evidence["inputs"]["failed"] == "2"
+
+
+def test_a_roll_back_that_was_decided_but_never_routed_is_carried_out(setting):
+    for version in ("1", "2"):
+        promoted(setting, version)
+        carry_out(setting)
+    setting.store.record(decide("roll_back", "version 2", ["slow"], {"failed": "2", "back_to": "1"}))
+    assert carry_out(setting).startswith("version 1 answers now")
+    assert (carry_out(setting), reconcile(setting), setting.tracker.alias) == ("", "1", "1")
+    assert setting.verified == ["1", "2", "1"]
 
 
 def test_a_version_that_cannot_be_read_is_set_back_and_what_answers_then_is_verified(setting):
     promoted(setting)
-    reconcile(setting)
+    carry_out(setting)
     decision = promoted(setting, "9")
     setting.store.set_route("9", decision.id)
     assert reconcile(setting) == "2"
@@ -95,7 +136,8 @@ def test_a_retraining_that_was_cut_short_is_not_made_again_but_finished(setting,
     tested = []
     monkeypatch.setattr(lifecycle, "untested", lambda _, version: not tested)
     monkeypatch.setattr(lifecycle.put_under_load, "with_options", lambda **_: lambda *told: tested.append(told[1]) or {"requests": 900})
-    assert retrain.taken_up(setting, answer)
+    with disable_run_logger():
+        assert retrain.taken_up(setting, answer)
     assert setting.store.route().champion == "2"
     assert tested == ["2"]
     assert setting.tracker.tags["2"]["decision"] == "promote"

@@ -295,7 +295,12 @@ def test_labels_that_were_corrected_and_are_trusted_are_no_change_of_the_concept
     keep(setting, examine.fn(setting, release)[1])
     trust(setting, 1001, 3000, "all labels were corrected")
     checks, decision = examine.fn(setting, release)
-    assert (named(checks, "concept_drift").verdict, named(checks, "concept_drift").n) == ("pass", 2000)
+    assert (named(checks, "concept_drift").verdict, named(checks, "concept_drift").n) == ("pass", 3000)
+    # Their newest labels count, not that they were corrected: these are wrong in the end.
+    label(setting, 1 - truth, 2000, 3000)
+    label(setting, truth, 2000, 2100)
+    assert setting.store.corrected("2", 1, 3000) == list(range(2001, 2101))
+    assert named(examine.fn(setting, release)[0], "concept_drift").verdict == "fail"
     assert decision.action == "skip"
 
 

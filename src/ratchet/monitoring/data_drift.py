@@ -214,6 +214,9 @@ def _chi_squared(counts: np.ndarray) -> tuple[float, float]:
     exact = float(stats.fisher_exact(np.round([often.sum(axis=0), seldom]).astype(int)).pvalue)
     if len(often) == 1:
         return exact, effect
+    if not often.sum(axis=0).all():
+        # One side has rare ones alone.
+        return min(1.0, 2 * exact), effect
     return min(1.0, 2 * min(exact, float(stats.chi2_contingency(often, correction=False).pvalue))), effect
 
 

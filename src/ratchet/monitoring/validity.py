@@ -33,7 +33,7 @@ def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, wind
     if n < problem.watch.min_window:
         reason = f"{n} predictions; {problem.watch.min_window} are needed"
         return undecided("validity", QUESTION, reason, n, limit=0.0, unit="share of features")
-    alpha, faults, columns = level(problem) / len(names), list[str](), list[str]()
+    alpha, faults, columns = of_column(problem, contract), list[str](), list[str]()
     for column in contract.features:
         if column.name not in window.columns:
             columns.append(column.name)
@@ -44,7 +44,7 @@ def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, wind
         if stats.binom.sf(missing.sum() - 1, n, column.missing) < alpha:
             columns.append(column.name)
             faults.append(f"{column.name} is missing in {missing.mean():.0%} of rows, where {column.missing:.0%} may be")
-        elif _stuck(values, reference[column.name], alpha):
+        elif stuck(values, reference[column.name], alpha):
             columns.append(column.name)
             faults.append(f"{column.name} is stuck on {values.dropna().iloc[0]}")
     share = len(faults) / len(names)
@@ -66,17 +66,22 @@ def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, wind
     )
 
 
-def _stuck(values: pd.Series, reference: pd.Series, alpha: float) -> bool:
-    """Whether all that is there is one value, in a column that varied; not where so many rows may have it by chance."""
+def of_column(problem: Problem, contract: Contract) -> float:
+    """The level of one column."""
+    return level(problem) / len(contract.features)
+
+
+def stuck(values: pd.Series, reference: pd.Series, alpha: float) -> bool:
+    """Whether all that is there is one value, in a column that varied; not where so many rows may have it by chance, at a level `alpha`."""
     there = values.dropna()
-    if values.head(FEW).nunique() > 1 or there.empty or not varies(reference) or not (there == there.iloc[0]).all():
+    if values.head(FEW).nunique() > 1 or there.empty or not (there == there.iloc[0]).all():
         return False
     had = (reference == there.iloc[0]).to_numpy()
     share = (had.sum() + 1) / (len(had) + 1)
-    return bool(share ** (len(there) / inflation(had)) < alpha)
+    return _varies(reference) and bool(share ** (len(there) / inflation(had)) < alpha)
 
 
-def varies(values: pd.Series) -> bool:
+def _varies(values: pd.Series) -> bool:
     """Whether a column has more than one value, and none in nearly all rows: else that it has but one tells nothing."""
     shares = values.value_counts(normalize=True)
     return len(shares) > 1 and float(shares.iloc[0]) < 0.99
