@@ -6,6 +6,7 @@ A workspace is a Git and DVC repository of its own, made from the committed dvc.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -130,7 +131,8 @@ def create(path: Path, home: Path, files: Mapping[str, str], problem: Path | Non
 
 
 def _heal(workspace: Workspace) -> None:
-    """Put back a dvc.lock that was cut off while DVC wrote it: the last one that was committed, or none."""
+    """Mend what was cut off while DVC wrote it: dvc.lock becomes the last one that was committed, or none; who reads and writes is told anew."""
+    _heal_rwlock(workspace.path / ".dvc" / "tmp")
     path = workspace.path / "dvc.lock"
     if not path.exists():
         return
@@ -142,6 +144,22 @@ def _heal(workspace: Workspace) -> None:
     if not whole:
         path.unlink()
         _git(workspace, "checkout", "-q", "--", "dvc.lock", check=False)
+
+
+def _heal_rwlock(folder: Path) -> None:
+    """DVC notes who reads and writes a path, and what of it is not JSON it refuses for ever. Under its own guard nobody else is writing it."""
+    from dvc.lock import make_lock
+
+    path = folder / "rwlock"
+    if not path.exists():
+        return
+    with make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder), wait=True):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        except ValueError:
+            path.unlink()
 
 
 def run_stage(workspace: Workspace, name: str, function: Callable[[], None]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -57,6 +58,21 @@ def made(tmp_path_factory, credit, rows):
 
 def test_unchanged_stages_are_skipped(made):
     assert not any(run_all(made))
+
+
+@pytest.mark.parametrize("cut", ["", '{"write": {"/data": {"pid": 1, "cm', None])
+def test_what_a_kill_cut_off_while_dvc_wrote_it_is_mended(credit, rows, tmp_path, cut):
+    workspace = make(tmp_path / "home", credit, rows)
+    assert run_stage(workspace, "validate", lambda: STAGES["validate"](workspace.path))
+    noted = workspace.path / ".dvc/tmp/rwlock"
+    if cut is not None:
+        noted.write_text(cut, encoding="utf-8")
+        with pytest.raises(Exception, match="JSON structure is corrupted"):
+            run_stage(workspace, "validate", lambda: None)
+    again = create(workspace.path, workspace.home, {}, None)
+    assert noted.exists() == (cut is None)
+    assert not run_stage(again, "validate", lambda: None)
+    assert json.loads(noted.read_text(encoding="utf-8")) is not None
 
 
 @pytest.mark.long
