@@ -11,14 +11,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import mlflow.artifacts
 import mlflow.data
 import mlflow.pyfunc
 import pandas as pd
-from matplotlib.figure import Figure
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -28,6 +27,9 @@ from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
 from ratchet.errors import StackError
 from ratchet.scoring import Scorer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CHAMPION = "champion"
 REQUIREMENTS = [f"{name}=={__import__(name).__version__}" for name in ("mlflow", "numpy", "pandas", "onnxruntime")]

@@ -197,16 +197,17 @@ def test_the_short_road_answers_as_the_long_one(served, contract, record):
             answer.pop("prediction_id", None)
         return response.status_code, response.headers["content-type"], response.headers.get("retry-after"), told
 
-    for body in bodies:
-        headers = {"Content-Type": "application/json"} | LOAD
-        short = httpx.post(f"{served.url}/predict", content=body, headers=headers, timeout=30)
-        long = httpx.post(f"{served.url}/predict", content=body, headers=headers | LONG, timeout=30)
-        assert plain(short) == plain(long), body
-    for variant in ("champion", "probe", "load", "mine", ""):
-        headers = {"Content-Type": "application/json", "X-Ratchet-Variant": variant}
-        short = httpx.post(f"{served.url}/predict", json=record, headers=headers)
-        long = httpx.post(f"{served.url}/predict", json=record, headers=headers | LONG)
-        assert plain(short) == plain(long)
+    with httpx.Client(base_url=served.url, timeout=30) as client:
+        for body in bodies:
+            headers = {"Content-Type": "application/json"} | LOAD
+            short = client.post("/predict", content=body, headers=headers)
+            long = client.post("/predict", content=body, headers=headers | LONG)
+            assert plain(short) == plain(long), body
+        for variant in ("champion", "probe", "load", "mine", ""):
+            headers = {"Content-Type": "application/json", "X-Ratchet-Variant": variant}
+            short = client.post("/predict", json=record, headers=headers)
+            long = client.post("/predict", json=record, headers=headers | LONG)
+            assert plain(short) == plain(long)
 
 
 def test_however_a_request_is_cut_into_packets_it_is_one_request(served, record):
