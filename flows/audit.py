@@ -13,8 +13,8 @@ import pandas as pd
 from flows.setting import Setting
 from ratchet.audit import AUDIT, chances, drawn
 from ratchet.data.batch import read_table
+from ratchet.database import now
 from ratchet.errors import BatchError
-from ratchet.store import now
 
 ID, LABEL = "prediction_id", "label"
 

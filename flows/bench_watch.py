@@ -16,14 +16,15 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
+from flows.examine import examine
 from flows.experiment_watch import CONTRACT, PROBLEM, Run
-from flows.monitor import examine
 from flows.peers import evidently
 from flows.setting import Setting
 from flows.standing import stand
 from flows.watched import BEHIND
 from ratchet.audit import AUDIT, drawn
 from ratchet.data.batch import conform
+from ratchet.database import now
 from ratchet.decision import decide
 from ratchet.monitoring.joint_drift import joint_drift
 from ratchet.monitoring.panel import by_column, told_apart
@@ -34,7 +35,6 @@ from ratchet.request import records
 from ratchet.schema import looks
 from ratchet.settings import Settings, settings
 from ratchet.simulation.population import Moved
-from ratchet.store import now
 
 ROWS, TRAINED = 100_000, 8000
 # On a machine that others use one alone may be held up.

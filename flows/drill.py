@@ -9,7 +9,7 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
-from flows.monitor import released_of
+from flows.examine import released_of
 from flows.result import tell_result
 from flows.setting import Setting
 from ratchet.check import Check

@@ -33,12 +33,12 @@ from ratchet.errors import BatchError
 from ratchet.evaluation.cost import cost
 from ratchet.generation import Generation, labels_of
 from ratchet.interval import fit as fit_interval
+from ratchet.ledger import Entry
 from ratchet.monitoring.estimate import relied_on
 from ratchet.release import Release, read, write
 from ratchet.report.card import card, checks_table, summary
 from ratchet.request import records
 from ratchet.settings import ROOT
-from ratchet.store import Entry
 from snapshots.workspace import publish, run_stage
 
 PROBES = 20

@@ -1,58 +1,27 @@
-"""What does the log say of the champion, and what is to be done about it?"""
+"""How does the watch look at a problem once: what is examined, recorded, shown, and asked for?"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.runtime import flow_run
 
-from flows.audit import left
-from flows.ingest import lesson_of, sound_rows, trusted
-from flows.parity import replay
+from flows.examine import answered, examine
 from flows.promotion import carry_out, reconcile, undone
 from flows.result import tell_result
 from flows.setting import Setting
 from flows.stress import untested
-from ratchet.audit import AUDIT, chances, drawn, ends
 from ratchet.check import Check
-from ratchet.contract import Contract
-from ratchet.decision import Decision, digest, told_only
-from ratchet.evaluation.loss import per_row
-from ratchet.lesson import Lesson, Span, begins, inside
-from ratchet.monitoring.concept_drift import Stream
-from ratchet.monitoring.estimate import NONE, Audits
-from ratchet.monitoring.feedback_loop import Ratio, disparity
-from ratchet.monitoring.panel import Released, held_of, on_labels, on_the_way, told_apart, typed, without_labels
-from ratchet.monitoring.quality import LATELY
-from ratchet.monitoring.silent_failure import live_slices
-from ratchet.monitoring.skew import score_skew
-from ratchet.problem import Problem, counted
-from ratchet.release import Release, read
-from ratchet.retraining import ACTIONS, UNANSWERED, Means, drifts, watch
-from ratchet.store import Store, now
+from ratchet.decision import Decision
+from ratchet.release import read
 
 RETRAIN_REQUESTED = "ratchet.retrain.requested"
-# Labels are read from the store so many at a time.
-OUTCOMES = 20_000
-# A slice is a part of the rows: to see one it takes more of them than to see the mean.
-SLICE_ROWS = 20_000
-BESIDE = ("volume", "clock", "quality", "feedback", "disparity")
-# Audits are looked for in so many windows before the newest one.
-BEFORE = 10
-# Looks of twelve weeks tell how many rows are usual at which time; of long intervals there are few.
-USUAL, LEAST_LOOKS, MOST_LOOKS = 84 * 86400.0, 60, 25_000
 
 
 def _name() -> str:
@@ -85,7 +54,7 @@ def monitor(problem: str) -> dict[str, Any]:
         get_run_logger().info("%s: %s", decision.action, reason)
     _show(setting, version, decision, checks)
     event = None
-    if decision.action == "retrain" and decision.id not in _answered(setting):
+    if decision.action == "retrain" and decision.id not in answered(setting):
         event = ask(setting, decision)
     made = {
         "action": decision.action,
@@ -119,246 +88,6 @@ def _draw_as_declared(setting: Setting) -> None:
     elif draws[-1].share != share:
         newest = store.window(newest=1)["seq"]
         store.set_draw(share, max(draws[-1].since, int(newest.max()) + 1 if len(newest) else 1), None)
-
-
-@task(cache_policy=NO_CACHE)
-def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
-    """Run every monitor on the champion's newest window, and apply the policy."""
-    store, problem, contract = setting.store, setting.problem, release.contract.as_told_by(setting.contract)
-    logged = typed(store.window(newest=problem.watch.window, version=release.version), contract)
-    present = now()
-    patience = present - timedelta(days=max(1.0, problem.watch.label_delay_days))
-    window, earlier, bought, paid = with_audits(store, release.version, logged, patience)
-    released = released_of(problem, release, contract)
-    apart = told_apart(problem, released, window)
-    checks = without_labels(problem, released, window, apart)
-    lost = [column.name for column in release.contract.requested if column.name not in window.columns]
-    replayed = window["probability"].to_numpy(float) if lost or window.empty else replay(release, window)
-    # Rows that lack a column cannot be replayed; that one is gone is told by others.
-    checks.append(score_skew(problem, window.head(0) if lost else window, replayed[:0] if lost else replayed))
-    advisory = problem.watch.advisory
-    onset, used = onset_of(setting, release.version, _drifted([check.as_dict() for check in told_only(checks, advisory)]))
-    newest = max(SLICE_ROWS, problem.watch.window, problem.watch.min_labels)
-    every = typed(store.window(newest=newest, version=release.version, labelled=True, after=onset - 1), contract)
-    kept_out, found_sound = lesson_of(setting, begun=1), trusted(setting)
-    # What was no fault of the model is not held against it.
-    known = sound_rows(setting, every, kept_out)
-    labelled = known.tail(problem.watch.window)
-    # What a person found sound is doubted no more.
-    doubtful = every[~inside(found_sound, every["seq"].to_numpy(int))]
-    due = present - timedelta(days=problem.watch.label_delay_days)
-    aged = typed(store.aged(release.version, due, SLICE_ROWS), contract)
-    aged = aged.assign(gold=aged["gold"].mask(inside(found_sound, aged["seq"].to_numpy(int))))
-    looks = store.looks(round(min(MOST_LOOKS, max(LEAST_LOOKS, USUAL / problem.watch.every_seconds))))
-    looks.append((present, *store.arrived(looks[-1][1] if looks else None)))
-    checks += on_the_way(
-        problem, released, window, aged, looks, store.labelled(), _beside_audits(store, release.version, doubtful, problem)
-    )
-    checks += disparity(problem, _ratios(store, contract))
-    checks.append(live_slices(problem, contract, held_of(released), known.tail(SLICE_ROWS)))
-    wrong = Stream(problem.watch.detector, _wrong(store, release.version, kept_out, found_sound))
-    checks += on_labels(problem, released, window, apart, labelled, wrong, earlier, bought, doubtful.tail(problem.watch.window), paid)
-    checks = told_only(checks, advisory)
-    concept = next(check for check in checks if check.name == "concept_drift")
-    learnt = lesson_of(setting, begun(setting, release.version, onset, concept))
-    fresh = (known["seq"].to_numpy(int) >= learnt.since) & (known["label_seq"].to_numpy(int) > used)
-    awaited = len(store.open_audits(patience, release.version))
-    means = _means(setting, window, learnt, awaited, max(0, problem.watch.min_labels - int(fresh.sum())))
-    inputs = {
-        "version": release.version,
-        "from": int(window["seq"].min()) if len(window) else 0,
-        "to": int(window["seq"].max()) if len(window) else 0,
-        "onset": onset,
-        "labels": len(labelled),
-        # The place of the newest label among all, whatever prediction it is of.
-        "labels_seen": int(every["label_seq"].max()) if len(every) else 0,
-        # What they say may be corrected without another one coming.
-        "labels_say": digest(labelled[["id", "truth"]].to_numpy(object).tolist()),
-        "outcomes": concept.n,
-        "audited": int((window["audited"] > 0).sum()),
-        "audited_before": len(earlier),
-        "audited_bought": len(bought),
-        "audit_share": means.audit_share,
-        "paused": means.paused,
-        "cooling": means.cooling_days > 0,
-        "retrainings_left": means.retrainings_left,
-        "unanswered": means.unanswered >= UNANSWERED,
-        "advisory": sorted(check.name for check in checks if check.verdict == "fail" and not check.blocking),
-        # These change with the clock and the ledger, whatever the window holds.
-        "beside": sorted(check.name for check in checks if check.verdict == "fail" and check.name.split(":")[0] in BESIDE),
-    }
-    decision = watch(checks, f"version {release.version}", inputs, means)
-    told = {"without": learnt.without, "audited": learnt.audited}
-    return checks, replace(decision, evidence=decision.evidence | {"kept_out": told})
-
-
-def released_of(problem: Problem, release: Release, contract: Contract) -> Released:
-    """What a release tells of the rows it was made from. One of before, without labelled rows, has none to estimate by.
-
-    Where problem.yaml counts costs otherwise than when it was released, its loss is told anew, by its held-out rows.
-    """
-    told, names = release.facts["released"], [column.name for column in contract.features]
-    held = release.held if release.held is not None else pd.DataFrame(columns=[*names, "probability", "truth"], dtype=float)
-    relies_on = tuple(release.facts.get("relies_on", names))
-    mean, error = told["mean"], told["error"]
-    if told.get("counted", counted(problem)) != counted(problem):
-        losses = per_row(problem, held["probability"].to_numpy(float), held["truth"].to_numpy(float))
-        mean, error = (float(losses.mean()), float(losses.std(ddof=1) / np.sqrt(len(losses)))) if len(losses) > 1 else (np.nan, np.nan)
-    return Released(contract, release.encoder, release.reference, held, relies_on, mean, error, release.threshold)
-
-
-def with_audits(store: Store, version: str, window: pd.DataFrame, since: datetime) -> tuple[pd.DataFrame, Audits, Audits, bool]:
-    """The window with what audits found, what they found in the version's rows before it, and of those the ones that were bought last.
-
-    Before it are ten times as many rows as the window has. What was bought last counts wherever it is, if it was bought `since` some time.
-    Of the window, `audited` is the probability with which a row was drawn, 0 where no audit told of it yet. The last one is whether any of
-    what was found was bought.
-    """
-    if window.empty:
-        return window.assign(audited=pd.Series(dtype=float), gold=pd.Series(dtype=float)), NONE, NONE, False
-    first = int(window["seq"].min())
-    begin = store.place_before(version, first, BEFORE * len(window))
-    draws = store.draws()
-    last = [(draw, end) for draw, end in zip(draws, ends(draws), strict=True) if draw.decision and draw.at and draw.at >= since][-1:]
-    found = store.audits(version, min([begin, *(draw.since - 1 for draw, _ in last)]))
-    chance = chances(draws, found["seq"].to_numpy(int))
-    # What is audited beside the draw was not chosen by chance.
-    counts = drawn(found["id"], chance)
-    told = found.assign(chance=chance)[counts]
-    asked = np.zeros(len(told), dtype=bool)
-    for draw, end in last:
-        inside_it = (told["seq"] >= draw.since) & (told["seq"] < min(end, first))
-        asked = (inside_it & drawn(told["id"], np.full(len(told), draw.share))).to_numpy()
-    earlier = told[~asked & ((told["seq"] > begin) & (told["seq"] < first)).to_numpy()]
-    audited = window["id"].map(told.set_index("id")["chance"]).fillna(0.0)
-    gold = window["id"].map(told.set_index("id")["gold"]).astype(float)
-    before, bought = (
-        Audits(*(rows[name].to_numpy(float) for name in ("probability", "gold", "chance"))) for rows in (earlier, told[asked])
-    )
-    declared = chances([draw for draw in draws if draw.decision is None], window["seq"].to_numpy(int))
-    paid = bool(len(bought)) or bool((audited.to_numpy(float) > declared).any())
-    return window.assign(audited=audited, gold=gold), before, bought, paid
-
-
-def _beside_audits(store: Store, version: str, labelled: pd.DataFrame, problem: Problem) -> pd.DataFrame:
-    """The newest labelled rows with `outcome`, their newest label that is of no audit, and `gold`, what an audit found; NaN where there is none."""
-    newest = labelled.tail(max(LATELY) * problem.watch.window)
-    told = store.audits(version, int(newest["seq"].min()) - 1 if len(newest) else 0).set_index("id")
-    outcome = newest["truth"].astype(float).mask((newest["provenance"] == AUDIT).to_numpy())
-    return newest.assign(outcome=newest["id"].map(told["outcome"]).fillna(outcome), gold=newest["id"].map(told["gold"]).astype(float))
-
-
-def _ratios(store: Store, contract: Contract) -> dict[str, list[Ratio]]:
-    """By protected group, the lowest ratio of favourable decisions of each generation that went live, oldest first, up to the one that answers.
-
-    It is what the gate found, also of one that a person promoted over its refusal.
-    """
-    told: dict[str, list[Ratio]] = {column.name: [] for column in contract.protected}
-    weighed = {
-        entry.subject: entry.evidence["checks"] for entry in store.decisions("promote", "refuse", "undecided") if entry.evidence["checks"]
-    }
-    for version in _standing([route.champion for route in store.routes() if route.verified]):
-        for check in weighed.get(f"version {version}", []):
-            kind, _, group = check["name"].partition(":")
-            if kind == "fairness" and group in told and None not in (check["value"], check["low"], check["high"]):
-                told[group].append(Ratio(check["value"], check["low"], check["high"], check["n"]))
-    return told
-
-
-def _standing(routed: Sequence[str]) -> list[str]:
-    """The versions that led to the one that answers, oldest first, by those routed to in turn: one that was set back does harm no more.
-
-    >>> _standing(["1", "2", "2", "1", "3"])
-    ['1', '3']
-    """
-    made: list[str] = []
-    for version in routed:
-        made = [*made[: made.index(version)], version] if version in made else [*made, version]
-    return made
-
-
-def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, awaited: int, labels_short: int) -> Means:
-    """What may still be done and spent this year."""
-    store, told = setting.store, setting.problem.watch
-    present = now()
-    year = present - timedelta(days=365.25)
-    asked = store.decisions("retrain")
-    answered = _answered(setting)
-    retrained = [entry.at for entry in asked if entry.id in answered]
-    since = (present - max(retrained)).total_seconds() / 86400 if retrained else float("inf")
-    chance = chances(store.draws(), window["seq"].to_numpy(int))
-    drawn_here = set(window["id"][drawn(window["id"], chance) & (window["audited"] == 0).to_numpy()])
-    return Means(
-        paused=store.paused,
-        lesson=learnt,
-        labels_short=labels_short,
-        cooling_days=max(0.0, told.cooldown_days - since),
-        retrainings_left=max(0, told.retrainings_per_year - sum(at >= year for at in retrained)),
-        rows=len(window),
-        audit_share=float(chance.mean()) if len(window) else 0.0,
-        unanswered=_in_vain(store, {entry.id for entry in asked} - answered),
-        audits_left=left(setting, drawn_here),
-        audits_awaited=awaited,
-    )
-
-
-def _in_vain(store: Store, unanswered: set[str]) -> int:
-    """How often a retraining was asked for since a generation was made last, or a person resumed it; not while another was at work."""
-    turns = store.decisions("promote", "refuse", "undecided", "resume", newest=1)
-    last = turns[0].at if turns else datetime.min
-    triggers = {f"decision {identity}" for identity in unanswered}
-    at_work = sum(e.at > last and e.evidence["inputs"]["trigger"] in triggers for e in store.decisions("superseded"))
-    return store.looks_deciding(unanswered, last) - at_work
-
-
-def _wrong(store: Store, version: str, lesson: Lesson, trusted: Sequence[Span]) -> Iterator[np.ndarray]:
-    """Whether a version's decisions were wrong, in the order of their labels, so many at a time; NaN where that is not to be judged by.
-
-    Of rows that a person found sound it is what their labels say by now: those that were corrected meanwhile told something else at first.
-    """
-    after, corrected = 0, [place for first, last in trusted for place in store.corrected(version, first, last)]
-    while len(part := store.outcomes(after, OUTCOMES, version)):
-        sound = lesson.teaches(part["prediction"].to_numpy(int), part["provenance"].to_numpy(object))
-        # Of two classes, what is corrected was right where it had been wrong.
-        wrong = part["wrong"].to_numpy(bool) ^ part["prediction"].isin(corrected).to_numpy()
-        yield np.where(sound, wrong.astype(float), np.nan)
-        after = int(part["seq"].iloc[-1])
-
-
-def onset_of(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
-    """The log's place where the champion's new population begins, and the newest label that an earlier retraining may have learnt from.
-
-    The new population begins after the last window that did not drift; without drift every row counts.
-    """
-    store, subject = setting.store, f"version {version}"
-    answered = _answered(setting)
-    asked = [(e.evidence["inputs"], e.at) for e in store.decisions("retrain", subject=subject) if e.id in answered]
-    # Older decisions do not tell it, but when they were taken.
-    used = max((told["labels_seen"] if "labels_seen" in told else store.label_before(at) for told, at in asked), default=0)
-    before = [entry.evidence for entry in store.decisions(*ACTIONS, newest=1, subject=subject)]
-    if not drifting or not before:
-        return 1, used
-    told = before[0]["inputs"]
-    return told["onset"] if _drifted(before[0]["checks"]) else told["to"] + 1, used
-
-
-def begun(setting: Setting, version: str, onset: int, concept: Check) -> int:
-    """The log's place where the champion's new population (`onset`) or concept begins; 1 where neither has changed."""
-    if concept.verdict != "fail" or not concept.blocking:
-        return onset
-    store, window = setting.store, setting.problem.watch.window
-    places = store.places_after(version, int(concept.evidence["at"]) - 1, OUTCOMES)
-    return begins(onset, places, window, lambda first, last: store.between(version, first, last, window + 1))
-
-
-def _drifted(checks: list[dict[str, Any]]) -> bool:
-    return any(drifts(check["name"]) and check["verdict"] == "fail" and check["blocking"] for check in checks)
-
-
-def _answered(setting: Setting) -> set[str]:
-    """The decisions for which a generation was made already."""
-    done = setting.store.decisions("promote", "refuse", "undecided")
-    return {str(entry.evidence["inputs"].get("trigger")).removeprefix("decision ") for entry in done}
 
 
 def ask(setting: Setting, decision: Decision) -> str:

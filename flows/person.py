@@ -7,11 +7,12 @@ import getpass
 from flows.ingest import lesson_of
 from flows.promotion import promote as go_live
 from flows.setting import Setting
+from ratchet.database import now
 from ratchet.decision import Action, Decision, decide
 from ratchet.errors import BatchError, ReleaseError, StoreError
+from ratchet.ledger import Route
 from ratchet.lesson import Lesson
 from ratchet.release import Release, read
-from ratchet.store import Route, now
 
 
 def promote(setting: Setting, version: str, reason: str) -> str:

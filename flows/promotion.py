@@ -11,8 +11,8 @@ import httpx
 from flows.setting import Setting
 from ratchet.decision import Decision, decide
 from ratchet.errors import ReleaseError, StackError
+from ratchet.ledger import Entry, Route
 from ratchet.release import TOLERANCE, Release, read
-from ratchet.store import Entry, Route
 
 PICKED_UP_WITHIN = 30.0
 

@@ -12,7 +12,7 @@ from flows.lifecycle import lifecycle, test
 from flows.promotion import carry_out, cut_short, reconcile
 from flows.setting import Setting
 from ratchet.decision import decide
-from ratchet.store import Entry
+from ratchet.ledger import Entry
 
 
 @flow(name="retrain", flow_run_name="retrain for decision {decision_id}")

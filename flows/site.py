@@ -19,8 +19,8 @@ from flows import traffic
 from flows.result import ask_prefect, run_and_read
 from flows.setting import Setting
 from ratchet.errors import StackError
+from ratchet.ledger import Entry
 from ratchet.settings import Settings
-from ratchet.store import Entry
 
 GENERATION_WITHIN = 900.0
 REPORT_WITHIN = 300.0

@@ -21,11 +21,12 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from ratchet.account import overview, trace
+from ratchet.database import now
 from ratchet.errors import StoreError
 from ratchet.problem import Folder
 from ratchet.settings import Settings
 from ratchet.simulation.sample import draw
-from ratchet.store import Store, now
+from ratchet.store import Store
 from serving import metrics
 from serving.batching import MAX_TABLE_BODY, TABLE, VARIANTS, Ask, Batcher, Refusal, Reply, reply_of
 from serving.books import Books

@@ -16,13 +16,13 @@ import numpy as np
 from ratchet.data.arrow import read_stream, write_stream
 from ratchet.data.rows import defects
 from ratchet.data.rules import keeps, used
+from ratchet.database import now
 from ratchet.errors import BatchError
 from ratchet.experiment.routing import challenged
 from ratchet.prediction import Prediction, fresh_ids
 from ratchet.problem import Folder
 from ratchet.release import Release
 from ratchet.request import explain, records, request_type
-from ratchet.store import now
 from serving import metrics
 from serving.log import PredictionLog
 from serving.routed import Routed

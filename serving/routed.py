@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 from ratchet.errors import RatchetError
+from ratchet.ledger import Route
 from ratchet.release import Release, read
-from ratchet.store import Route, Store
+from ratchet.store import Store
 from serving import metrics
 
 logger = logging.getLogger("ratchet.serving")

@@ -8,10 +8,11 @@ from typing import Any
 import httpx
 
 from ratchet.account import overview
+from ratchet.database import now
 from ratchet.errors import StackError
 from ratchet.problem import Folder, find_problem
 from ratchet.settings import settings
-from ratchet.store import Store, now
+from ratchet.store import Store
 from stack import processes
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from ratchet.log import LIVE
+from ratchet.ledger import Entry
+from ratchet.prediction import LIVE
 from ratchet.retraining import ACTIONS
-from ratchet.store import Entry, Store
+from ratchet.store import Store
 
 ASKED = ("id", "at", "version", "variant", "propensity", "probability", "label", "seq")
 

@@ -13,19 +13,16 @@ import sqlalchemy as sa
 
 from ratchet import schema
 from ratchet.audit import AUDIT, Draw, ends, place
+from ratchet.database import Database
+from ratchet.prediction import LIVE
 from ratchet.schema import draws, labels, looks, predictions, routes
 
-# Who is asked in earnest; probes and load tests are not.
-LIVE = ("champion", "challenger")
 # Of so many rows the earliest is taken where a clock may be wrong; so many are asked for by their ids at once.
 SOME = 1000
 
 
-class Log:
-    """What a store reads of one problem's predictions and labels: by query, never the whole log."""
-
-    engine: sa.Engine
-    problem: str
+class Log(Database):
+    """One problem's predictions and labels, read by query, never the whole log."""
 
     def window(
         self,

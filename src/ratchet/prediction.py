@@ -8,6 +8,9 @@ from datetime import datetime
 
 import msgspec
 
+# Who is asked in earnest; probes and load tests are not.
+LIVE = ("champion", "challenger")
+
 
 class Prediction(msgspec.Struct):
     """A row of the log.

@@ -9,10 +9,11 @@ from datetime import timedelta
 
 import pytest
 
+from ratchet.database import now
 from ratchet.decision import decide
 from ratchet.prediction import Prediction
 from ratchet.settings import ROOT
-from ratchet.store import Store, now
+from ratchet.store import Store
 from tests.conftest import environment
 
 ROWS = 600

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.audit import Draw, chances, drawn, place
+from ratchet.database import now
 from ratchet.decision import decide
 from ratchet.prediction import Prediction
 from ratchet.schema import routes
-from ratchet.store import Store, now
+from ratchet.store import Store
 
 
 def test_places_are_spread_evenly():

@@ -15,12 +15,13 @@ from sqlalchemy.exc import IntegrityError
 import ratchet.store
 from ratchet import schema
 from ratchet.account import trace
+from ratchet.database import now
 from ratchet.decision import decide
 from ratchet.errors import StoreError
 from ratchet.line import Turn
 from ratchet.prediction import Prediction
 from ratchet.settings import ROOT
-from ratchet.store import Store, now
+from ratchet.store import Store
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

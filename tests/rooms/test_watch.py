@@ -13,8 +13,9 @@ import pytest
 import sqlalchemy as sa
 
 from flows.audit import take, todo
+from flows.examine import begun, examine, onset_of, released_of
 from flows.ingest import LOOKED_BACK, from_file, from_log, lesson_of
-from flows.monitor import begun, examine, keep, onset_of, released_of
+from flows.monitor import keep
 from flows.person import kept_out, pause, resume, trust
 from flows.retrain import stale
 from flows.setting import Setting
@@ -23,6 +24,7 @@ from flows.standing import first_rows
 from ratchet.check import Check
 from ratchet.data.batch import conform
 from ratchet.data.splits import SIDES
+from ratchet.database import now
 from ratchet.decision import decide
 from ratchet.errors import BatchError
 from ratchet.lesson import EVERYTHING, Lesson
@@ -34,7 +36,6 @@ from ratchet.request import records
 from ratchet.retraining import UNANSWERED
 from ratchet.schema import draws
 from ratchet.settings import Settings
-from ratchet.store import now
 from snapshots.workspace import publish, run_stage
 
 

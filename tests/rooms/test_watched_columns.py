@@ -11,12 +11,13 @@ import pyarrow as pa
 import pytest
 
 from expectations.validate import validate
-from flows.monitor import examine
+from flows.examine import examine
 from flows.setting import Setting
 from flows.standing import stand
 from ratchet.data.arrow import read_stream, write_stream
 from ratchet.data.batch import conform
 from ratchet.data.rows import defects
+from ratchet.database import now
 from ratchet.evaluation.slices import view
 from ratchet.monitoring.projection import image
 from ratchet.prediction import Prediction
@@ -25,7 +26,6 @@ from ratchet.release import read
 from ratchet.request import accepted, records
 from ratchet.settings import Settings
 from ratchet.simulation.sample import draw
-from ratchet.store import now
 from tests.written import written
 
 
