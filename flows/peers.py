@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from ratchet.contract import Contract
@@ -22,6 +23,8 @@ def evidently(contract: Contract, reference: pd.DataFrame, window: pd.DataFrame)
     others = [name for name in names if name not in numbers]
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=others)
     old, new = (Dataset.from_pandas(frame[names].astype(dict.fromkeys(others, str)), definition) for frame in (reference, window))
-    told = Report([DataDriftPreset()]).run(new, old).dict()
+    # It divides by zero where a column is constant, and warns of it.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        told = Report([DataDriftPreset()]).run(new, old).dict()
     counted = next(metric["value"] for metric in told["metrics"] if metric["metric_name"].startswith("DriftedColumnsCount"))
     return bool(counted["count"] > 0), bool(counted["share"] >= 0.5)

@@ -16,13 +16,13 @@ QUESTION = "Do labels of both outcomes come, as they did at release?"
 def label_classes(problem: Problem, held: np.ndarray, truth: np.ndarray) -> Check:
     """The probability that chance alone would bring n labels of one class, by the share of that class among the release's `held` labels.
 
-    Both are 0 or 1, shapes (m,) and (n,). Where a source of labels has failed, decisions may look better than ever. Undecided where one
+    Both are 0 or 1, shapes (m,) and (n,); of the newest labels, `truth`, none is an audit's. Where a source of labels has failed, decisions may look better than ever. Undecided where one
     class alone has come and chance may bring that about, or the release had but one itself.
     """
     n, limit, unit = len(truth), level(problem), "p-value"
     least = problem.watch.min_window
     if min(n, len(held)) < least or np.ptp(held) == 0:
-        reason = f"{n} labels of this window are in, {len(held)} of the release; {least} of each are needed, the release's of both classes"
+        reason = f"{n} labels of this window that are no audit's are in, {len(held)} of the release; {least} of each are needed, the release's of both classes"
         return undecided("label_classes", QUESTION, reason, n, limit=limit, unit=unit)
     share = float(truth.mean())
     if 0 < share < 1:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from ratchet.audit import AUDIT
 from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
@@ -87,8 +88,8 @@ def on_labels(
     """The monitors of what decisions cost, and of the labels that tell it.
 
     `window` has the columns `probability`, `gold` (what an audit found, NaN elsewhere) and `audited` (the probability with which that
-    row was drawn). `labelled` are the newest labelled predictions, with `seq`, `probability`, `truth` and `relabelled` (another label was
-    there before). `stream` was fed with
+    row was drawn). `labelled` are the newest labelled predictions, with `seq`, `probability`, `truth`, `provenance` and `relabelled` (another
+    label was there before). `stream` was fed with
     whether each decision was wrong, in the order in which labels came. `earlier` are audits of before the window, `bought` those of
     them that were bought last. `doubtful` are the
     newest labelled predictions whose labels are to be doubted, `labelled` where that is left out: those by which the model is judged need
@@ -96,12 +97,14 @@ def on_labels(
     """
     probability, gold, chance = (window[name].to_numpy(float) for name in ("probability", "gold", "audited"))
     told = labelled if doubtful is None else doubtful
+    # A few sound labels must not hide that all others are of one class.
+    came = told[(told["provenance"] != AUDIT).to_numpy()]
     held, truth, answered = held_of(released), labelled["truth"].to_numpy(float), labelled["probability"].to_numpy(float)
     return [
         expected_harm(problem, held, apart[1], probability, gold, chance, earlier, bought, answered, paid),
         decay(problem, answered, truth, released.mean, released.error),
         concept_drift(problem, stream, share_wrong(released.threshold, held)),
-        _placed(label_classes(problem, held.truth, told["truth"].to_numpy(float)), told),
+        _placed(label_classes(problem, held.truth, came["truth"].to_numpy(float)), came),
         _placed(label_conflicts(problem, told["relabelled"].to_numpy(bool)), told),
     ]
 
