@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from models.train import train
 from ratchet.data.batch import conform
@@ -14,12 +13,12 @@ from ratchet.data.splits import split
 from ratchet.evaluation.performance import scores
 from ratchet.problem import Demonstration, Folder
 from ratchet.scoring import Scorer
-from ratchet.settings import ROOT
+from ratchet.settings import parameters
 
 
 def bare_loop(folder: Folder, sizes: Demonstration, seed: int) -> float:
     """Draw, train, pick, score the traffic, train again on everything, score what comes after; seconds."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params = parameters()
     contract, problem = folder.contract, folder.problem
     begun = time.perf_counter()
     source = folder.open_source(None, seed)

@@ -30,7 +30,6 @@ from ratchet.monitoring.joint_drift import joint_drift
 from ratchet.monitoring.panel import by_column, told_apart
 from ratchet.prediction import Prediction
 from ratchet.problem import Folder, find_problem
-from ratchet.release import read
 from ratchet.request import records
 from ratchet.schema import looks
 from ratchet.settings import Settings, settings
@@ -84,7 +83,7 @@ def monitors(home: Path, seed: int) -> dict[int, tuple[float, float]]:
 
 def _fill(setting: Setting, length: int, seed: int) -> None:
     """So many answered requests of a year in the log, every second one labelled and some audited; with looks at it and decisions."""
-    release = read(setting.settings.releases / setting.problem.name / "2")
+    release = setting.release("2")
     rows = conform(setting.folder.open_source(None, seed + 1).traffic(LENGTHS[0], drifted=False), setting.contract, "the world")
     probability = release.scorer.probability(rows)
     texts = [json.dumps(record) for record in records(rows, setting.contract)]
@@ -113,7 +112,7 @@ def _fill(setting: Setting, length: int, seed: int) -> None:
 
 def _look(path: Path, home: Path) -> tuple[float, float]:
     setting = Setting(Folder(path), Settings(RATCHET_HOME=home, DATABASE_URL=None))
-    release = read(setting.settings.releases / setting.problem.name / "2")
+    release = setting.release("2")
     examine.fn(setting, release)
     begun = time.perf_counter()
     examine.fn(setting, release)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from models.fitted import Views
 from ratchet.data.encoding import Encoder
 from ratchet.data.golden import golden
 from ratchet.data.values import as_text
+from ratchet.draft import drafted
 from ratchet.errors import BatchError
 from ratchet.problem import Folder
 from ratchet.scoring import Scorer
@@ -188,9 +188,8 @@ def _slices(folder: Folder, test: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(content)
-    os.replace(draft, path)
+    with drafted(path) as draft:
+        draft.write_bytes(content)
 
 
 def as_rows(made: list[Variant]) -> list[tuple[str, ...]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,11 +13,14 @@ from typing import Any, Protocol
 import pandas as pd
 
 from flows import traffic
-from flows.result import ask_prefect
+from flows.result import FAILED, ask_prefect
 from flows.setting import Setting
 from flows.site import Site, monitored
 from ratchet.data.batch import conform
+from ratchet.decision import JUDGEMENTS
+from ratchet.draft import drafted
 from ratchet.errors import StackError
+from ratchet.ledger import answers
 from ratchet.problem import Demonstration
 from ratchet.retraining import ACTIONS
 
@@ -45,9 +47,8 @@ class Journal:
 
     def write(self, step: str, facts: Any) -> None:
         """Add a step's facts."""
-        draft = self.path.with_suffix(".draft")
-        draft.write_text(json.dumps(self.read() | {step: facts}), encoding="utf-8")
-        os.replace(draft, self.path)
+        with drafted(self.path) as draft:
+            draft.write_text(json.dumps(self.read() | {step: facts}), encoding="utf-8")
 
 
 def run(
@@ -158,12 +159,12 @@ class _Loop:
         """Ask for predictions."""
         with self._once(name, f"Traffic: {len(frame):,} {name}", why) as (todo, finish):
             if todo:
-                before = self._live()
+                before = self._site.live()
                 key = f"{self._journal.read()['run']['key']}:{name}"
                 place = self._journal.read().get(f"{name} began", before)
                 self._journal.write(f"{name} began", place)
                 ids = traffic.ask(self._url, frame, self._setting.contract, key)
-                finish({"ids": ids, "began_at": place}, f"{len(ids):,} answered, {self._live():,} in the log")
+                finish({"ids": ids, "began_at": place}, f"{len(ids):,} answered, {self._site.live():,} in the log")
 
     def labels(self, name: str, of: str, frame: pd.DataFrame, why: str) -> None:
         """Tell the truth about earlier predictions, the first rows of that traffic."""
@@ -190,7 +191,7 @@ class _Loop:
                 "action": entry.action,
                 "reasons": list(entry.reasons),
                 "checks": entry.evidence["checks"],
-                "at_prediction": self._live(),
+                "at_prediction": self._site.live(),
                 "flow_run_id": str(run.id),
             }
             finish(found, f"{entry.action}: {entry.reasons[0]}" + (f" … {entry.reasons[-1]}" if len(entry.reasons) > 1 else ""))
@@ -204,12 +205,7 @@ class _Loop:
         with self._once("retraining", title, why) as (todo, finish):
             if todo:
                 run = self._follow(alarm["decision"])
-                trigger = f"decision {alarm['decision']}"
-                done = [
-                    entry
-                    for entry in self._site.decisions("promote", "refuse", "undecided")
-                    if entry.evidence["inputs"].get("trigger") == trigger
-                ]
+                done = answers(self._site.decisions(*JUDGEMENTS), alarm["decision"])
                 if not done:
                     raise StackError(
                         f"Retraining ended without a decision. See {self._setting.settings.prefect_ui}/runs/flow-run/{run['id']}."
@@ -221,7 +217,7 @@ class _Loop:
     def _follow(self, decision: str) -> dict[str, Any]:
         """Wait for a run of the retraining deployment that the automation started for that decision."""
         deadline = time.monotonic() + RETRAINED_WITHIN
-        lost = {run["id"] for run in self._runs() if run["state_type"] in ("FAILED", "CRASHED", "CANCELLED")}
+        lost = {run["id"] for run in self._runs() if run["state_type"] in FAILED}
         asked_again = False
         while time.monotonic() < deadline:
             runs = [run for run in self._runs() if run["parameters"].get("decision_id") == decision and run["id"] not in lost]
@@ -251,6 +247,3 @@ class _Loop:
 
     def _was_superseded(self, flow_run: str) -> bool:
         return any(e.evidence["inputs"].get("flow_run") == flow_run for e in self._site.decisions("superseded"))
-
-    def _live(self) -> int:
-        return self._site.live()

@@ -10,14 +10,13 @@ from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
 from flows.examine import released_of
-from flows.result import tell_result
+from flows.result import page_key, tell_result
 from flows.setting import Setting
 from ratchet.check import Check
 from ratchet.decision import decide
 from ratchet.errors import BatchError
 from ratchet.monitoring.panel import by_column, typed
 from ratchet.monitoring.validity import of_column, stuck
-from ratchet.release import read
 from ratchet.simulation.faults import Planted, plant
 
 
@@ -44,7 +43,7 @@ def drill(problem: str) -> dict[str, Any]:
     route = setting.store.route()
     if route is None:
         raise BatchError(f"{setting.problem.name}: no model has been released yet, so there is nothing to drill.")
-    release = read(setting.settings.releases / setting.problem.name / route.champion)
+    release = setting.release(route.champion)
     contract = release.contract.as_told_by(setting.contract)
     window = typed(setting.store.window(newest=setting.problem.watch.window, version=route.champion), contract)
     if len(window) < setting.problem.watch.min_window:
@@ -66,6 +65,6 @@ def drill(problem: str) -> dict[str, Any]:
     decision = decide("drill", f"version {route.champion}", [said], inputs | {"missed": missed, "ringing": rang})
     setting.store.record(decision)
     get_run_logger().info(said)
-    key = f"{setting.problem.name}-drill".replace("_", "-")
+    key = page_key(setting.problem.name, "drill")
     create_table_artifact(key=key, table=told, description="Planted faults, and whether the watch saw them")
     return tell_result(setting, {"decision": decision.id, "said": said, "planted": told, "missed": missed, "asked": asked})

@@ -20,7 +20,7 @@ from ratchet.audit import AUDIT, chances, drawn, ends
 from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.database import now
-from ratchet.decision import Decision, digest, told_only
+from ratchet.decision import JUDGEMENTS, Decision, digest, told_only
 from ratchet.evaluation.loss import per_row
 from ratchet.lesson import Lesson, Span, begins, inside
 from ratchet.monitoring.concept_drift import Stream
@@ -179,9 +179,7 @@ def _ratios(store: Store, contract: Contract) -> dict[str, list[Ratio]]:
     It is what the gate found, also of one that a person promoted over its refusal.
     """
     told: dict[str, list[Ratio]] = {column.name: [] for column in contract.protected}
-    weighed = {
-        entry.subject: entry.evidence["checks"] for entry in store.decisions("promote", "refuse", "undecided") if entry.evidence["checks"]
-    }
+    weighed = {entry.subject: entry.evidence["checks"] for entry in store.decisions(*JUDGEMENTS) if entry.evidence["checks"]}
     for version in _standing([route.champion for route in store.routes() if route.verified]):
         for check in weighed.get(f"version {version}", []):
             kind, _, group = check["name"].partition(":")
@@ -229,7 +227,7 @@ def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, awaited: int,
 
 def _in_vain(store: Store, unanswered: set[str]) -> int:
     """How often a retraining was asked for since a generation was made last, or a person resumed it; not while another was at work."""
-    turns = store.decisions("promote", "refuse", "undecided", "resume", newest=1)
+    turns = store.decisions(*JUDGEMENTS, "resume", newest=1)
     last = turns[0].at if turns else datetime.min
     triggers = {f"decision {identity}" for identity in unanswered}
     at_work = sum(e.at > last and e.evidence["inputs"]["trigger"] in triggers for e in store.decisions("superseded"))
@@ -282,5 +280,5 @@ def _drifted(checks: list[dict[str, Any]]) -> bool:
 
 def answered(setting: Setting) -> set[str]:
     """The decisions for which a generation was made already."""
-    made = setting.store.decisions("promote", "refuse", "undecided")
+    made = setting.store.decisions(*JUDGEMENTS)
     return {str(entry.evidence["inputs"].get("trigger")).removeprefix("decision ") for entry in made}

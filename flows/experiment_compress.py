@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import yaml
-
 from flows.compress import Variant, variants
 from flows.standing import first_rows
 from models.train import train
 from ratchet.data.splits import split
 from ratchet.problem import find_problem
 from ratchet.report.results import Row, count, measured
-from ratchet.settings import ROOT, settings
+from ratchet.settings import parameters, settings
 
 PROBLEM, ROWS = "credit", 20_000
 
@@ -20,7 +18,7 @@ PROBLEM, ROWS = "credit", 20_000
 def judge(seed: int) -> list[Variant]:
     """The variants of a network that was trained on a world of that seed."""
     folder = find_problem(PROBLEM, settings().problems)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"] | {"families": ["network"]}
+    params = parameters()["train"] | {"families": ["network"]}
     rows = first_rows(folder, ROWS, seed)
     sides = split(rows[folder.contract.entity])
     encoder, (network,) = train(rows, sides, folder.contract, folder.problem.threshold, params, seed)

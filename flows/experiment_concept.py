@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from river import drift
 from scipy import stats
 
@@ -21,7 +20,7 @@ from ratchet.monitoring.concept_drift import DETECTORS, Stream
 from ratchet.problem import Watch, find_problem
 from ratchet.report.results import Row, share
 from ratchet.scoring import Scorer
-from ratchet.settings import ROOT, settings
+from ratchet.settings import parameters, settings
 
 OURS = "adwin"
 STABLE_ROWS = 100_000
@@ -108,7 +107,7 @@ def cases(runs: int, source: str) -> list[Case]:
 def pool(source: str) -> np.ndarray:
     """Whether each decision of a trained model is wrong, on rows that it has not seen: of the simulated world, or a file's."""
     folder = find_problem("credit_card" if source else "credit", settings().problems)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"] | {"families": ["trees"]}
+    params = parameters()["train"] | {"families": ["trees"]}
     if source:
         opened = folder.open_source(str(Path(source).resolve()), 0)
         rows = conform(opened.first_batch(18_000), folder.contract, source)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from scipy import stats
 
 from flows.standing import first_rows
@@ -23,7 +22,7 @@ from ratchet.monitoring.panel import Released, told_apart
 from ratchet.problem import Costs, Folder, Problem, find_problem
 from ratchet.report.results import Row, count, measured, share
 from ratchet.scoring import Scorer
-from ratchet.settings import ROOT, settings
+from ratchet.settings import parameters, settings
 from ratchet.simulation import population
 from ratchet.simulation.population import Moved
 
@@ -88,7 +87,7 @@ class World:
 @lru_cache(maxsize=2)
 def standing(world: str, seed: int) -> World:
     """Trees trained on the first 20,000 rows of a world."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"] | {"families": ["trees"]}
+    params = parameters()["train"] | {"families": ["trees"]}
     if world == "loans":
         folder = find_problem("credit", settings().problems)
         problem = folder.problem.model_copy(update={"costs": Costs(false_positive=1.0, false_negative=1.0)})

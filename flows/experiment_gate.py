@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.figure import Figure
 from sklearn.model_selection import KFold, train_test_split
 
@@ -26,7 +25,7 @@ from ratchet.problem import Costs, Problem, find_problem
 from ratchet.report import figures
 from ratchet.report.results import Row, share
 from ratchet.scoring import Scorer
-from ratchet.settings import ROOT, settings
+from ratchet.settings import parameters, settings
 from ratchet.simulation.regressions import plant
 
 PROBLEM, REAL = "credit", "credit_card"
@@ -107,7 +106,7 @@ def _champion(unequal: bool) -> Scorer:
     from models.train import train
 
     folder = find_problem(PROBLEM, settings().problems)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params = parameters()
     rows = conform(folder.open_source(None, SEED).traffic(TRAINED_ON, drifted=False), folder.contract, "the world")
     only = params["train"] | {"families": ["trees"], "threads": 1}
     threshold = framed(folder.problem, unequal=unequal).threshold
@@ -121,7 +120,7 @@ def _real(source: str) -> tuple[pd.DataFrame, np.ndarray]:
     from models.train import refit
 
     folder = find_problem(REAL, settings().problems)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"] | {"threads": 1}
+    params = parameters()["train"] | {"threads": 1}
     rows = conform(read_table(Path(source)), folder.contract, source)
     rows = rows[rows[folder.contract.target].notna()].reset_index(drop=True)
     told = np.full(len(rows), np.nan)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from flows.experiment_watch import CONTRACT, FIRST, PROBLEM, standing
@@ -20,7 +19,7 @@ from models.train import refit
 from ratchet.data.encoding import fit as fit_encoder
 from ratchet.lesson import Lesson, settled
 from ratchet.report.results import Row, measured, share
-from ratchet.settings import ROOT
+from ratchet.settings import parameters
 from ratchet.simulation.population import Moved, draw
 
 ASKED, TUNED = 20_000, 0.2
@@ -78,7 +77,7 @@ def judge(case: Case) -> dict[str, Any]:
 
 
 def _params() -> dict[str, Any]:
-    params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"]
+    params: dict[str, Any] = parameters()["train"]
     return params
 
 

@@ -79,7 +79,7 @@ def judge(case: Case) -> dict[str, Any]:
         bool((inside & inside_of(categories, each.where)).sum() > inside.mean() * inside_of(categories, each.where).sum() * 2)
         for each in found
     ]
-    alpha = PROBLEM.watch.false_alarms_per_year / PROBLEM.watch.checks_per_year
+    alpha = PROBLEM.watch.false_alarms_per_check
     bad = [place for place, each in enumerate(found) if each.p < alpha]
     return {
         **asdict(case),

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from models.objectives import objective
 from models.tune import Trial, search
 from ratchet.data.batch import conform
 from ratchet.problem import find_problem
 from ratchet.report.results import Row, measured, share
-from ratchet.settings import ROOT, settings
+from ratchet.settings import parameters, settings
 
 PROBLEM, FAMILY, OBJECTIVE = "credit", "trees", "log_loss"
 # The rows of the first generation, and those of the drifted population that a retraining adds, as in the demonstration.
@@ -45,7 +44,7 @@ def cases(runs: int, trials: int) -> list[Case]:
 def judge(case: Case) -> dict[str, Any]:
     """The cold optimum on the retraining's rows, and after how many trials each start came within 0.1 points of it."""
     folder = find_problem(PROBLEM, settings().problems)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params = parameters()
     source = folder.open_source(None, 5000 + case.seed)
     old, new = (
         conform(source.traffic(rows, drifted=drifted), folder.contract, "the world")

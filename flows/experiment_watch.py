@@ -21,14 +21,13 @@ from ratchet.report.results import Row, measured, share
 from ratchet.retraining import drifts
 from ratchet.simulation.population import WEEK, Moved, contract, draw, problem
 
-FIRST, BATCH, REFERENCE_ROWS = 20_000, 2000, 5000
+FIRST, BATCH = 20_000, 2000
 WEEKS, DELAY = 52, 2
 LARGE = 1_000_000
 PROBLEM, CONTRACT = problem(), contract()
 # The more often it looks, the less may each look ring for nothing: as the problems here come, a look every five minutes.
 OFTEN = 300.0
 SCHEDULES = {WEEK: PROBLEM, OFTEN: problem(PROBLEM.watch.model_copy(update={"every_seconds": OFTEN}))}
-NAMES = [column.name for column in CONTRACT.features]
 # What moves, by how much: the standard deviations of population.Moved.
 HARMFUL = {"harmful, small": Moved(active=0.1), "harmful, medium": Moved(active=0.2), "harmful, large": Moved(active=0.3)}
 BENIGN = {"benign, small": Moved(idle=0.3), "benign, medium": Moved(idle=0.6), "benign, large": Moved(idle=1.0)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from flows.stages import LEFT_OUT
 from ratchet.audit import AUDIT
 from ratchet.data.batch import conform
 from ratchet.data.splits import split
+from ratchet.draft import drafted
 from ratchet.errors import BatchError
 from ratchet.lesson import EVERYTHING, Lesson, Span, learn_from, settled
 from ratchet.release import Release
@@ -156,6 +156,5 @@ def _fill(setting: Setting, batch: pd.DataFrame, labels: pd.DataFrame, left_out:
     typed = labels.astype({"row": object, "value": float, "provenance": object})
     rows = pd.DataFrame({"row": pd.Series(sorted(left_out), dtype=object)})
     for name, frame in (("labels", typed), ("left_out", rows), ("batch", batch)):
-        draft = inbox / f".{name}.draft"
-        frame.to_parquet(draft, index=False)
-        os.replace(draft, inbox / f"{name}.parquet")
+        with drafted(inbox / f"{name}.parquet") as draft:
+            frame.to_parquet(draft, index=False)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from flows import ingest
 from flows.card import page_of
 from flows.compare import Comparison, compare_with, release_checks
 from flows.promotion import carry_out, cut_short, last_word, promote, reconcile, set_back
-from flows.result import tell_result
+from flows.result import page_key, tell_result
 from flows.setting import Setting
 from flows.stages import COHORT, STAGES, labelled, scorer
 from flows.stress import broken, confirmed, keep, mark, untested
@@ -29,23 +27,23 @@ from load_tests.run import verdict
 from ratchet.check import Check, from_dict
 from ratchet.data.encoding import Encoder
 from ratchet.decision import Decision, decide, digest, gate
+from ratchet.draft import drafted
 from ratchet.errors import BatchError
 from ratchet.evaluation.cost import cost
 from ratchet.generation import Generation, labels_of
 from ratchet.interval import fit as fit_interval
 from ratchet.ledger import Entry
 from ratchet.monitoring.estimate import relied_on
-from ratchet.release import Release, read, write
+from ratchet.release import Release, write
 from ratchet.report.card import card, checks_table, summary
 from ratchet.request import records
-from ratchet.settings import ROOT
+from ratchet.settings import code_version
 from snapshots.workspace import publish, run_stage
 
 PROBES = 20
 REFERENCE_ROWS = 5000
 NEWEST_ROWS = 1000
 HELD_ROWS = 10_000
-LOAD_RECORDS = 500
 
 
 def _name() -> str:
@@ -88,7 +86,7 @@ def fill_inbox(setting: Setting, batch: str | None, champion: str | None, since:
 
     What misled the champion may mislead still. Returns from which place of the log on rows teach, 0 being all, and which do, in words.
     """
-    before = read(setting.settings.releases / setting.problem.name / champion) if champion else None
+    before = setting.release(champion) if champion else None
     lesson = ingest.lesson_of(setting, max(since, before.facts.get("since", 0) if before else 0))
     if batch is None:
         lesson_since, said = ingest.from_log(setting, lesson)
@@ -118,9 +116,8 @@ def _spent(setting: Setting, what: str, seconds: float) -> None:
     """Note how long something took when it was last done; what is skipped keeps the seconds that it took then."""
     path = setting.root / "seconds.json"
     told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(told | {what: round(seconds, 3)}), encoding="utf-8")
-    os.replace(draft, path)
+    with drafted(path) as draft:
+        draft.write_text(json.dumps(told | {what: round(seconds, 3)}), encoding="utf-8")
 
 
 def _superseded(setting: Setting, trigger: str) -> dict[str, Any]:
@@ -137,8 +134,7 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
         # Made before, by a run that may have been cut short: it is judged against the parent that it had then.
         generation = Generation(**{**generation.__dict__, "parent": made.tags.get("parent"), "trigger": made.tags["trigger"]})
     evaluation = json.loads((setting.root / "metrics/evaluation.json").read_text(encoding="utf-8")) | {"learnt_from": learnt_from[1]}
-    releases = setting.settings.releases / setting.problem.name
-    parent = read(releases / generation.parent) if generation.parent else None
+    parent = setting.release(generation.parent) if generation.parent else None
     begun = time.perf_counter()
     comparison = compare.with_options(name="compare with champion")(setting, parent, evaluation["picked"])
     comparison.write(setting.root)
@@ -238,14 +234,6 @@ def describe(setting: Setting, parent: str | None, trigger: str) -> Generation:
     )
 
 
-def code_version() -> str:
-    """The commit of this checkout, marked where it has changes of its own."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    # An image is built from a checkout, and told which.
-    return done.stdout.strip() if done.returncode == 0 else os.environ.get("RATCHET_COMMIT", "not under version control")
-
-
 @task(cache_policy=NO_CACHE)
 def compare(setting: Setting, parent: Release | None, picked: str) -> Comparison:
     """Compare with the champion, error by error."""
@@ -326,7 +314,7 @@ def put_under_load(setting: Setting, version: str, decision: Decision | Entry) -
     result = results[-1]
     checks = verdict(result, setting.folder.slo)
     create_table_artifact(
-        key=_key(setting, "load"),
+        key=page_key(setting.problem.name, "load"),
         table=[{"check": c.name, "verdict": c.verdict, "reason": c.reason} for c in checks]
         + [{"check": k, "reason": str(v)} for k, v in result.as_dict().items()],
         description=f"Load test of version {version}",
@@ -356,22 +344,20 @@ def _explain(
     tracker.describe(run_id, short)
     tracker.annotate(version, _decided(decision), short)
     create_table_artifact(
-        key=_key(setting, "checks"),
+        key=page_key(setting.problem.name, "checks"),
         table=[
             {"check": c.name, "verdict": c.verdict, "value": c.value, "limit": c.limit, "rows": c.n, "reason": c.reason} for c in checks
         ],
         description=f"Release checks of version {version}",
     )
-    release = setting.settings.releases / setting.problem.name / version
+    release = setting.releases / version
     links = f"release `{release}` · [service]({setting.settings.service_ui}) · [MLflow run]({tracker.run_url(run_id, base)}) · [version {version}]({tracker.version_url(version, base)})"
     why = "\n".join(f"- {reason}" for reason in decision.reasons)
     create_markdown_artifact(
-        key=_key(setting, "decision"),
+        key=page_key(setting.problem.name, "decision"),
         markdown=f"## {decision.action}: version {version}\n\nDecision `{decision.id}` · {links}\n\n{why}\n\n{checks_table(checks)}",
         description=f"The gate's decision on version {version}",
     )
-    create_link_artifact(key=_key(setting, "mlflow"), link=tracker.run_url(run_id, base), link_text=f"Version {version} in MLflow")
-
-
-def _key(setting: Setting, what: str) -> str:
-    return f"{setting.problem.name}-{what}".replace("_", "-").lower()
+    create_link_artifact(
+        key=page_key(setting.problem.name, "mlflow"), link=tracker.run_url(run_id, base), link_text=f"Version {version} in MLflow"
+    )

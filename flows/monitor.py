@@ -14,12 +14,11 @@ from prefect.runtime import flow_run
 
 from flows.examine import answered, examine
 from flows.promotion import carry_out, reconcile, undone
-from flows.result import tell_result
+from flows.result import page_key, tell_result
 from flows.setting import Setting
 from flows.stress import untested
 from ratchet.check import Check
 from ratchet.decision import Decision
-from ratchet.release import read
 
 RETRAIN_REQUESTED = "ratchet.retrain.requested"
 
@@ -47,7 +46,7 @@ def monitor(problem: str) -> dict[str, Any]:
         return tell_result(setting, {"action": None, "decision": None, "checks": [], "reasons": ["no model has been released yet"]})
     if untested(setting, version):
         get_run_logger().warning("version %s answers, and whether it holds its SLO was never measured: `ratchet load` tells", version)
-    release = read(setting.settings.releases / setting.problem.name / version)
+    release = setting.release(version)
     checks, decision = examine.with_options(name="check the window")(setting, release)
     keep(setting, decision)
     for reason in decision.reasons:
@@ -109,16 +108,16 @@ def ask(setting: Setting, decision: Decision) -> str:
 
 
 def _show(setting: Setting, version: str, decision: Decision, checks: list[Check]) -> None:
-    key = setting.problem.name.replace("_", "-")
+    name = setting.problem.name
     create_table_artifact(
-        key=f"{key}-watch",
+        key=page_key(name, "watch"),
         table=[
             {"check": c.heading, "verdict": c.verdict, "value": c.value, "limit": c.limit, "rows": c.n, "reason": c.reason} for c in checks
         ],
         description=f"The checks of version {version}'s newest window",
     )
     create_table_artifact(
-        key=f"{key}-quality",
+        key=page_key(name, "quality"),
         table=[
             {"dimension": c.name.split(":")[1], "verdict": c.verdict, "score": c.value}
             | {f"part {place}": score for place, score in enumerate(c.evidence.get("trend", []), start=1)}
@@ -129,7 +128,7 @@ def _show(setting: Setting, version: str, decision: Decision, checks: list[Check
     )
     why = "\n".join(f"- {reason}" for reason in decision.reasons)
     create_markdown_artifact(
-        key=f"{key}-watch-decision",
+        key=page_key(name, "watch-decision"),
         markdown=f"## {decision.action}: version {version}\n\nDecision `{decision.id}`\n\n{why}",
         description="What the policy made of the checks",
     )

@@ -14,7 +14,7 @@ from ratchet.check import Check
 from ratchet.data.batch import conform, read_table
 from ratchet.errors import BatchError
 from ratchet.monitoring.skew import score_skew, skew
-from ratchet.release import Release, read
+from ratchet.release import Release
 
 CHUNK = 50_000
 
@@ -28,7 +28,7 @@ def parity(setting: Setting, offline: Path | None, progress: Callable[[int], Non
     route = setting.store.route()
     if route is None:
         raise BatchError(f"{setting.problem.name}: no model has been released yet, so there is nothing to replay.")
-    release = read(setting.settings.releases / setting.problem.name / route.champion)
+    release = setting.release(route.champion)
     logged: list[pd.DataFrame] = []
     replayed: list[np.ndarray] = []
     known: list[pd.DataFrame] = []

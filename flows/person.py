@@ -12,7 +12,7 @@ from ratchet.decision import Action, Decision, decide
 from ratchet.errors import BatchError, ReleaseError, StoreError
 from ratchet.ledger import Route
 from ratchet.lesson import Lesson
-from ratchet.release import Release, read
+from ratchet.release import Release
 
 
 def promote(setting: Setting, version: str, reason: str) -> str:
@@ -129,8 +129,7 @@ def _record(setting: Setting, action: Action, subject: str, reason: str) -> Deci
 
 
 def _release(setting: Setting, version: str) -> Release:
-    folder = setting.settings.releases / setting.problem.name
-    if not version.isdigit() or not (folder / version / "manifest.json").exists():
-        there = sorted((path.name for path in folder.glob("[0-9]*")), key=int)
+    if not version.isdigit() or not (setting.releases / version / "manifest.json").exists():
+        there = sorted((path.name for path in setting.releases.glob("[0-9]*")), key=int)
         raise ReleaseError(f"There is no release of version {version} of {setting.problem.name}; there are {', '.join(there) or 'none'}.")
-    return read(folder / version)
+    return setting.release(version)

@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 
 from flows.setting import Setting
-from ratchet.decision import Decision, decide
+from ratchet.decision import JUDGEMENTS, Decision, decide
 from ratchet.errors import ReleaseError, StackError
 from ratchet.ledger import Entry, Route
-from ratchet.release import TOLERANCE, Release, read
+from ratchet.release import TOLERANCE, Release
 
 PICKED_UP_WITHIN = 30.0
 
@@ -47,7 +47,7 @@ def set_back(setting: Setting, version: str, reasons: list[str], inputs: dict[st
     undone = decide("roll_back", f"version {version}", reasons, inputs | {"back_to": back_to})
     setting.store.record(undone)
     setting.store.set_route(back_to, undone.id)
-    verify(setting, read(setting.settings.releases / setting.problem.name / back_to))
+    verify(setting, setting.release(back_to))
     setting.store.set_route(back_to, undone.id, verified=True)
     setting.tracker.set_champion(back_to)
     return undone
@@ -128,7 +128,7 @@ def undone(setting: Setting) -> tuple[Entry, str] | None:
             target = version if answering != version and cut_short(setting, version) else None
         else:
             target = back_to if answering == version else None
-        if target is not None and (setting.settings.releases / setting.problem.name / target).is_dir():
+        if target is not None and (setting.releases / target).is_dir():
             return decision, target
     return None
 
@@ -144,7 +144,7 @@ def carry_out(setting: Setting) -> str:
         return ""
     decision, target = left
     try:
-        promote(setting, read(setting.settings.releases / setting.problem.name / target), decision)
+        promote(setting, setting.release(target), decision)
     except ReleaseError as error:
         if last_word(setting, target).id == decision.id:
             setting.store.record(decide("roll_back", f"version {target}", [str(error)], {"failed": target, "decision": decision.id}))
@@ -156,7 +156,7 @@ def _settle(setting: Setting, route: Route) -> None:
     """Verify a route that a crash left unverified; where it does not hold, the version before answers again."""
     decision = setting.store.decision(route.decision)
     try:
-        release = read(setting.settings.releases / setting.problem.name / route.champion)
+        release = setting.release(route.champion)
         if decision is not None:
             promote(setting, release, decision)
     except ReleaseError as error:
@@ -178,7 +178,7 @@ def cut_short(setting: Setting, version: str) -> bool:
 
 def last_word(setting: Setting, version: str) -> Entry:
     """What was decided last of a version that was judged: by the gate, by its load test, or by a person."""
-    return setting.store.decisions("promote", "refuse", "undecided", "roll_back", newest=1, subject=f"version {version}")[0]
+    return setting.store.decisions(*JUDGEMENTS, "roll_back", newest=1, subject=f"version {version}")[0]
 
 
 def _previous(setting: Setting, version: str) -> str | None:

@@ -18,14 +18,19 @@ PATIENCE = 60.0
 FAILED = ("FAILED", "CRASHED", "CANCELLED")
 
 
-def _key(problem: str) -> str:
-    return f"{problem}-result".replace("_", "-").lower()
+def page_key(problem: str, what: str) -> str:
+    """The key of what a problem's flows leave on Prefect's pages, which takes no underscores.
+
+    >>> page_key("credit_card", "result")
+    'credit-card-result'
+    """
+    return f"{problem}-{what}".replace("_", "-")
 
 
 def tell_result(setting: Setting, made: dict[str, Any]) -> dict[str, Any]:
     """Leave what the run returns on its page, fact by fact; the same dict."""
     table = [{"fact": name, "value": json.dumps(value)} for name, value in made.items()]
-    create_table_artifact(key=_key(setting.problem.name), table=table, description="What the run returned")
+    create_table_artifact(key=page_key(setting.problem.name, "result"), table=table, description="What the run returned")
     return made
 
 
@@ -45,7 +50,7 @@ def run_and_read(settings: Settings, problem: str, deployment: str, parameters: 
 
 
 def _read(settings: Settings, problem: str, run_id: str) -> dict[str, Any]:
-    wanted = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [_key(problem)]}}}
+    wanted = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [page_key(problem, "result")]}}}
     found = ask_prefect(settings, "POST", "artifacts/filter", wanted)
     if not found:
         return {}

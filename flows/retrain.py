@@ -10,9 +10,10 @@ from prefect.runtime import flow_run
 
 from flows.lifecycle import lifecycle, test
 from flows.promotion import carry_out, cut_short, reconcile
+from flows.result import page_key
 from flows.setting import Setting
-from ratchet.decision import decide
-from ratchet.ledger import Entry
+from ratchet.decision import JUDGEMENTS, decide
+from ratchet.ledger import Entry, answers
 
 
 @flow(name="retrain", flow_run_name="retrain for decision {decision_id}")
@@ -26,16 +27,14 @@ def retrain(problem: str, decision_id: str, reasons: list[str], event_id: str) -
     trigger = f"decision {decision_id}"
     why = "\n".join(f"- {reason}" for reason in reasons)
     create_markdown_artifact(
-        key=f"{setting.problem.name.replace('_', '-')}-retrain-reasons",
+        key=page_key(setting.problem.name, "retrain-reasons"),
         markdown=f"## Why this retraining was started\n\nEvent `{event_id}`, decision `{decision_id}`\n\n{why}",
         description="The monitor's reasons",
     )
     for reason in reasons:
         get_run_logger().info("asked for by decision %s: %s", decision_id, reason)
     asked = setting.store.decision(decision_id)
-    done = [
-        entry for entry in setting.store.decisions("promote", "refuse", "undecided") if entry.evidence["inputs"].get("trigger") == trigger
-    ]
+    done = answers(setting.store.decisions(*JUDGEMENTS), decision_id)
     if done and taken_up(setting, done[-1]):
         reason = f"decision {decision_id} has been answered by {done[-1].id} ({done[-1].action} {done[-1].subject})"
         inputs = {"trigger": trigger, "flow_run": str(flow_run.id)}

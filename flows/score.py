@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from ratchet.contract import Contract
 from ratchet.data.arrow import missing_column, typed
 from ratchet.data.rows import defects
 from ratchet.decision import digest
+from ratchet.draft import drafted
 from ratchet.errors import BatchError, ReleaseError
 from ratchet.problem import Folder
 from ratchet.release import Release, read
@@ -69,9 +69,8 @@ def score_file(release: Release, source: Path, target: Path, progress: Progress 
         else:
             answers = _answers(release, frame, rows)
             bad = int(answers["refused"].notna().sum())
-            draft = path.with_suffix(".draft")
-            answers.to_parquet(draft, index=False)
-            os.replace(draft, path)
+            with drafted(path) as draft:
+                answers.to_parquet(draft, index=False)
         done, rows, refused = number + 1, rows + len(frame), refused + bad
         progress(rows, total)
     if not rows:
@@ -183,14 +182,10 @@ def _answers(release: Release, frame: pd.DataFrame, start: int) -> pd.DataFrame:
 
 def _join(parts: Path, count: int, target: Path) -> None:
     """The parts as one file, whole or not at all."""
-    draft = target.with_name(f".{target.name}.draft")
     tables = (pyarrow.parquet.read_table(parts / f"{number:06d}.parquet") for number in range(count))
     first = next(tables)
-    writer = (
-        pyarrow.parquet.ParquetWriter(draft, first.schema) if target.suffix == ".parquet" else pyarrow.csv.CSVWriter(draft, first.schema)
-    )
-    with writer:
+    kind = pyarrow.parquet.ParquetWriter if target.suffix == ".parquet" else pyarrow.csv.CSVWriter
+    with drafted(target) as draft, kind(draft, first.schema) as writer:
         writer.write_table(first)
         for table in tables:
             writer.write_table(table.cast(first.schema))
-    os.replace(draft, target)

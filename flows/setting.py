@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from models.tracking import Tracker
 from ratchet.contract import Contract
 from ratchet.problem import Folder, Problem, find_problem
+from ratchet.release import Release, read
 from ratchet.settings import ROOT, Settings, settings
 from ratchet.store import Store
 from snapshots.workspace import Workspace, create
@@ -53,6 +54,15 @@ class Setting:
     def contract(self) -> Contract:
         """The contract."""
         return self.folder.contract
+
+    @property
+    def releases(self) -> Path:
+        """The folder of the problem's releases, one by version."""
+        return self.settings.releases / self.problem.name
+
+    def release(self, version: str) -> Release:
+        """A version's release. ReleaseError where it is missing or damaged."""
+        return read(self.releases / version)
 
     @cached_property
     def store(self) -> Store:

@@ -20,6 +20,7 @@ from flows.result import ask_prefect, run_and_read
 from flows.setting import Setting
 from ratchet.errors import StackError
 from ratchet.ledger import Entry
+from ratchet.prediction import LIVE
 from ratchet.settings import Settings
 
 GENERATION_WITHIN = 900.0
@@ -83,7 +84,7 @@ class Here:
 
     def live(self) -> int:
         """How many live predictions are in the log."""
-        return self.setting.store.counts().get("champion", 0)
+        return _live(self.setting.store.counts())
 
     def decisions(self, *actions: str, newest: int = 100) -> list[Entry]:
         """The newest decisions, oldest of them first."""
@@ -130,7 +131,7 @@ class There:
 
     def live(self) -> int:
         """How many live predictions are in the log."""
-        return int(self._ask("/status")["predictions"].get("champion", 0))
+        return _live(self._ask("/status")["predictions"])
 
     def champion(self) -> str | None:
         """The version that answers; None before the first release."""
@@ -177,3 +178,7 @@ def monitored(site: Site, flow_run: Any) -> None:
     if flow_run.state is None or not flow_run.state.is_completed():
         page = f"{site.setting.settings.prefect_ui}/runs/flow-run/{flow_run.id}"
         raise StackError(f"The monitor did not finish: {flow_run.state}. See {page}.")
+
+
+def _live(counts: dict[str, int]) -> int:
+    return sum(counts.get(variant, 0) for variant in LIVE)

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from ratchet.check import unsettled
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
 from ratchet.errors import BatchError, RatchetError
 from ratchet.problem import Folder, counted
+from ratchet.settings import parameters
 
 COHORT = "cohort"
 PROVENANCE = "provenance"
@@ -82,7 +82,7 @@ def train(root: Path) -> None:
     """Train, calibrate and export every family on the labelled rows."""
     from models.train import train as make
 
-    folder, params = Folder(root / "problem"), _params(root)
+    folder, params = Folder(root / "problem"), parameters(root)
     rows, sides = labelled(root, folder.contract)
     encoder, candidates = make(rows, sides, folder.contract, folder.problem.threshold, params["train"], params["seed"])
     made: dict[str, Any] = {}
@@ -106,7 +106,7 @@ def evaluate(root: Path) -> None:
     from ratchet.evaluation.separation import separation
     from ratchet.evaluation.slices import view
 
-    folder, params = Folder(root / "problem"), _params(root)
+    folder, params = Folder(root / "problem"), parameters(root)
     problem, contract = folder.problem, folder.contract
     rows, sides = labelled(root, contract)
     training = _read_json(root / "trained/training.json")
@@ -179,7 +179,7 @@ def examine(root: Path) -> None:
     from ratchet.evaluation.robustness import robustness
     from ratchet.evaluation.training import training as watch_training
 
-    folder, params = Folder(root / "problem"), _params(root)
+    folder, params = Folder(root / "problem"), parameters(root)
     problem, contract, seed = folder.problem, folder.contract, params["seed"]
     rows, sides = labelled(root, contract)
     picked = _read_json(root / "metrics/evaluation.json")["picked"]
@@ -253,11 +253,6 @@ def scorer(root: Path, family: str) -> Any:
 
     encoder = Encoder.from_dict(_read_json(root / "trained/encoder.json"))
     return Scorer((root / "trained" / f"{family}.onnx").read_bytes(), encoder)
-
-
-def _params(root: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
-    return loaded
 
 
 def _read_json(path: Path) -> Any:

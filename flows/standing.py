@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from models.train import Native, train
 from ratchet.data.batch import conform
@@ -20,7 +19,7 @@ from ratchet.problem import Folder, Problem, counted
 from ratchet.release import Release, write
 from ratchet.request import records
 from ratchet.scoring import Scorer
-from ratchet.settings import ROOT, Settings
+from ratchet.settings import Settings, parameters
 from ratchet.store import Store
 
 PROBES = 32
@@ -35,7 +34,7 @@ def stand(folder: Folder, settings: Settings, family: str, rows: int, seed: int)
     BatchError where params.yaml does not name that family.
     """
     contract, problem = folder.contract, folder.problem
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"]
+    params = parameters()["train"]
     if family not in params["families"]:
         raise BatchError(f"params.yaml: train.families: {family!r} is not among {', '.join(params['families'])}.")
     known = first_rows(folder, rows, seed)

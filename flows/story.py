@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,13 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from flows.compare import Comparison, release_checks
-from flows.result import tell_result
+from flows.result import page_key, tell_result
 from flows.setting import Setting
 from flows.track import plots
 from ratchet.check import from_dict
+from ratchet.draft import drafted
 from ratchet.evaluation.loss import per_row
+from ratchet.prediction import LIVE
 from ratchet.report import figures
 from ratchet.report.page import render
 
@@ -63,7 +64,7 @@ def tell_story(setting: Setting, journal: dict[str, Any], reports: Path, *, kept
     )
     _write(reports / "index.html", page)
     create_markdown_artifact(
-        key=f"{setting.problem.name}-report".replace("_", "-"),
+        key=page_key(setting.problem.name, "report"),
         markdown="\n".join(
             f"- {name}: [{where}]({where})"
             for name, where in (({"report": (reports / "index.html").as_uri()} if kept else {}) | links(setting, journal)).items()
@@ -98,7 +99,7 @@ def summarise(setting: Setting, journal: dict[str, Any], comparison: Comparison)
         "error_costs": comparison.error_costs,
         "predictions": {
             "answered": answered,
-            "logged": counts.get("champion", 0),
+            "logged": sum(counts.get(variant, 0) for variant in LIVE),
             "load_answered": sum(load["answered"] for load in loads),
             "load_logged": counts.get("load", 0),
             "probes_logged": counts.get("probe", 0),
@@ -185,6 +186,5 @@ def _timeline(setting: Setting, journal: dict[str, Any], summary: dict[str, Any]
 
 
 def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    with drafted(path) as draft:
+        draft.write_text(text, encoding="utf-8")

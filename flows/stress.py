@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
 from flows.setting import Setting
@@ -65,8 +63,8 @@ def broken(checks: list[Check]) -> list[str]:
     return [f"{check.name}: {check.reason}" for check in checks if check.blocking and check.verdict == "fail"]
 
 
-def champion(setting: Setting, load: Load) -> tuple[str, LoadResult, list[Check], Path]:
-    """The same for the version that answers now; that version, and where the report lies. StackError where none does."""
+def measure_champion(setting: Setting, load: Load) -> tuple[str, LoadResult, list[Check]]:
+    """Put the version that answers now under load, once, and keep what was found beside it. StackError where none answers."""
     version = setting.tracker.champion()
     if version is None or version not in {item.version for item in setting.tracker.versions()}:
         raise StackError(f"No version of {setting.problem.name!r} answers yet. Run `ratchet run {setting.problem.name}`.")
@@ -74,7 +72,7 @@ def champion(setting: Setting, load: Load) -> tuple[str, LoadResult, list[Check]
     keep(setting, version, [result])
     checks = load_test.verdict(result, setting.folder.slo)
     mark(setting, version, result, checks)
-    return version, result, checks, result.report
+    return version, result, checks
 
 
 def _records(setting: Setting) -> list[dict[str, object]]:

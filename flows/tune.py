@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +13,9 @@ from flows.stages import labelled
 from models.objectives import objective
 from models.tune import Search, Trial, search, trials_before
 from ratchet.decision import digest
+from ratchet.draft import drafted
 from ratchet.errors import BatchError
-from ratchet.release import Release, read
+from ratchet.release import Release
 from ratchet.report import figures
 from snapshots.workspace import parameters
 
@@ -74,9 +74,8 @@ def tune(setting: Setting, family: str | None, trials: int | None, wanted: list[
     )
     kept = setting.settings.tuned(setting.problem.name)
     earlier = yaml.safe_load(kept.read_text(encoding="utf-8"))["train"] if kept.is_file() else {}
-    draft = kept.with_suffix(".draft")
-    draft.write_text(yaml.safe_dump({"train": earlier | {chosen: found.best.params}}, sort_keys=False), encoding="utf-8")
-    os.replace(draft, kept)
+    with drafted(kept) as draft:
+        draft.write_text(yaml.safe_dump({"train": earlier | {chosen: found.best.params}}, sort_keys=False), encoding="utf-8")
     run_id = _track(setting, chosen, objectives, name, found)
     best = dict(zip(objectives, found.best.values, strict=True))
     return {
@@ -91,7 +90,7 @@ def tune(setting: Setting, family: str | None, trials: int | None, wanted: list[
 
 def _champion(setting: Setting) -> Release | None:
     route = setting.store.route()
-    return read(setting.settings.releases / setting.problem.name / route.champion) if route else None
+    return setting.release(route.champion) if route else None
 
 
 def _made_with(champion: Release) -> tuple[str, dict[str, Any]]:

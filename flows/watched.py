@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from models.train import train
 from ratchet.audit import AUDIT, drawn
@@ -28,7 +27,7 @@ from ratchet.monitoring.skew import score_skew
 from ratchet.problem import Problem
 from ratchet.retraining import Means, drifts, watch
 from ratchet.scoring import Scorer
-from ratchet.settings import ROOT
+from ratchet.settings import parameters
 
 REFERENCE_ROWS, AGED_ROWS, AUDITED_BATCHES = 5000, 20_000, 10
 # Looks at the log before the first batch: they tell how many rows are usual.
@@ -42,7 +41,7 @@ Scope = Literal["harm", "rows", "everything"]
 
 def release(problem: Problem, contract: Contract, rows: pd.DataFrame, seed: int) -> tuple[Released, Answer]:
     """Trees trained on a first batch, as their release would tell of it, and what they answer."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"] | {"families": ["trees"]}
+    params = parameters()["train"] | {"families": ["trees"]}
     names = [column.name for column in contract.features]
     sides = split(rows[contract.entity])
     encoder, (trees,) = train(rows, sides, contract, problem.threshold, params, seed)

@@ -12,6 +12,7 @@ import pandas as pd
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 
+from models.again import TUNE
 from models.train import refit
 from ratchet.contract import Contract
 from ratchet.errors import BatchError
@@ -20,7 +21,6 @@ from ratchet.evaluation.loss import per_row
 from ratchet.problem import Problem
 
 OBJECTIVES = ("log_loss", "cost", "negative_flips", "calibration", "latency")
-TUNE = 0.2
 TIMED_ROWS, TIMINGS = 200, 5
 
 

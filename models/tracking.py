@@ -1,4 +1,4 @@
-"""What does MLflow know of a generation? The only file that imports mlflow."""
+"""What does MLflow know of a generation? The only file of the product that imports mlflow."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from ratchet.draft import drafted
 from ratchet.errors import StackError
 
 IDENTITY = {
@@ -239,9 +240,8 @@ def restore(workspace: Workspace, lock: str, path: str, target: Path) -> None:
         if not cached.exists():
             raise FileNotFoundError(f"{path} with content {wanted} is neither in the cache nor in the remote")
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.draft")
-        shutil.copyfile(cached, draft)
-        os.replace(draft, target)
+        with drafted(target) as draft:
+            shutil.copyfile(cached, draft)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from rich.table import Table
 from ratchet.problem import find_problem
 from ratchet.release import read
 from ratchet.report.results import Row, measured, write
-from ratchet.settings import settings
+from ratchet.settings import code_version, settings
 from stack import processes
 from stack.demo import demonstrate, home_of
 from stack.experiment import RESULTS, machine
@@ -76,8 +76,6 @@ def main(runs: int = 3, seed: int = 7, source: Path | None = None) -> None:
         *(measured(name, values, "ms") for name, values in single.items()),
         *(measured(f"step: {name}", values, "s") for name, values in steps.items()),
     ]
-    from flows.lifecycle import code_version
-
     write(RESULTS, "bench", rows, command="make bench", commit=code_version(), seeds=[seed], machine=machine())
     show(console, rows)
 

@@ -26,7 +26,7 @@ from ratchet.data.batch import conform
 from ratchet.errors import StackError
 from ratchet.problem import Load, find_problem
 from ratchet.report.results import Row, count, measured, write
-from ratchet.settings import ROOT, Settings, settings
+from ratchet.settings import ROOT, Settings, code_version, settings
 from ratchet.simulation.sample import draw
 from stack import processes
 from stack.alone import environment, running
@@ -64,8 +64,6 @@ def main(
     if soak:
         console.rule(f"soak, {soak} s")
         rows += bench.soak(soak)
-    from flows.lifecycle import code_version
-
     command = f"python -m stack.bench_serving --runs {runs} --seconds {seconds} --soak {soak}"
     write(RESULTS, "serving", rows, command=command, commit=code_version(), seeds=[SEED], machine=machine())
     console.print((RESULTS / "serving.md").read_text(encoding="utf-8"), highlight=False, markup=False)

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from ratchet.errors import StackError
-from ratchet.settings import ROOT, settings
+from ratchet.settings import ROOT, code_version, settings
 from stack import secrets
 
 # Room for images and volumes at first, and for what grows later.
@@ -188,15 +188,8 @@ def _profiles(profiles: Sequence[str]) -> list[str]:
     return [part for profile in profiles for part in ("--profile", profile)]
 
 
-def _commit() -> str:
-    told = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], capture_output=True, text=True
-    )
-    return told.stdout.strip() or "unknown"
-
-
 def _docker(*arguments: str, within: float = 60) -> subprocess.CompletedProcess[str]:
-    told = {"RATCHET_COMMIT": _commit()} | os.environ
+    told = {"RATCHET_COMMIT": code_version()} | os.environ
     try:
         return subprocess.run(["docker", *arguments], cwd=ROOT, env=told, capture_output=True, text=True, timeout=within)
     except subprocess.TimeoutExpired as error:

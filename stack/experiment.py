@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ratchet.errors import BatchError
 from ratchet.report.figures import svg
 from ratchet.report.results import Row, write
-from ratchet.settings import ROOT, settings
+from ratchet.settings import ROOT, code_version, settings
 
 RESULTS = ROOT / "docs" / "results"
 
@@ -156,7 +156,6 @@ def drill(
     `only` some faults, by their names: then nothing is written. What is in sum is returned. BatchError where a fault is not known.
     """
     from flows import scoreboard as experiment
-    from flows.lifecycle import code_version
     from ratchet.report.scoreboard import render
 
     if min(runs, years) < 2 and not only:
@@ -216,8 +215,6 @@ def _all(
     name: str, todo: Sequence[dict[str, Any]], ask: Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]], console: Console
 ) -> list[dict[str, Any]]:
     """Every case's answer; those of an earlier run of the same commit that was cut short are not asked again."""
-    from flows.lifecycle import code_version
-
     kept = settings().home / "experiments" / f"{name}-{code_version()}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     lines = kept.read_text(encoding="utf-8").splitlines(keepends=True) if kept.exists() and not code_version().endswith("-dirty") else []
@@ -241,6 +238,4 @@ def _all(
 
 
 def _write(out: Path, name: str, rows: Sequence[Row], command: str, seeds: Sequence[int], shown: int | None = None) -> None:
-    from flows.lifecycle import code_version
-
     write(out, name, rows, command=command, commit=code_version(), seeds=seeds, machine=machine(), shown=shown)

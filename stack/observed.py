@@ -66,18 +66,21 @@ def prometheus() -> list[Row]:
     deadline = time.monotonic() + SCRAPED_WITHIN
     wanted = {name for expression in expressions().values() for name in series(expression)}
     while True:
-        down = [t["labels"]["job"] for t in _get(f"{base}/api/v1/targets")["data"]["activeTargets"] if t["health"] != "up"]
+        targets = _get(f"{base}/api/v1/targets")["data"]["activeTargets"]
+        down = [target["labels"]["job"] for target in targets if target["health"] != "up"]
         there = set(_get(f"{base}/api/v1/label/__name__/values")["data"])
-        if (not down and wanted <= there) or time.monotonic() > deadline:
+        if (targets and not down and wanted <= there) or time.monotonic() > deadline:
             break
         time.sleep(2)
+    if not targets:
+        raise StackError("Prometheus looks at no target. See `docker compose logs prometheus`.")
     rules = [rule for group in _get(f"{base}/api/v1/rules")["data"]["groups"] for rule in group["rules"]]
     unsound = [rule["name"] for rule in rules if rule.get("lastError")]
     refused = [
         place for place, expression in expressions().items() if _get(f"{base}/api/v1/query", query=expression)["status"] != "success"
     ]
     return [
-        count("Prometheus: targets that are not up", len(down), len(down), ""),
+        count("Prometheus: targets that are not up", len(down), len(targets), ""),
         count("Prometheus: series named in alerts and dashboards, but not there", len(wanted - there), len(wanted), ""),
         count("Prometheus: alert rules and panels with an error", len(unsound) + len(refused), len(rules) + len(expressions()), ""),
     ]

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from ratchet.draft import drafted
 from ratchet.errors import StackError
 from ratchet.settings import ROOT, settings
 
@@ -251,9 +252,8 @@ def _start(home: Path, name: str, command: list[str], variables: dict[str, str],
         )
     made = Process(name, child.pid, psutil.Process(child.pid).create_time(), url)
     everyone = [*started(home), made]
-    draft = home / ".processes.draft"
-    draft.write_text(json.dumps([asdict(p) for p in everyone]), encoding="utf-8")
-    os.replace(draft, home / "processes.json")
+    with drafted(home / "processes.json") as draft:
+        draft.write_text(json.dumps([asdict(p) for p in everyone]), encoding="utf-8")
 
 
 def _wait(home: Path, name: str, healthy: Callable[[], bool]) -> None:

@@ -1,7 +1,7 @@
 """How do loan applications come about, and what is the true probability of default?
 
 A structural model: circumstances cause choices, both cause default. Everything is drawn from one seed, and the
-knobs move the population (covariate shift), the relation (concept shift) and the labels (delay, noise).
+knobs move the population (covariate shift), the relation (concept shift) and the labels (noise).
 """
 
 from __future__ import annotations

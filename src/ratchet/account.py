@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from ratchet.ledger import Entry
+from ratchet.decision import JUDGEMENTS
+from ratchet.ledger import Entry, answers
 from ratchet.prediction import LIVE
 from ratchet.retraining import ACTIONS
 from ratchet.store import Store
@@ -70,8 +71,7 @@ def _led_to(store: Store, seen: Entry) -> dict[str, str] | None:
     """The gate's answer to a decision to retrain."""
     if seen.action != "retrain":
         return None
-    trigger = f"decision {seen.id}"
-    made = [e for e in store.decisions("promote", "refuse", "undecided") if e.evidence["inputs"].get("trigger") == trigger]
+    made = answers(store.decisions(*JUDGEMENTS), seen.id)
     return {"id": made[-1].id, "action": made[-1].action, "subject": made[-1].subject} if made else None
 
 

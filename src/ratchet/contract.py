@@ -18,32 +18,12 @@ CATEGORICAL: frozenset[str] = frozenset({"ordinal", "nominal"})
 PROJECTED: frozenset[str] = frozenset({"text", "image"})
 Value = str | int
 NAME = r"^[a-z][a-z0-9_]*$"
+# What a window of the log holds of a prediction beside the request's columns.
+LOGGED = (
+    "seq", "id", "at", "version", "probability", "label", "truth", "label_at", "label_seq", "provenance", "relabelled", "gold", "audited",
+)  # fmt: skip
 # What the log, the snapshot and the scores call their own columns.
-RESERVED = frozenset(
-    [
-        "seq",
-        "id",
-        "at",
-        "version",
-        "probability",
-        "label",
-        "truth",
-        "label_at",
-        "gold",
-        "outcome",
-        "audited",
-        "prediction_id",
-        "provenance",
-        "relabelled",
-        "cohort",
-        "rule",
-        "logistic",
-        "trees",
-        "network",
-        "reasons",
-        "fate",
-    ]
-)
+RESERVED = frozenset([*LOGGED, "outcome", "prediction_id", "cohort", "rule", "logistic", "trees", "network", "reasons", "fate"])
 Model = TypeVar("Model", bound=BaseModel)
 
 

@@ -30,6 +30,8 @@ Action = Literal[
     "challenge",
     "shadow",
 ]
+# What the gate says of a candidate.
+JUDGEMENTS: tuple[Action, ...] = ("promote", "refuse", "undecided")
 
 
 @dataclass(frozen=True)

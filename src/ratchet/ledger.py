@@ -5,7 +5,7 @@ Every table is append-only: what is current is the newest row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -51,6 +51,15 @@ class Entry:
     by: str
 
 
+def answers(entries: Iterable[Entry], decision: str) -> list[Entry]:
+    """Those of the gate's decisions that are of a generation which that decision of the monitor asked for."""
+    return [entry for entry in entries if entry.evidence["inputs"].get("trigger") == f"decision {decision}"]
+
+
+def _entry(row: Any) -> Entry:
+    return Entry(row.id, row.at, row.action, row.subject, tuple(row.reasons), row.evidence, row.by)
+
+
 def _route(row: Any) -> Route:
     return Route(row.seq, row.champion, row.at, row.decision, row.verified, row.challenger, row.share or 0.0, row.shadow)
 
@@ -88,7 +97,7 @@ class Ledger(Database):
             query = query.where(decisions.c.subject == subject)
         with self.engine.connect() as connection:
             rows = connection.execute(query.limit(newest)).all()
-        return [Entry(r.id, r.at, r.action, r.subject, tuple(r.reasons), r.evidence, r.by) for r in reversed(rows)]
+        return [_entry(row) for row in reversed(rows)]
 
     def deciding(self, version: str, seq: int, since: datetime, *actions: str) -> list[Entry]:
         """The decisions of those actions since then whose window, of that version, held a place of the log; oldest first."""
@@ -98,14 +107,14 @@ class Ledger(Database):
         held = (inputs["version"].as_string() == version, first <= seq, last >= seq)
         with self.engine.connect() as connection:
             rows = connection.execute(query.where(*held).order_by(d.seq)).all()
-        return [Entry(r.id, r.at, r.action, r.subject, tuple(r.reasons), r.evidence, r.by) for r in rows]
+        return [_entry(row) for row in rows]
 
     def decision(self, identity: str) -> Entry | None:
         """The decision of that id."""
         query = sa.select(decisions).where(decisions.c.problem == self.problem, decisions.c.id == identity)
         with self.engine.connect() as connection:
-            r = connection.execute(query).first()
-        return Entry(r.id, r.at, r.action, r.subject, tuple(r.reasons), r.evidence, r.by) if r else None
+            row = connection.execute(query).first()
+        return _entry(row) if row else None
 
     @property
     def paused(self) -> bool:

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ratchet.contract import NAME, Contract, Strict, load_contract, read_yaml
 from ratchet.decision import digest
 from ratchet.errors import ContractError
-from ratchet.registry import MONITORS
+from ratchet.registry import FLOORS, MONITORS
 
 YEAR = 365.25 * 24 * 3600
 
@@ -54,7 +54,7 @@ class Gate(Strict):
     min_rows: int = Field(default=400, ge=2)
     # The smallest group, in rows, on which a verdict is given.
     min_group: int = Field(default=100, ge=2)
-    # Lowest (for losses: highest) value of a metric: roc_auc, pr_auc, f1, precision, recall, accuracy, brier, log_loss.
+    # Lowest (for losses: highest) value of a metric.
     floors: dict[str, float] = Field(default_factory=dict)
     # Expected calibration error, over all rows and within a slice.
     calibration_limit: Share = 0.02
@@ -88,6 +88,13 @@ class Gate(Strict):
     label_gain: Margin = 0.002
     blocking: tuple[str, ...] = ()
     advisory: tuple[str, ...] = ()
+
+    @field_validator("floors")
+    @classmethod
+    def _are_known(cls, floors: dict[str, float]) -> dict[str, float]:
+        if wrong := sorted(set(floors) - set(FLOORS)):
+            raise ValueError(f"{wrong[0]!r} is no metric with a floor; there are {', '.join(FLOORS)}")
+        return floors
 
     @model_validator(mode="after")
     def _tells_apart(self) -> Gate:
@@ -152,6 +159,11 @@ class Watch(Strict):
     def checks_per_year(self) -> float:
         """How often the schedule checks in a year: the false alarms allowed are spread over so many."""
         return YEAR / self.every_seconds
+
+    @property
+    def false_alarms_per_check(self) -> float:
+        """What of the year's false alarms one look at the log may spend, in each group of checks (docs/watch.md names them)."""
+        return self.false_alarms_per_year / self.checks_per_year
 
 
 class Load(Strict):

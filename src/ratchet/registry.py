@@ -9,6 +9,8 @@ Stage = Literal["release", "monitor"]
 Function = TypeVar("Function", bound=Callable[..., object])
 
 CHECKS: dict[str, Stage] = {}
+# The metrics that a problem may state a floor of (for a loss: a ceiling); the last two are those of a number that is predicted, not a class.
+FLOORS = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "brier", "log_loss", "mse", "mae")
 # What watches, known before the modules that do are read: problem.yaml names them. By name the parts that each tells of; None is a column.
 MONITORS: dict[str, tuple[str, ...] | None] = {
     "clock": (),

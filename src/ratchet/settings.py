@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import yaml
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ratchet.errors import ContractError
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def code_version() -> str:
+    """The commit of this checkout, marked where it has changes of its own."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    # An image is built from a checkout, and told which.
+    return done.stdout.strip() if done.returncode == 0 else os.environ.get("RATCHET_COMMIT", "not under version control")
+
+
+def parameters(root: Path = ROOT) -> dict[str, Any]:
+    """params.yaml: what the stages work with, as committed, or as a workspace has it."""
+    loaded: dict[str, Any] = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    return loaded
 
 
 class Settings(BaseSettings):

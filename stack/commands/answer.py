@@ -76,14 +76,14 @@ def load_command(
     """Put the live service under load, and say whether it holds slo.yaml. The reports go to MLflow, beside the version."""
     with sentences():
         setting = running(problem)
-        from flows.stress import champion
+        from flows.stress import measure_champion
         from ratchet.problem import changed
 
         asked = changed(setting.problem.load, users=users, seconds=seconds, shape=shape, processes=processes, throughput=throughput)
         with console.status(f"{asked.users} users for {asked.seconds} s"):
-            version, result, checks, report = champion(setting, asked)
+            version, result, checks = measure_champion(setting, asked)
         console.print(
-            f"version {version}: {result.requests:,} requests of {asked.users} users, {asked.shape}; {report}",
+            f"version {version}: {result.requests:,} requests of {asked.users} users, {asked.shape}; {result.report}",
             soft_wrap=True,
             highlight=False,
         )

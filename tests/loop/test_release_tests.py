@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ratchet.report.card import PARTS
-from ratchet.settings import ROOT
+from ratchet.settings import parameters
 from ratchet.store import Store
 
 
@@ -105,7 +105,7 @@ def test_a_search_goes_on_and_keeps_its_front(loop, untuned):
     said = loop.ratchet(*wanted, "--trials", "5").stdout
     assert "logistic, 5 trials: log_loss" in said
     kept = yaml.safe_load((loop.home / "tuned" / "credit.yaml").read_text(encoding="utf-8"))
-    space = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["tune"]["space"]["logistic"]["C"]
+    space = parameters()["tune"]["space"]["logistic"]["C"]
     assert space["low"] <= kept["train"]["logistic"]["C"] <= space["high"]
     client = mlflow.MlflowClient(loop.urls["mlflow"])
     mlflow.set_tracking_uri(loop.urls["mlflow"])

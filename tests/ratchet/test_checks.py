@@ -145,12 +145,11 @@ def test_a_rise_that_labels_leave_room_for_is_no_pass(credit):
     margin = credit.problem.gate.margin
     verdicts = []
     for _ in range(200):
-        # A quarter of the rows is decided wrongly that was not at release: four times the margin.
+        # So many more rows are decided wrongly than at release: twice the margin.
         wrong = rng.random(300) < 0.1 + 2 * margin
         told = decay(credit.problem, np.where(wrong, 0.9, 0.1), np.zeros(300), 0.1, 0.005)
         assert told.verdict != "pass" or told.high <= margin
         verdicts.append(told.verdict)
-    assert "fail" in verdicts or "undecided" in verdicts
     assert verdicts.count("pass") <= 2
     many = decay(credit.problem, np.where(rng.random(20_000) < 0.1, 0.9, 0.1), np.zeros(20_000), 0.1, 0.005)
     assert many.verdict == "pass"

@@ -81,9 +81,9 @@ def test_a_csv_and_its_parquet_are_the_same_batch(batch, contract, tmp_path):
         pd.testing.assert_frame_equal(conform(read_table(tmp_path / name), contract, name), typed)
 
 
-@given(st.text(min_size=1))
-def test_an_entity_is_always_on_the_same_side(entity):
-    assert side_of(entity) == side_of(entity)
+def test_an_entity_is_on_the_same_side_in_every_release():
+    # Another hash would let the test rows of one generation teach the next.
+    assert [side_of(f"C{place}") for place in range(1, 9)] == ["test", "train", "test", "select", "tune", "test", "train", "train"]
 
 
 def test_sides_have_their_shares_and_do_not_depend_on_the_other_rows():

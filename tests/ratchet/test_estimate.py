@@ -10,8 +10,6 @@ from ratchet.monitoring.domain import Domain, domain
 from ratchet.monitoring.estimate import NONE, Audits, Held, estimate, expected_harm, relied_on
 from ratchet.simulation.population import problem as framed
 
-WRONG = framed()
-
 
 def wrong(probability, truth):
     return ((probability >= 0.5) != (truth == 1)).astype(float)

@@ -25,6 +25,7 @@ from ratchet.evaluation.separation import separation
 from ratchet.evaluation.slices import slices
 from ratchet.evaluation.training import training
 from ratchet.problem import Gate, Prices, Watch
+from ratchet.registry import FLOORS
 
 N = 2000
 
@@ -106,11 +107,10 @@ def test_constant_scores_are_judged(credit, strict, world):
     assert told["calibration"].verdict == "fail"
 
 
-def test_a_floor_nobody_knows_is_a_mistake_in_the_file(problem, world):
-    _, p, truth = world
-    wrong = problem.model_copy(update={"gate": problem.gate.model_copy(update={"floors": {"auroc": 0.5}})})
-    with pytest.raises(ContractError, match=r"'auroc' is not known; there are accuracy, precision"):
-        floors(wrong, p, truth)
+def test_a_floor_nobody_knows_is_a_mistake_in_the_file():
+    with pytest.raises(ValidationError, match="'auroc' is no metric with a floor; there are accuracy, "):
+        Gate(margin=0.01, floors={"auroc": 0.5})
+    assert set(METRICS) == set(FLOORS)
 
 
 def test_the_floors_of_a_spam_filter(problem):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models.again import window_runs
 from ratchet.lesson import EVERYTHING, Lesson, begins, learn_from, settled
-from ratchet.settings import ROOT
+from ratchet.settings import parameters
 
 
 def told(name, verdict="fail", first=1, last=9, **evidence):
@@ -71,7 +70,7 @@ def test_many_rows_of_few_people_are_no_proof():
 
 def test_models_of_newer_rows_are_asked_about_people_that_they_have_not_seen(credit):
     rows = credit.open_source(None, 5).traffic(3000, drifted=False)
-    contract, params = credit.contract, yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"]
+    contract, params = credit.contract, parameters()["train"]
     older, newer = rows.iloc[:2000].reset_index(drop=True), rows.iloc[2000:].reset_index(drop=True)
     told = window_runs(older, newer, contract, "trees", params, 3, 7)
     assert told.shape == (1000, 2)

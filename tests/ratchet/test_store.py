@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 import ratchet.store
 from ratchet import schema
 from ratchet.account import trace
+from ratchet.contract import RESERVED
 from ratchet.database import now
 from ratchet.decision import decide
 from ratchet.errors import StoreError
@@ -377,3 +378,9 @@ def test_every_look_of_the_monitor_is_noted(store):
     first = store.looked()
     store.look("d")
     assert store.looked() >= first
+
+
+def test_no_column_of_a_contract_is_called_as_the_log_calls_its_own(store):
+    store.log([prediction("a", features='{"income": 5.0}')])
+    own = {*store.window().columns, *store.aged("1", now(), 10).columns, *store.asked(["a"]).columns} - {"income"}
+    assert own <= RESERVED

@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import onnxruntime as ort
 import pytest
-import yaml
 
 from flows import compress
 from flows.compress import judge, variants
@@ -21,7 +20,7 @@ from ratchet.data.encoding import Encoder
 from ratchet.data.splits import split
 from ratchet.request import records
 from ratchet.scoring import Scorer
-from ratchet.settings import ROOT
+from ratchet.settings import ROOT, parameters
 from ratchet.simulation.sample import draw
 
 # A device has ONNX Runtime and what comes with it; nothing of Ratchet, and none of what trains.
@@ -39,7 +38,7 @@ runpy.run_path("examples/edge/predict.py", run_name="__main__")
 
 @pytest.fixture(scope="module")
 def made(credit):
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"] | {"families": ["network"]}
+    params = parameters()["train"] | {"families": ["network"]}
     rows = first_rows(credit, 9000, 3)
     sides = split(rows[credit.contract.entity])
     encoder, (network,) = train(rows, sides, credit.contract, credit.problem.threshold, params, 3)

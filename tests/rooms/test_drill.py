@@ -13,10 +13,11 @@ from flows import scoreboard
 from flows.drill import rings
 from flows.scoreboard import ACTS, BATCH, CLEAN, DELAY, DUMMIES, EVIDENTLY, MONITORS, OURS, QUIET, WATCH, Case, board, judge, measure, world
 from flows.watched import Watched
+from ratchet import registry
 from ratchet.check import Check
 from ratchet.report.scoreboard import render
 from ratchet.request import accepted, as_sent
-from ratchet.simulation.catalogue import DOOR, Drift, Labelled
+from ratchet.simulation.catalogue import DOOR, PARITY, Drift, Labelled
 from ratchet.simulation.faults import Planted
 from stack.cli import app
 
@@ -210,8 +211,13 @@ def test_the_scoreboard_counts_what_was_seen_and_how_soon(judged, at):
     assert page.count("<li>faults seen") == 1
 
 
-def test_a_fault_that_is_not_known_is_told_with_those_that_are(monkeypatch):
+def test_a_fault_that_is_not_known_is_told_with_those_that_are():
     told = CliRunner().invoke(app, ["drill", "--only", "gremlins"])
     assert told.exit_code == 2
     assert "There is no fault called 'gremlins'" in told.output
     assert "stuck sensor" in told.output
+
+
+def test_the_scoreboard_has_every_monitor_that_one_version_can_ring():
+    # Disparity is told of three generations that came to answer.
+    assert set(OURS) - {DOOR, PARITY} == set(registry.MONITORS) - {"disparity"}

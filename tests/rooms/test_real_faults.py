@@ -15,7 +15,7 @@ from flows.stages import STAGES, labelled, scorer
 from ratchet.data.batch import conform, read_table
 from ratchet.decision import gate
 from ratchet.errors import RatchetError
-from ratchet.evaluation.adversarial import adversarial, attack
+from ratchet.evaluation.adversarial import attack
 from ratchet.evaluation.calibration import calibration
 from ratchet.evaluation.fairness import equal_merit
 from ratchet.evaluation.flips import negative_flips
@@ -147,10 +147,10 @@ def test_an_attack_on_real_accounts_stays_within_the_contract(judged, made, card
     bad = test[truth == 1].head(20)
     done = attack(cards.problem, cards.contract, bad, scorer(made[0], "trees").probability, 0, 60)
     free = {column.name for column in cards.contract.features if column.attacker_can_change}
+    assert done.found
     for item in done.found:
         assert set(item["changed"]) <= free
         assert all(now >= 0 for name, (_, now) in item["changed"].items() if name.startswith("pay_amt"))
-    assert adversarial(cards.problem, done, done, 20).verdict in ("pass", "undecided")
 
 
 def test_a_leak_planted_into_a_real_column_is_named(rows, tmp_path):

@@ -59,8 +59,8 @@ def test_half_a_line_was_never_acknowledged(store, spill):
 def test_a_file_of_a_killed_process_is_taken_over(store, spill, tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from serving.spill import Spill; from tests.ratchet.test_store import prediction\n"
-        "Spill(Path(sys.argv[1])).append([prediction('a')]); kept = 1; print('spilled', flush=True); time.sleep(60)"
-    ).replace("Spill(Path(sys.argv[1])).append", "mine = Spill(Path(sys.argv[1])); mine.append")
+        "mine = Spill(Path(sys.argv[1])); mine.append([prediction('a')]); print('spilled', flush=True); time.sleep(60)"
+    )
     other = subprocess.Popen([sys.executable, "-c", code, str(spill.folder)], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline().strip() == "spilled"
     assert spill.replay(store) == (0, 0)

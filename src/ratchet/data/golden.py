@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import pandas as pd
 from ratchet.contract import NAME, Contract
 from ratchet.data.batch import conform, read_table
 from ratchet.data.rows import defects
+from ratchet.draft import drafted
 from ratchet.errors import BatchError
 from ratchet.problem import Folder
 
@@ -95,6 +95,5 @@ def _path(folder: Folder, name: str) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(content)
-    os.replace(draft, path)
+    with drafted(path) as draft:
+        draft.write_bytes(content)

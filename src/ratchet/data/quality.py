@@ -1,4 +1,4 @@
-"""How good are these rows? The six dimensions of data quality, row by row."""
+"""How good are these rows? The dimensions of data quality that can be told row by row."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from ratchet.contract import CATEGORICAL, Column, Contract
 from ratchet.data.rules import keeps, used
 from ratchet.data.values import as_text
 
-# As DAMA UK's working group names them (2013).
-DIMENSIONS = ("accuracy", "completeness", "consistency", "timeliness", "uniqueness", "validity")
-
 
 def flaws(contract: Contract, rows: pd.DataFrame, known: Collection[str]) -> dict[str, np.ndarray]:
-    """By dimension, which of n rows is flawed, shape (n,), bool; what can be told from the rows alone.
+    """By dimension (DAMA UK, 2013), which of n rows is flawed, shape (n,), bool; what can be told from the rows alone.
 
     completeness: a feature is missing that may not be. validity: a value is none that its column may have. consistency: a rule across
     columns is broken, of those that are about the `known` columns alone. uniqueness: every feature is that of another row. A column that

@@ -16,8 +16,8 @@ def side_of(entity: str) -> str:
 
     train: models are fitted; tune: early stopping and calibration; select: the family is picked; test: the gate.
 
-    >>> side_of("customer-1") == side_of("customer-1")
-    True
+    >>> side_of("customer-1"), side_of("customer-2")
+    ('test', 'select')
     """
     point = int.from_bytes(hashlib.blake2b(entity.encode(), digest_size=8).digest(), "big") / 2**64
     reached = 0.0

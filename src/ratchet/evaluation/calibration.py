@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from ratchet.check import Check, answered, not_applicable, undecided
-from ratchet.evaluation.loss import Z
+from ratchet.evaluation.loss import Z, defect
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
@@ -102,8 +102,8 @@ def calibration(problem: Problem, probability: np.ndarray, truth: np.ndarray, se
     n, limit = len(truth), problem.gate.calibration_limit
     if n < problem.gate.min_rows:
         return undecided("calibration", QUESTION, f"{n} labelled rows; {problem.gate.min_rows} are needed", n, limit=limit)
-    if not np.isfinite(probability).all():
-        return Check("calibration", QUESTION, "fail", "a probability is missing or not finite", limit=limit, n=n)
+    if wrong := defect(probability):
+        return Check("calibration", QUESTION, "fail", wrong, limit=limit, n=n)
     interval = calibration_error(probability, truth)
     ceiling = perfect_ceiling(probability, seed)
     value, low, high = interval
@@ -127,8 +127,8 @@ def calibration_slices(problem: Problem, probability: np.ndarray, truth: np.ndar
     name, limit, n = "calibration_slices", problem.gate.slice_calibration_limit, len(truth)
     if n < problem.gate.min_rows:
         return undecided(name, SLICES, f"{n} labelled rows; {problem.gate.min_rows} are needed", n, limit=limit)
-    if not np.isfinite(probability).all():
-        return Check(name, SLICES, "fail", "a probability is missing or not finite", limit=limit, n=n)
+    if wrong := defect(probability):
+        return Check(name, SLICES, "fail", wrong, limit=limit, n=n)
     every = [(said, rows) for said, rows in _by_value(categories) if len(rows) >= problem.gate.min_group]
     z = float(stats.norm.ppf(1 - 0.025 / max(len(every), 1)))
     told: list[tuple[str, int, tuple[float, float, float]]] = []

@@ -31,7 +31,7 @@ def cost(
     every segment. Passes where the improvement is beyond chance. Advisory.
     """
     name, prices = "cost", problem.prices
-    hours, points = seconds / 3600, None
+    hours = seconds / 3600
     money = None if prices is None else prices.compute_hour * hours + prices.label * new_labels
     evidence: dict[str, Any] = {"seconds": seconds, "money": money, "unit": prices.unit if prices else "", "new_labels": new_labels}
     evidence["minutes_of_people"] = prices.label_minutes * new_labels if prices else None

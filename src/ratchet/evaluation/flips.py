@@ -8,6 +8,7 @@ from scipy import stats
 
 from ratchet.check import Check, answered, not_applicable, undecided
 from ratchet.data.values import as_text
+from ratchet.evaluation.loss import defect
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
@@ -29,11 +30,11 @@ def negative_flips(
         return not_applicable(name, QUESTION, "the first generation has no champion")
     if n < problem.gate.min_rows:
         return undecided(name, QUESTION, f"{n} unseen rows; {problem.gate.min_rows} are needed", n, limit=limit)
-    if not (np.isfinite(candidate).all() and np.isfinite(champion).all()):
-        return Check(name, QUESTION, "fail", "a probability is missing or not finite", limit=limit, n=n)
-    wrong, was_wrong = ((p >= problem.threshold) != (truth == 1) for p in (candidate, champion))
-    flipped = wrong & ~was_wrong
-    fixed = int((was_wrong & ~wrong).sum())
+    if wrong := defect(candidate, champion):
+        return Check(name, QUESTION, "fail", wrong, limit=limit, n=n)
+    mistaken, was_mistaken = ((p >= problem.threshold) != (truth == 1) for p in (candidate, champion))
+    flipped = mistaken & ~was_mistaken
+    fixed = int((was_mistaken & ~mistaken).sum())
     if groups is None:
         interval = _rate(flipped, 0.95)
         reason = f"{int(flipped.sum())} negative flips and {fixed} positive ones in {n} rows: {interval[0]:.2%} [{interval[1]:.2%}, {interval[2]:.2%}], limit {limit:.0%}"

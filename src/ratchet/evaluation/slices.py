@@ -15,7 +15,7 @@ from sliceline.slicefinder import Slicefinder
 from ratchet.check import Check, not_applicable, undecided
 from ratchet.contract import PROJECTED, Contract
 from ratchet.data.values import as_text
-from ratchet.evaluation.loss import POWER, per_row
+from ratchet.evaluation.loss import POWER, Z, defect, per_row
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
@@ -54,6 +54,11 @@ class Slice:
     def name(self) -> str:
         """The slice as a person reads it."""
         return " and ".join(f"{column} {_said(values)}" for column, values in self.where.items())
+
+    @property
+    def interval(self) -> tuple[float, float, float]:
+        """What it costs more there, with the ends of its 95% interval."""
+        return self.value, self.value - Z * self.error, self.value + Z * self.error
 
 
 def _said(values: tuple[str, ...]) -> str:
@@ -255,8 +260,8 @@ def slices(
         return not_applicable("slices", QUESTION, "the first generation has no champion")
     if n < gate.min_rows:
         return undecided("slices", QUESTION, f"{n} unseen rows; {gate.min_rows} are needed", n, limit=gate.slice_margin)
-    if not (np.isfinite(candidate).all() and np.isfinite(champion).all()):
-        return Check("slices", QUESTION, "fail", "a probability is missing or not finite", limit=gate.slice_margin, n=n)
+    if wrong := defect(candidate, champion):
+        return Check("slices", QUESTION, "fail", wrong, limit=gate.slice_margin, n=n)
     difference = per_row(problem, candidate, truth) - per_row(problem, champion, truth)
     needed = rows_for(difference, gate.slice_margin, gate.slice_regression)
     smallest = 2 * needed / n
@@ -270,16 +275,14 @@ def slices(
         lambda half: find(categories[half], surprise(difference[half], champion[half]), support),
     )
     found = [_plainly(categories, s) for s in found]
-    wrong, was_wrong = ((p >= problem.threshold) != (truth == 1) for p in (candidate, champion))
-    flipped = wrong & ~was_wrong
+    mistaken, was_mistaken = ((p >= problem.threshold) != (truth == 1) for p in (candidate, champion))
+    flipped = mistaken & ~was_mistaken
     told = [
         {
             "slice": s.name,
             "rows": s.rows,
             "support": s.support,
-            "value": s.value,
-            "low": s.value - 1.96 * s.error,
-            "high": s.value + 1.96 * s.error,
+            **dict(zip(("value", "low", "high"), s.interval, strict=True)),
             "p": s.p,
             "negative_flips": float(flipped[inside_of(categories, s.where)].mean()),
         }
@@ -292,14 +295,9 @@ def slices(
         worst = bad[0]
         reason = f"{worst.name}: {problem.metric} {worst.value:+.4f} against the champion on {worst.rows} rows (p = {worst.p:.1e} after Holm, margin {gate.slice_margin:+.4f})"
         reason += f"; and {len(bad) - 1} more" if len(bad) > 1 else ""
-        numbers = (worst.value, worst.value - 1.96 * worst.error, worst.value + 1.96 * worst.error)
-        return Check("slices", QUESTION, "fail", reason, *numbers, limit=gate.slice_margin, n=n, unit=unit, evidence=evidence)
-    worst_value = max(found, key=lambda s: s.value) if found else None
-    numbers = (
-        (worst_value.value, worst_value.value - 1.96 * worst_value.error, worst_value.value + 1.96 * worst_value.error)
-        if worst_value
-        else (0.0, 0.0, 0.0)
-    )
+        return Check("slices", QUESTION, "fail", reason, *worst.interval, limit=gate.slice_margin, n=n, unit=unit, evidence=evidence)
+    largest = max(found, key=lambda s: s.value, default=None)
+    numbers = largest.interval if largest else (0.0, 0.0, 0.0)
     if smallest > gate.slice_support:
         more = int(np.ceil(2 * needed / gate.slice_support)) - n
         reason = f"no slice is provably worse, but on {n} rows one smaller than {smallest:.1%} is too small to tell; {gate.slice_support:.0%} is asked for"
@@ -315,8 +313,6 @@ def slices(
             needed=max(more, 1),
             evidence=evidence,
         )
-    worst_told = (
-        f"the worst of {len(found)} found, {worst_value.name}, differs by {worst_value.value:+.4f}" if worst_value else "none was found"
-    )
+    worst_told = f"the worst of {len(found)} found, {largest.name}, differs by {largest.value:+.4f}" if largest else "none was found"
     reason = f"no slice of {gate.slice_support:.0%} or more is provably worse: {worst_told}; {gate.slice_regression:.2f} in {smallest:.1%} of the rows would have been seen"
     return Check("slices", QUESTION, "pass", reason, *numbers, limit=gate.slice_margin, n=n, unit=unit, evidence=evidence)

@@ -47,8 +47,7 @@ def data_drift(problem: Problem, contract: Contract, reference: pd.DataFrame, wi
     order: where they hang together, fewer count.
     """
     columns = contract.features + contract.watched
-    tests = problem.watch.checks_per_year * len(columns)
-    alpha = problem.watch.false_alarms_per_year / 2 / tests
+    alpha = problem.watch.false_alarms_per_check / 2 / len(columns)
     least = dependence(contract, reference), dependence(contract, window)
     return [_check(problem, column, reference, window, alpha, least) for column in columns]
 
@@ -119,15 +118,15 @@ def difference(column: Column, old: pd.Series, new: pd.Series, least: tuple[floa
         return _counted(before_codes, after_codes, names, ordered, least)
     else:
         before, after = (pd.to_numeric(values, errors="coerce").to_numpy(float) for values in (old, new))
-        return _numbers(before, after, least, discrete=column.scale == "discrete")
+        return of_numbers(before, after, least, discrete=column.scale == "discrete")
     before_of, after_of = project(old), project(new)
-    found = {name: _numbers(before_of[name], after_of[name], least, discrete=False) for name in before_of}
+    found = {name: of_numbers(before_of[name], after_of[name], least) for name in before_of}
     part, worst = min(found.items(), key=lambda pair: pair[1].p)
     return Difference(min(1.0, len(found) * worst.p), worst.effect, f"{worst.measure} of its {part}", worst.inflation)
 
 
-def _numbers(before: np.ndarray, after: np.ndarray, least: tuple[float, float], discrete: bool) -> Difference:
-    """Two arrays of numbers, NaN where missing."""
+def of_numbers(before: np.ndarray, after: np.ndarray, least: tuple[float, float] = (1.0, 1.0), discrete: bool = False) -> Difference:
+    """What tells n new numbers from m old ones, shapes (n,) and (m,), NaN where missing: as `difference` does."""
     gone = [np.isnan(values) for values in (before, after)]
     old, new = before[~gone[0]], after[~gone[1]]
     if old.size == 0 or new.size == 0:

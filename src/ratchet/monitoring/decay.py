@@ -25,7 +25,7 @@ def decay(problem: Problem, probability: np.ndarray, truth: np.ndarray, released
     95% interval leaves no room for one that would matter. Where rows hang together, fewer count. It is `passing` (in the evidence) where the newer half of the rows does not show it.
     """
     n = len(truth)
-    alpha = problem.watch.false_alarms_per_year / 2 / problem.watch.checks_per_year
+    alpha = problem.watch.false_alarms_per_check / 2
     limit, unit = problem.gate.margin, f"{problem.metric} per row"
     if n < problem.watch.min_window:
         reason = f"{n} labels of this window are in; {problem.watch.min_window} are needed"

@@ -9,6 +9,7 @@ from scipy import stats
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
+from ratchet.evaluation.loss import Z
 from ratchet.monitoring.autocorrelation import inflation
 
 FOLDS = 5
@@ -85,8 +86,8 @@ def domain(reference: np.ndarray, window: np.ndarray, seed: int = 0) -> Domain:
     ratio = np.minimum(old, MOST_LIKELY)
     return Domain(
         auc=auc,
-        low=auc - 1.96 * error,
-        high=auc + 1.96 * error,
+        low=auc - Z * error,
+        high=auc + Z * error,
         p_value=float(stats.norm.sf((auc - 0.5) / error)) if error > 0 else float(auc <= 0.5),
         ratio=ratio / ratio.mean(),
         foreign=float((new > MOST_LIKELY).mean()),

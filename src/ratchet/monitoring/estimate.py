@@ -221,7 +221,7 @@ def expected_harm(
     rise that may be chance, or where audited rows leave room for one beyond the margin.
     """
     n, limit, unit = len(probability), problem.gate.margin, f"{problem.metric} per row"
-    alpha = problem.watch.false_alarms_per_year / problem.watch.checks_per_year
+    alpha = problem.watch.false_alarms_per_check
     by_audit = problem.watch.false_alarms_per_year * LEAST_AUDITED / max(problem.watch.audit_budget, LEAST_AUDITED)
     told: dict[str, float | str | None] = {"limit": limit, "unit": unit}
     least = problem.watch.min_window

@@ -23,7 +23,7 @@ MOST_ROWS = 6000
 
 def level(problem: Problem) -> float:
     """The level of one question, where the year's budget of false alarms is spent over all of them and all checks."""
-    return problem.watch.false_alarms_per_year / problem.watch.checks_per_year / len(QUESTIONS)
+    return problem.watch.false_alarms_per_check / len(QUESTIONS)
 
 
 def more_often(

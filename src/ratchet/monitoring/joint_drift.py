@@ -17,7 +17,7 @@ def joint_drift(problem: Problem, found: Domain | None, n: int) -> Check:
     It sees what no column shows alone. `found` is None where there were too few rows to learn from. Half of the year's budget
     of false alarms is spent over the year's checks.
     """
-    limit, unit = problem.watch.false_alarms_per_year / 2 / problem.watch.checks_per_year, "p-value"
+    limit, unit = problem.watch.false_alarms_per_check / 2, "p-value"
     if found is None or n < problem.watch.min_window:
         reason = f"{n} predictions with every feature, or the release's rows, are fewer than the {problem.watch.min_window} that are needed"
         return undecided("joint_drift", QUESTION, reason, n, limit=limit, unit=unit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 from collections.abc import Callable
 from typing import Any
@@ -32,13 +33,11 @@ def text(reference: pd.Series, seed: int = 0) -> Project:
     weights = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), min_df=2, max_features=5000)
     told = reference.dropna().astype(str)
     directions = None
-    try:
+    # Where no group of letters occurs twice, only the length tells texts apart.
+    with contextlib.suppress(ValueError):
         known = weights.fit_transform(told)
         if min(known.shape) > 1:
             directions = TruncatedSVD(min(DIRECTIONS, min(known.shape) - 1), random_state=seed).fit(known)
-    except ValueError:
-        # No group of letters occurs twice: only the length tells texts apart.
-        directions = None
 
     def project(values: pd.Series) -> dict[str, np.ndarray]:
         missing = values.isna().to_numpy()

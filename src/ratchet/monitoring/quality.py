@@ -52,7 +52,6 @@ def quality(
     are contradicted, beyond a share that matters.
     """
     least = problem.watch.min_window
-    made = []
     if min(len(window), len(held)) < least:
         reason = f"{len(window)} predictions, {len(held)} rows of the release; {least} of each are needed"
         of_rows = ("completeness", "consistency", "uniqueness", "validity")

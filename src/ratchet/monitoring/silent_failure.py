@@ -9,12 +9,12 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from ratchet.check import Check, Verdict, undecided
-from ratchet.contract import Column, Contract
+from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
 from ratchet.evaluation.loss import per_row
 from ratchet.evaluation.pairs import pairs
 from ratchet.evaluation.slices import FEWEST, Slice, inside_of, search, view
-from ratchet.monitoring.data_drift import difference
+from ratchet.monitoring.data_drift import of_numbers
 from ratchet.monitoring.domain import thinned
 from ratchet.monitoring.estimate import Held, calibration
 from ratchet.monitoring.excess import MOST_ROWS, RARE, level, more_often
@@ -51,7 +51,7 @@ def silent(problem: Problem, contract: Contract, encoder: Encoder, held: pd.Data
 
 def _confidence(problem: Problem, held: pd.DataFrame, window: pd.DataFrame) -> Check:
     """Kolmogorov-Smirnov of the model's probabilities: a graph that was changed or read its columns wrongly shows here first."""
-    found = difference(Column(name="confidence", scale="continuous", role="time"), held["probability"], window["probability"])
+    found = of_numbers(held["probability"].to_numpy(float), window["probability"].to_numpy(float))
     limit, n = level(problem), len(window)
     moved = "has moved" if found.p < limit else "has not moved beyond chance"
     reason = f"the model's confidence {moved}: {found.measure} {found.effect:.3f}, p = {found.p:.1e}, limit {limit:.1e}, {n:,} predictions"
@@ -95,7 +95,7 @@ def live_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.D
         reason = f"{n} labelled predictions; {max(problem.gate.min_rows, problem.watch.min_window)} are needed"
         return undecided("live_slices", SLICE, reason, n, limit=limit, unit=unit)
     found = worst_slices(problem, contract, held, labelled, seed)
-    alpha = problem.watch.false_alarms_per_year / problem.watch.checks_per_year
+    alpha = problem.watch.false_alarms_per_check
     told = [
         {"slice": each.name, "rows": each.rows, "support": each.support, "value": each.value, "error": each.error, "p": each.p}
         for each in found[:5]
@@ -103,7 +103,7 @@ def live_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.D
     bad = [each for each in found if each.p < alpha]
     # Of a slice that was not tested its own rows tell too bad a number.
     worst = next(iter(bad or [each for each in found if each.p < 1]), None)
-    numbers = (worst.value, worst.value - 1.96 * worst.error, worst.value + 1.96 * worst.error) if worst else (0.0, 0.0, 0.0)
+    numbers = worst.interval if worst else (0.0, 0.0, 0.0)
     said = (
         f"{worst.name}: {problem.metric} {worst.value:+.4f} beyond what confidence expects on {worst.rows} rows, p = {worst.p:.1e}"
         if worst

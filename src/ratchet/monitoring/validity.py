@@ -6,7 +6,7 @@ import pandas as pd
 from scipy import stats
 
 from ratchet.check import Check, undecided
-from ratchet.contract import Contract
+from ratchet.contract import LOGGED, Contract
 from ratchet.monitoring.autocorrelation import inflation
 from ratchet.monitoring.excess import level
 from ratchet.problem import Problem
@@ -14,10 +14,6 @@ from ratchet.registry import registered
 
 # Most columns vary among so many rows already.
 FEW = 100
-# What a window holds of a prediction beside the request's columns.
-LOGGED = (
-    "seq", "id", "at", "version", "probability", "label", "truth", "label_at", "label_seq", "provenance", "relabelled", "gold", "audited",
-)  # fmt: skip
 QUESTION = "Does every feature still vary, is none missing more often than the contract allows, and is every column the contract's?"
 
 

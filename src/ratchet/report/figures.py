@@ -14,6 +14,7 @@ from sklearn.metrics import confusion_matrix, roc_curve
 
 from ratchet.check import Check
 from ratchet.evaluation.calibration import bin_table
+from ratchet.evaluation.loss import Z
 
 INK, SOFT, GOOD, BAD, ACCENT = "#1f2933", "#9aa5b1", "#2f855a", "#c53030", "#2b6cb0"
 FATE_COLOURS = {"inherited": "#718096", "introduced": BAD, "fixed": GOOD}
@@ -50,7 +51,7 @@ def reliability(models: dict[str, np.ndarray], truth: np.ndarray) -> Figure:
     top = 0.05
     for colour, (name, probability) in zip(PALETTE, models.items(), strict=False):
         table = pd.DataFrame(bin_table(probability, truth))
-        error = 1.96 * np.sqrt(np.maximum(table["observed"] * (1 - table["observed"]), 1e-9) / table["rows"])
+        error = Z * np.sqrt(np.maximum(table["observed"] * (1 - table["observed"]), 1e-9) / table["rows"])
         axes.errorbar(table["predicted"], table["observed"], yerr=error, marker="o", ms=4, lw=1.4, capsize=2, color=colour, label=name)
         top = max(top, float(table["predicted"].max()), float((table["observed"] + error).max()))
     axes.plot([0, top], [0, top], ls="--", color=SOFT, lw=1, label="perfect")
@@ -117,7 +118,7 @@ def slices(groups: dict[str, dict[str, dict[str, float]]], title: str = "Favoura
     figure, axes = _figure(6.0, 1.2 + 0.34 * max(1, len(rows)))
     for place, (_, row) in enumerate(rows):
         rate, n = row["favourable_rate"], row["rows"]
-        error = 1.96 * np.sqrt(max(rate * (1 - rate), 1e-9) / n)
+        error = Z * np.sqrt(max(rate * (1 - rate), 1e-9) / n)
         error = [[min(error, rate)], [min(error, 1 - rate)]]
         axes.errorbar(rate, place, xerr=error, fmt="o", color=ACCENT, capsize=3)
         axes.text(1.02, place, f"n = {int(n):,}", va="center", fontsize=8, color=INK, transform=axes.get_yaxis_transform())
@@ -171,7 +172,7 @@ def timeline(live: pd.DataFrame, metric: str, marks: dict[str, int]) -> Figure:
         axes.errorbar(
             means.index + 125,
             means["mean"],
-            yerr=1.96 * means["sem"],
+            yerr=Z * means["sem"],
             marker="o",
             ms=3,
             lw=1.2,
