@@ -161,6 +161,17 @@ def _whole(got: bytes) -> bool:
     return bool(end) and (length is None or len(body) >= int(length[1]))
 
 
+def _answer(client: socket.socket) -> bytes:
+    """What comes until the answer is whole, or the connection ends."""
+    got = b""
+    with contextlib.suppress(ConnectionError):
+        while part := client.recv(65536):
+            got += part
+            if _whole(got):
+                break
+    return got
+
+
 def post(body: bytes, *headers: str, line: str = "POST /predict HTTP/1.1") -> bytes:
     head = [line, "Host: a", f"Content-Length: {len(body)}", "X-Ratchet-Variant: load", *headers]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
@@ -371,20 +382,18 @@ def test_who_is_being_answered_when_the_service_ends_is_answered(serve, contract
     (worker,) = served.workers()
     body = json.dumps(draw(contract, 20, 1)).encode()
     clients = [socket.create_connection(("127.0.0.1", served.port), timeout=20) for _ in range(60)]
+    # A connection that the service has not even accepted yet is nobody's.
+    for client in clients:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert _answer(client).startswith(b"HTTP/1.1 200 ")
     for client in clients:
         client.sendall(post(body))
     time.sleep(0.02)
     worker.terminate()
     answers = []
     for client in clients:
-        got = b""
-        with contextlib.suppress(ConnectionError):
-            while part := client.recv(65536):
-                got += part
-                if _whole(got):
-                    break
-        answers.append(got)
-        client.close()
+        with client:
+            answers.append(_answer(client))
     assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers), [answer[:40] for answer in answers]
     ids = [one["prediction_id"] for answer in answers for one in json.loads(answer.partition(b"\r\n\r\n")[2])]
     with contextlib.closing(served.store()) as store:
