@@ -64,13 +64,15 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     advisory = problem.watch.advisory
     onset, used = onset_of(setting, release.version, _drifted([check.as_dict() for check in told_only(checks, advisory)]))
     newest = max(SLICE_ROWS, problem.watch.window, problem.watch.min_labels)
-    every = typed(store.window(newest=newest, version=release.version, labelled=True, after=onset - 1), contract)
+    every = typed(store.window(newest=newest, version=release.version, labelled=True), contract)
     kept_out, found_sound = lesson_of(setting, begun=1), trusted(setting)
     # What was no fault of the model is not held against it.
-    known = sound_rows(setting, every, kept_out)
+    teaching = sound_rows(setting, every, kept_out)
+    # Rows of before the population moved may teach, but tell nothing of how it is answered.
+    known = teaching[teaching["seq"] >= onset]
     labelled = known.tail(problem.watch.window)
     # What a person found sound is doubted no more.
-    doubtful = every[~inside(found_sound, every["seq"].to_numpy(int))]
+    doubtful = every[(every["seq"] >= onset).to_numpy() & ~inside(found_sound, every["seq"].to_numpy(int))]
     due = present - timedelta(days=problem.watch.label_delay_days)
     aged = typed(store.aged(release.version, due, SLICE_ROWS), contract)
     aged = aged.assign(gold=aged["gold"].mask(inside(found_sound, aged["seq"].to_numpy(int))))
@@ -86,7 +88,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     checks = told_only(checks, advisory)
     concept = next(check for check in checks if check.name == "concept_drift")
     learnt = lesson_of(setting, begun(setting, release.version, onset, concept))
-    fresh = (known["seq"].to_numpy(int) >= learnt.since) & (known["label_seq"].to_numpy(int) > used)
+    fresh = (teaching["seq"].to_numpy(int) >= learnt.since) & (teaching["label_seq"].to_numpy(int) > used)
     awaited = len(store.open_audits(patience, release.version))
     means = _means(setting, window, learnt, awaited, max(0, problem.watch.min_labels - int(fresh.sum())))
     inputs = {

@@ -13,6 +13,7 @@ from flows.promotion import carry_out, cut_short, reconcile
 from flows.result import page_key
 from flows.setting import Setting
 from ratchet.decision import JUDGEMENTS, decide
+from ratchet.errors import StackError
 from ratchet.ledger import Entry, answers
 
 
@@ -24,6 +25,9 @@ def retrain(problem: str, decision_id: str, reasons: list[str], event_id: str) -
     version answers, or a person has paused retraining.
     """
     setting = Setting.of(problem)
+    asked = setting.store.decision(decision_id)
+    if asked is None or asked.action != "retrain":
+        raise StackError(f"The ledger has no decision {decision_id} to retrain {setting.problem.name}.")
     trigger = f"decision {decision_id}"
     why = "\n".join(f"- {reason}" for reason in reasons)
     create_markdown_artifact(
@@ -33,20 +37,18 @@ def retrain(problem: str, decision_id: str, reasons: list[str], event_id: str) -
     )
     for reason in reasons:
         get_run_logger().info("asked for by decision %s: %s", decision_id, reason)
-    asked = setting.store.decision(decision_id)
     done = answers(setting.store.decisions(*JUDGEMENTS), decision_id)
     if done and taken_up(setting, done[-1]):
         reason = f"decision {decision_id} has been answered by {done[-1].id} ({done[-1].action} {done[-1].subject})"
         inputs = {"trigger": trigger, "flow_run": str(flow_run.id)}
         setting.store.record(decide("superseded", trigger, [reason], inputs))
         return {"action": "superseded", "version": None}
-    if asked and not done and (late := stale(setting, asked.evidence["inputs"]["version"])):
+    if not done and (late := stale(setting, asked)):
         setting.store.record(decide("superseded", trigger, [late], {"trigger": trigger, "flow_run": str(flow_run.id)}))
         return {"action": "superseded", "version": None}
-    inputs = asked.evidence["inputs"] if asked else {}
     # What was doubted since the decision is not learnt from either: of its lesson only the beginning is taken.
-    since = inputs.get("lesson", {}).get("since", 0)
-    return lifecycle(problem, None, trigger, asked.evidence["checks"] if asked else [], since)
+    since = asked.evidence["inputs"].get("lesson", {}).get("since", 0)
+    return lifecycle(problem, None, trigger, asked.evidence["checks"], since)
 
 
 def taken_up(setting: Setting, answer: Entry) -> bool:
@@ -64,9 +66,12 @@ def taken_up(setting: Setting, answer: Entry) -> bool:
     return not cut_short(setting, version)
 
 
-def stale(setting: Setting, version: str) -> str:
-    """Why a decision about a version no longer holds; empty where it does."""
-    route = setting.store.route()
+def stale(setting: Setting, asked: Entry) -> str:
+    """Why a decision to retrain no longer holds; empty where it does."""
+    version, route = asked.evidence["inputs"]["version"], setting.store.route()
     if route is not None and route.champion != version:
         return f"it was about version {version}, and version {route.champion} answers by now"
+    judged = [entry for entry in setting.store.decisions(*JUDGEMENTS) if entry.at > asked.at]
+    if by_itself := [entry for entry in judged if str(entry.evidence["inputs"].get("trigger")).startswith("decision ")]:
+        return f"another decision was answered since ({by_itself[-1].action} {by_itself[-1].subject})"
     return "a person has paused retraining since" if setting.store.paused else ""

@@ -124,11 +124,13 @@ class Ledger(Database):
 
     def look(self, decision: str | None) -> None:
         """Note that the monitor looked at the log, how far, and what it decided; the same window may be decided on once only."""
-        before = self.looks(1)
-        place, rows = self.arrived(before[-1][1] if before else None)
-        told = {"problem": self.problem, "at": now(), "decision": decision, "place": place, "rows": rows}
-        with self.engine.begin() as connection:
-            connection.execute(sa.insert(looks), told)
+        # Two who look at once would count the same rows twice.
+        with self.exclusive(f"look-{self.problem}", wait=10):
+            before = self.looks(1)
+            place, rows = self.arrived(before[-1][1] if before else None)
+            told = {"problem": self.problem, "at": now(), "decision": decision, "place": place, "rows": rows}
+            with self.engine.begin() as connection:
+                connection.execute(sa.insert(looks), told)
 
     def looks(self, newest: int) -> list[tuple[datetime, int, int]]:
         """Of the newest looks, oldest first: when, the last live place of the log, and how many live rows had come since the one before."""

@@ -85,13 +85,13 @@ def begins(onset: int, places: Sequence[int], window: int, between: Callable[[in
     """The log's place where a new concept begins, which `concept_drift` saw turn.
 
     `places` are those of the predictions whose labels came from its alarm's on, in that order. Of labels that come in another order than
-    their predictions a twentieth may be of before. An alarm comes some hundred labels after its change: within a `window` of the place
+    their predictions a twentieth may be of before. An alarm comes some hundred labels after its change: within a `window` after the place
     where the population moved (`onset`; 1 where it did not), both are one; `between` counts predictions from one place on and before another.
     """
     alarm, *since = places
     # Where no label has come since, what is to come begins after the last one that did.
     turned = int(np.quantile(since, LATE, method="lower")) if since else alarm + 1
-    return onset if onset > 1 and between(onset, turned) <= window else turned
+    return onset if 1 < onset <= turned and between(onset, turned) <= window else turned
 
 
 def settled(lesson: Lesson, told: np.ndarray, truth: np.ndarray, entities: np.ndarray, threshold: float) -> tuple[Lesson, str]:

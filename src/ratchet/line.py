@@ -28,7 +28,17 @@ class Turn:
             mine = threading.Lock()
             mine.acquire()
             self._line.append(mine)
-        mine.acquire()
+        try:
+            mine.acquire()
+        except BaseException:
+            # Whoever was interrupted as he waited leaves the line; where the turn was given to him just now, it is the next one's.
+            with self._mutex:
+                waiting = mine in self._line
+                if waiting:
+                    self._line.remove(mine)
+            if not waiting:
+                self.__exit__()
+            raise
 
     def __exit__(self, *_: object) -> None:
         with self._mutex:

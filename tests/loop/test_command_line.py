@@ -116,6 +116,7 @@ def test_a_bad_batch_ends_with_2_and_changes_nothing(loop, credit, tmp_path, cha
 
 def test_two_runs_at_once_one_works_the_other_is_superseded(loop):
     """A retraining asked for twice while its decision was answered, and one while another run holds the lock."""
+    from ratchet.decision import decide
     from ratchet.store import Store
 
     store = Store(f"sqlite:///{loop.home / 'store.db'}", "credit")
@@ -131,9 +132,11 @@ def test_two_runs_at_once_one_works_the_other_is_superseded(loop):
     command = [sys.executable, "-c", code, str(loop.home), str(ROOT / "problems" / "credit")]
     again = subprocess.run([*command, asked.id], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert again.stdout.strip().endswith("superseded"), again.stderr
+    another = decide("retrain", asked.subject, ["a test asks"], asked.evidence["inputs"] | {"version": store.route().champion})
+    assert store.record(another)
     with store.exclusive("lifecycle-credit") as mine:
         assert mine
-        beside = subprocess.run([*command, "another"], capture_output=True, text=True, cwd=ROOT, timeout=120)
+        beside = subprocess.run([*command, another.id], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert beside.stdout.strip().endswith("superseded"), beside.stderr
     told = [entry.reasons[0] for entry in store.decisions("superseded")]
     assert any("has been answered by" in reason for reason in told)

@@ -16,6 +16,10 @@ from ratchet.evaluation.loss import per_row
 from ratchet.evaluation.performance import scores
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
+from ratchet.monitoring.feedback_loop import feedback
+from ratchet.monitoring.label_classes import label_classes
+from ratchet.monitoring.label_conflicts import label_conflicts
+from ratchet.monitoring.quality import quality
 from ratchet.monitoring.validity import validity
 
 finite = st.floats(-10, 10)
@@ -153,6 +157,36 @@ def test_a_rise_that_labels_leave_room_for_is_no_pass(credit):
     assert verdicts.count("pass") <= 2
     many = decay(credit.problem, np.where(rng.random(20_000) < 0.1, 0.9, 0.1), np.zeros(20_000), 0.1, 0.005)
     assert many.verdict == "pass"
+
+
+def test_a_few_stray_labels_do_not_hide_that_all_others_are_of_one_class(problem):
+    held = np.tile([1.0, 0.0, 0.0, 0.0], 500)
+    strays = [label_classes(problem, held, np.r_[np.ones(count), np.zeros(2000 - count)]).verdict for count in (0, 1, 5, 200, 500)]
+    assert strays == ["fail", "fail", "fail", "pass", "pass"]
+    assert label_classes(problem, held, np.r_[np.zeros(1), np.ones(1999)]).verdict == "fail"
+
+
+def test_what_lies_at_a_limit_is_neither_pass_nor_fail(credit):
+    """Conflicts, contradictions and gaps that may or may not matter: too many for a pass, too few for an alarm."""
+    problem, contract = credit.problem, credit.contract
+    asked = [label_conflicts(problem, np.arange(2000) < count).verdict for count in (60, 120, 400)]
+    assert asked == ["pass", "undecided", "fail"]
+    rows = credit.open_source(None, 5).traffic(2000, drifted=False)
+
+    def told(name, outcome, gold, label):
+        aged = rows.assign(outcome=outcome, gold=gold, label=label)
+        found = feedback(problem, contract, aged) + quality(problem, contract, rows, rows, aged)
+        return next(check.verdict for check in found if check.name == name)
+
+    zero, tenth = np.zeros(2000), (np.arange(2000) % 10 == 0).astype(float)
+    wrong = [told("quality:accuracy", np.arange(2000) < count, np.where(np.arange(2000) < 100, 0.0, np.nan), zero) for count in (0, 10, 60)]
+    assert wrong == ["pass", "undecided", "fail"]
+    share = [np.where((tenth == 1) & (np.arange(2000) % 1000 < 1000 - lost), np.nan, zero) for lost in (1000, 850, 300)]
+    assert [told("feedback:exposure", outcome, np.nan, tenth) for outcome in share] == ["pass", "undecided", "fail"]
+    # Three rows that are decided wrongly, each with a label that says what the model decided: as bad as can be, and too few to tell.
+    gold = np.where(np.arange(2000) < 200, 0.0, np.nan)
+    follows = np.where(np.arange(2000) < 3, 1.0, 0.0)
+    assert told("feedback:labels", follows, gold, follows) == "undecided"
 
 
 def test_a_release_that_does_not_tell_its_loss_fails(problem):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 import zlib
 
 import numpy as np
@@ -133,6 +134,27 @@ def test_a_value_that_hardly_ever_comes_does_not_ring_when_it_comes():
     assert _chi_squared(np.array([[0, 3], [0, 3]], dtype=float))[0] == 1.0
 
 
+def test_categories_that_are_all_rare_are_told_apart():
+    """A window in which every one of 120 categories is new, in groups that only their sums make; and one in which none is."""
+    rng = np.random.default_rng(4)
+    old = pd.Series(rng.integers(0, 120, 5000).astype(str))
+    assert difference(COLUMNS["nominal"], old, pd.Series(rng.integers(120, 240, 300).astype(str))).p < 1e-12
+    for names in (120, 1000, 4000):
+        same = [
+            difference(COLUMNS["nominal"], *(pd.Series(rng.integers(0, names, n).astype(str)) for n in (5000, 300))).p for _ in range(60)
+        ]
+        assert np.mean(np.array(same) < 0.05) < 0.2
+        assert min(same) > 1e-4
+
+
+def test_a_column_that_is_nearly_always_empty_is_no_other_one_for_a_single_value():
+    nothing, one = pd.Series(np.full(5000, np.nan)), pd.Series([1.0, *np.full(1999, np.nan)])
+    assert difference(COLUMNS["continuous"], nothing, one).p > 0.01
+    assert difference(COLUMNS["continuous"], one, nothing).p > 0.01
+    assert difference(COLUMNS["continuous"], nothing, pd.Series(np.arange(2000.0))).p < 1e-12
+    assert difference(COLUMNS["continuous"], nothing, nothing).p == 1.0
+
+
 def test_a_column_that_is_gone_all_missing_or_no_number_is_told(problem, contract, credit):
     source = credit.open_source(None, 3)
     before, now = source.traffic(3000, drifted=False), source.traffic(1000, drifted=False)
@@ -188,6 +210,14 @@ def test_text_that_is_no_image_or_says_it_is_huge_is_missing():
     header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, "big")
     bomb = base64.b64encode(bytes(header)).decode()
     cut = png(np.zeros((40, 40, 3)))[:60]
-    for value in ("\xe9", "", "no image", huge, bomb, cut, base64.b64encode(b"GIF89a").decode()):
+    unknown = base64.b64encode(
+        b"DDS |\x00\x00\x00\x07\x10\x00\x00"
+        + struct.pack("<4I", 10, 10, 0, 0)
+        + bytes(48)
+        + struct.pack("<2I", 32, 4)
+        + b"AAAA"
+        + bytes(40)
+    ).decode()
+    for value in ("\xe9", "", "no image", unknown, huge, bomb, cut, base64.b64encode(b"GIF89a").decode()):
         assert np.isnan(image(pd.Series([value]))["brightness"]).all(), value[:20]
     assert image(pd.Series([png(np.full((4, 4, 3), 7))]))["brightness"][0] == 7

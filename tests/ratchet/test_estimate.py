@@ -64,10 +64,12 @@ def test_fewer_than_a_hundred_audits_change_nothing():
     assert (few.by, few.value) == ("confidence", none.value)
 
 
-def check(rng, q, truth, chance, foreign=0.0, margin=0.02, ratio=None):
+def check(rng, q, truth, chance, foreign=0.0, margin=0.02, ratio=None, **watch):
     _, p, _, y = rows(rng, 3000)
+    problem = framed(margin=margin)
+    problem = problem.model_copy(update={"watch": problem.watch.model_copy(update=watch)})
     found = Domain(0.5, 0.48, 0.52, 0.5, np.ones(3000) if ratio is None else ratio, foreign)
-    return expected_harm(framed(margin=margin), Held(p, y), found, q, truth, chance)
+    return expected_harm(problem, Held(p, y), found, q, truth, chance)
 
 
 def test_it_says_where_it_cannot_tell():
@@ -92,6 +94,14 @@ def test_audits_that_leave_room_for_harm_are_no_pass():
     # A hundred and twenty rows can seldom exclude a rise of two points; four thousand can.
     assert sum(c.verdict == "undecided" for c in told) >= 5
     assert all((c.verdict == "pass") == (c.high <= c.limit) for c in told)
+
+
+@pytest.mark.parametrize(("alarms", "budget"), [(1.0, 0), (1.0, 100), (2.0, 200), (20.0, 2000)])
+def test_whatever_budgets_may_be_stated_it_answers(alarms, budget):
+    rng = np.random.default_rng(6)
+    _, q, _, truth = rows(rng, 4000)
+    told = check(rng, q, truth, np.ones(4000), false_alarms_per_year=alarms, audit_budget=budget)
+    assert told.verdict in ("pass", "undecided", "fail")
 
 
 def test_a_margin_of_nothing_is_a_margin():

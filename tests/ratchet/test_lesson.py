@@ -24,9 +24,11 @@ def test_a_concept_begins_with_the_labels_that_came_since_its_alarm():
     since = [*range(3), *range(1000, 1097)]
     assert begins(1, [999, *since], 2000, apart) == 1001
     assert begins(1, [999], 2000, apart) == 1000
-    # The population moved shortly before: the same change. Long before, or after: not the same, and what is newer counts.
+    # The population moved shortly before: the same change. Long before it is not, and what is newer counts.
     assert begins(900, [999, *since], 2000, apart) == 900
     assert begins(900, [999, *since], 50, apart) == 1001
+    # It moved after the concept had turned: the rows between are of the new concept too, and have their labels.
+    assert begins(9000, [999, *since], 2000, apart) == 1001
 
 
 def test_older_rows_are_left_out_only_where_models_of_the_newer_ones_alone_answer_better():

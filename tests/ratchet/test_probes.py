@@ -28,8 +28,8 @@ def test_values_of_different_rows_are_an_odd_mix_though_each_column_is_as_it_was
     assert asked(window)["probes:mixes"].verdict == verdict
 
 
-@pytest.mark.parametrize(("near", "verdict"), [(0, "undecided"), (300, "fail")])
-def test_where_no_row_of_the_release_is_near_the_threshold_nobody_can_say_whether_more_are(near, verdict):
+@pytest.mark.parametrize(("near", "verdict"), [(0, "undecided"), (2, "undecided"), (300, "fail")])
+def test_where_next_to_no_row_of_the_release_is_near_the_threshold_nobody_can_say_whether_more_are(near, verdict):
     far = HELD.assign(probability=np.where(np.arange(6000) < near, np.linspace(0.42, 0.58, 6000), 0.01))
     window = population.draw(2000, Moved(), 0, 50_000).assign(probability=0.02)
     window.loc[:20, "probability"] = PROBLEM.threshold

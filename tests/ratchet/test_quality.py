@@ -210,6 +210,22 @@ def test_rows_that_are_alike_by_nature_are_no_flaw_however_many(credit):
         assert told["quality:consistency"].verdict == "pass"
 
 
+def test_rows_that_come_twice_count_once(credit):
+    """Twenty pairs in a window, forty in the next: as single rows that would be beyond chance, as what happened it is not."""
+    names = [column.name for column in credit.contract.features]
+    base = credit.open_source(None, 5).traffic(4000, drifted=False)[names].reset_index(drop=True)
+
+    def pairs(rows, count):
+        return pd.concat([rows.iloc[: 2000 - count], rows.iloc[:count]]).sample(frac=1, random_state=1).reset_index(drop=True)
+
+    def verdict(before, now):
+        window = pairs(base.iloc[2000:], now)
+        told = quality(credit.problem, credit.contract, pairs(base, before), window, window.head(0).assign(outcome=np.nan, gold=np.nan))
+        return next(check.verdict for check in told if check.name == "quality:uniqueness")
+
+    assert [verdict(10, 40), verdict(10, 120)] == ["pass", "fail"]
+
+
 @pytest.mark.parametrize(
     ("of_the_newest", "of_those_before", "doubted"),
     [(0, 0, False), (4, 0, False), (8, 0, True), (4, 8, True), (0, 4, False)],

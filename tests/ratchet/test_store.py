@@ -207,6 +207,40 @@ def test_whoever_has_waited_longest_is_next():
     assert order == [0, 1, 2, 3, 4, "again"]
 
 
+def test_who_is_interrupted_as_he_waits_leaves_the_line(monkeypatch):
+    turn, order = Turn(), []
+
+    class Interrupted:
+        def acquire(self):
+            if turn._line:
+                raise KeyboardInterrupt
+
+        def release(self):
+            order.append("released")
+
+    with turn:
+        monkeypatch.setattr("ratchet.line.threading.Lock", Interrupted)
+        with pytest.raises(KeyboardInterrupt), turn:
+            order.append("never")
+    with turn:
+        order.append("next")
+    assert order == ["next"]
+
+
+def test_two_who_look_at_once_count_the_same_rows_once(store, url):
+    store.look(None)
+    store.log([prediction(f"c{place}") for place in range(50)])
+    beside = [Store(url, "credit") for _ in range(4)]
+    threads = [threading.Thread(target=each.look, args=(None,)) for each in beside]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [rows for _, _, rows in store.looks(5)] == [0, 50, 0, 0, 0]
+    for each in beside:
+        each.close()
+
+
 def test_a_window_holds_live_predictions_only_newest_last(store):
     store.log([prediction("p", "probe"), prediction("l", "load"), *(prediction(f"c{i}") for i in range(5))])
     assert store.window(newest=3)["id"].tolist() == ["c2", "c3", "c4"]

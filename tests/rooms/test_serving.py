@@ -599,7 +599,9 @@ def test_a_difference_from_the_training_path_is_told_with_its_first_row(serve, c
     ids = [answer["prediction_id"] for answer in httpx.post(f"{served.url}/predict", json=records, timeout=30).json()]
     offline = pd.DataFrame(records).assign(prediction_id=ids)
     offline.to_parquet(tmp_path / "same.parquet")
-    assert [check.verdict for check in parity(setting, tmp_path / "same.parquet")] == ["pass", "pass"]
+    offline.to_csv(tmp_path / "same.csv", index=False)
+    for name in ("same.parquet", "same.csv"):
+        assert [check.verdict for check in parity(setting, tmp_path / name)] == ["pass", "pass"]
     offline.loc[7, "amount"] = np.nextafter(offline.loc[7, "amount"], np.inf)
     offline.to_parquet(tmp_path / "other.parquet")
     _, features = parity(setting, tmp_path / "other.parquet")

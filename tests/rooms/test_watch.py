@@ -17,7 +17,7 @@ from flows.examine import begun, examine, onset_of, released_of
 from flows.ingest import LOOKED_BACK, from_file, from_log, lesson_of
 from flows.monitor import keep
 from flows.person import kept_out, pause, resume, trust
-from flows.retrain import stale
+from flows.retrain import retrain, stale
 from flows.setting import Setting
 from flows.stages import LEFT_OUT, STAGES, labelled
 from flows.standing import first_rows
@@ -27,7 +27,7 @@ from ratchet.data.batch import conform
 from ratchet.data.splits import SIDES
 from ratchet.database import now
 from ratchet.decision import decide
-from ratchet.errors import BatchError
+from ratchet.errors import BatchError, StackError
 from ratchet.lesson import EVERYTHING, Lesson
 from ratchet.monitoring.panel import held_of, share_wrong
 from ratchet.prediction import Prediction
@@ -444,12 +444,26 @@ def test_late_labels_of_old_predictions_are_new_labels(standing, credit, tmp_pat
 
 def test_a_retraining_that_comes_too_late_is_told_so(due):
     setting, _, _ = due
-    assert stale(setting, "2") == ""
+    for identity in ("one", "another"):
+        setting.store.record(replace(decide("retrain", "version 2", ["harm"], {"version": "2", "to": identity}), id=identity))
+    asked = setting.store.decision("one")
+    assert stale(setting, asked) == ""
     pause(setting, "we look at it ourselves")
-    assert "a person has paused retraining" in stale(setting, "2")
+    assert "a person has paused retraining" in stale(setting, asked)
     resume(setting, "it was nothing")
+    setting.store.record(decide("refuse", "version 3", ["a person's batch"], {"trigger": "a file"}))
+    assert stale(setting, asked) == ""
+    setting.store.record(decide("refuse", "version 4", ["no better"], {"trigger": "decision another"}))
+    assert stale(setting, asked) == "another decision was answered since (refuse version 4)"
     setting.store.set_route("3", "d", verified=True)
-    assert stale(setting, "2") == "it was about version 2, and version 3 answers by now"
+    assert stale(setting, asked) == "it was about version 2, and version 3 answers by now"
+
+
+def test_a_retraining_that_nobody_decided_is_none(due, monkeypatch):
+    setting, _, _ = due
+    monkeypatch.setattr(Setting, "of", lambda _: setting)
+    with pytest.raises(StackError, match="The ledger has no decision nothing to retrain credit"):
+        retrain.fn("credit", "nothing", ["because"], "event")
 
 
 def test_a_ledger_of_an_earlier_release_is_read_whole(due):

@@ -36,6 +36,13 @@ def flaws(contract: Contract, rows: pd.DataFrame, known: Collection[str]) -> dic
     return {"completeness": missing, "consistency": broken, "uniqueness": again, "validity": invalid}
 
 
+def copies(contract: Contract, rows: pd.DataFrame) -> float:
+    """How often a row is there of which there are several, all features equal, on average; 1 where there is none."""
+    told = rows[[column.name for column in contract.features if column.name in rows]].astype(object)
+    several = told.duplicated(keep=False)
+    return float(several.sum() / (several & ~told.duplicated()).sum()) if several.any() else 1.0
+
+
 def _invalid(column: Column, values: pd.Series) -> np.ndarray:
     """Whether each value is there and none of those that the contract allows, shape (n,)."""
     there = values.notna().to_numpy()

@@ -173,12 +173,17 @@ def surprise(difference: np.ndarray, champion: np.ndarray) -> np.ndarray:
 
 
 def search(
-    categories: pd.DataFrame, difference: np.ndarray, margin: float, seed: int, propose: Callable[[np.ndarray], list[Where]]
+    categories: pd.DataFrame,
+    difference: np.ndarray,
+    margin: float,
+    seed: int,
+    propose: Callable[[np.ndarray], list[Where]],
+    least: Callable[[np.ndarray], float] = lambda _: 0.0,
 ) -> list[Slice]:
     """Slices found on one half of n rows and tested on the other, in both directions, worst first.
 
-    `difference` is each row's loss beyond what it is compared with, of shape (n,); `propose` finds slices among the rows of a mask.
-    Each direction spends half of the error rate.
+    `difference` is each row's loss beyond what it is compared with, of shape (n,); `propose` finds slices among the rows of a mask, and
+    `least` bounds the p-value of those of a mask from below. Each direction spends half of the error rate.
     """
     first = np.random.default_rng(seed).permutation(len(difference)) < len(difference) / 2
     found = []
@@ -191,7 +196,7 @@ def search(
                 continue
             error = float(values.std(ddof=1) / np.sqrt(len(values)))
             error = max(error, 1.0 / len(values))  # a slice without any difference must not look certain
-            p = float(stats.norm.sf((values.mean() - margin) / error))
+            p = max(float(stats.norm.sf((values.mean() - margin) / error)), least(inside))
             tested.append(Slice(where, len(values), float(inside[~half].mean()), float(values.mean()), error, p))
         found += [replace(s, p=p) for s, p in zip(tested, _holm([s.p for s in tested]), strict=True)]
     return sorted((replace(s, p=min(1.0, 2 * s.p)) for s in found), key=lambda s: s.p)

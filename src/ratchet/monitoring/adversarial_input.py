@@ -51,7 +51,7 @@ def probes(problem: Problem, contract: Contract, encoder: Encoder, held: pd.Data
     strange = _oddness(learnt, [told, now["bins"]])
     rare = float(np.quantile(strange[0], 1 - RARE))
     n, told_of = len(window), "at the very threshold, of those near it"
-    few = f"equal to another one in all but {FEW} columns"
+    few = f"equal to an earlier one in all but {FEW} columns"
     return [
         more_often("probes:duplicates", ALIKE, few, alike[0], alike[1], problem, n=n, bursts=True),
         more_often("probes:boundary", HUGGING, told_of, hugging[0], hugging[1], problem, n=n, bursts=True),
@@ -60,9 +60,9 @@ def probes(problem: Problem, contract: Contract, encoder: Encoder, held: pd.Data
 
 
 def _alike(rows: pd.DataFrame, places: np.ndarray) -> np.ndarray:
-    """Whether each of n rows differs from its nearest neighbour in a few columns, but not in none; shape (n,).
+    """Whether each of n rows differs from its nearest neighbour in a few columns, but not in none, and came after it; shape (n,).
 
-    `places` are the rows as numbers. Rows sent twice are asked for elsewhere, so each counts once.
+    `places` are the rows as numbers. Two that are alike are one event. Rows sent twice are asked for elsewhere, so each counts once.
     """
     codes = np.column_stack([pd.factorize(rows[name])[0] for name in rows])
     distinct, first, place = np.unique(codes, axis=0, return_index=True, return_inverse=True)
@@ -73,7 +73,7 @@ def _alike(rows: pd.DataFrame, places: np.ndarray) -> np.ndarray:
     # Where two are at the same place, either may come first.
     other = np.where(found[:, 0] == np.arange(len(distinct)), found[:, 1], found[:, 0])
     differing = (distinct != distinct[other]).sum(axis=1)
-    return np.asarray(((differing > 0) & (differing <= FEW))[place.ravel()])
+    return np.asarray(((differing > 0) & (differing <= FEW) & (first[other] < first))[place.ravel()])
 
 
 def _oddness(learnt: np.ndarray, asked: list[np.ndarray]) -> list[np.ndarray]:

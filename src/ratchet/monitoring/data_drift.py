@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -129,9 +129,9 @@ def of_numbers(before: np.ndarray, after: np.ndarray, least: tuple[float, float]
     """What tells n new numbers from m old ones, shapes (n,) and (m,), NaN where missing: as `difference` does."""
     gone = [np.isnan(values) for values in (before, after)]
     old, new = before[~gone[0]], after[~gone[1]]
+    lacking = _lacking(gone[0], gone[1], least)
     if old.size == 0 or new.size == 0:
-        same = old.size == new.size
-        return Difference(1.0 if same else 0.0, 0.0 if same else 1.0, "share of missing values")
+        return lacking
     if discrete and (distinct := np.unique(new)).size <= COUNTED and (distinct := np.union1d(distinct, old)).size <= COUNTED:
         names = [*map(as_text, distinct), "missing"]
         codes = [
@@ -141,12 +141,15 @@ def of_numbers(before: np.ndarray, after: np.ndarray, least: tuple[float, float]
     found = _kolmogorov_smirnov(old, new, least)
     if not (gone[0].any() or gone[1].any()):
         return found
-    lacking = _counted(gone[0].astype(int), gone[1].astype(int), ["value", "missing"], [], least)
     # Two questions were asked of one column.
-    if lacking.p < found.p:
-        effect = float(abs(gone[1].mean() - gone[0].mean()))
-        return Difference(min(1.0, 2 * lacking.p), effect, "change in missing share", lacking.inflation)
-    return Difference(min(1.0, 2 * found.p), found.effect, found.measure, found.inflation)
+    clearer = lacking if lacking.p < found.p else found
+    return replace(clearer, p=min(1.0, 2 * clearer.p))
+
+
+def _lacking(old: np.ndarray, new: np.ndarray, least: tuple[float, float]) -> Difference:
+    """Two arrays of flags, True where a value is missing."""
+    found = _counted(old.astype(int), new.astype(int), ["value", "missing"], [], least)
+    return replace(found, effect=float(abs(new.mean() - old.mean())), measure="change in missing share")
 
 
 def _kolmogorov_smirnov(old: np.ndarray, new: np.ndarray, least: tuple[float, float]) -> Difference:
@@ -196,16 +199,21 @@ def _counted(old: np.ndarray, new: np.ndarray, names: list[str], order: list[str
 def _chi_squared(counts: np.ndarray) -> tuple[float, float]:
     """p-value and Cramér's V of counts of shape (categories, 2).
 
-    Rare categories are counted together. Where they are too few for the test even so, they are tested exactly against all others, and those
-    among each other: two questions, of which the clearer answer counts twice.
+    Rare categories are counted together with others as rare, in groups that are large enough. Where they are too few for that, they are
+    tested exactly against all others, and those among each other: two questions, of which the clearer answer counts twice. Where no group is
+    large enough, one half of the categories is tested exactly against the other.
     """
     counts = counts[counts.sum(axis=1) > 0]
+    if len(counts) < 2:
+        return 1.0, 0.0
     smaller = float(counts.sum(axis=0).min() / counts.sum())
     rare = counts.sum(axis=1) * smaller < EXPECTED
     often, seldom = counts[~rare], counts[rare].sum(axis=0)
-    table = np.vstack([often, seldom]) if rare.any() else often
+    table = np.vstack([often, *_grouped(counts[rare], EXPECTED / smaller if smaller else np.inf)])
     if len(table) < 2:
-        return 1.0, 0.0
+        table = _halved(counts)
+        p = float(stats.fisher_exact(np.round(table).astype(int)).pvalue)
+        return p, float(abs(np.subtract(*(table[0] / table.sum(axis=0))))) if smaller else 0.0
     test = stats.chi2_contingency(table, correction=False)
     effect = float(np.sqrt(test.statistic / counts.sum()))
     if not rare.any() or seldom.sum() * smaller >= EXPECTED:
@@ -217,6 +225,34 @@ def _chi_squared(counts: np.ndarray) -> tuple[float, float]:
         # One side has rare ones alone.
         return min(1.0, 2 * exact), effect
     return min(1.0, 2 * min(exact, float(stats.chi2_contingency(often, correction=False).pvalue))), effect
+
+
+def _grouped(counts: np.ndarray, least: float) -> list[np.ndarray]:
+    """Categories, rows of counts, in groups of so many at least, the most frequent first."""
+    groups: list[np.ndarray] = []
+    for count in _by_frequency(counts):
+        if groups and groups[-1].sum() < least:
+            groups[-1] = groups[-1] + count
+        else:
+            groups.append(count)
+    if len(groups) > 1 and groups[-1].sum() < least:
+        last = groups.pop()
+        groups[-1] = groups[-1] + last
+    return groups
+
+
+def _halved(counts: np.ndarray) -> np.ndarray:
+    """Two categories or more, rows of counts, as two of about as many rows."""
+    told = _by_frequency(counts)
+    reached = np.cumsum(told.sum(axis=1))
+    cut = min(max(int(np.searchsorted(reached, reached[-1] / 2)), 1), len(told) - 1)
+    return np.vstack([told[:cut].sum(axis=0), told[cut:].sum(axis=0)])
+
+
+def _by_frequency(counts: np.ndarray) -> np.ndarray:
+    """The most frequent category first; those that are as frequent by lot, not by the sample in which they came first."""
+    shuffled = counts[np.random.default_rng(0).permutation(len(counts))]
+    return np.asarray(shuffled[np.argsort(-shuffled.sum(axis=1), kind="stable")])
 
 
 def _mann_whitney(counts: np.ndarray) -> tuple[float, float]:

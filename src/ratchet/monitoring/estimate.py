@@ -222,7 +222,7 @@ def expected_harm(
     """
     n, limit, unit = len(probability), problem.gate.margin, f"{problem.metric} per row"
     alpha = problem.watch.false_alarms_per_check
-    by_audit = problem.watch.false_alarms_per_year * LEAST_AUDITED / max(problem.watch.audit_budget, LEAST_AUDITED)
+    by_audit = min(problem.watch.false_alarms_per_year * LEAST_AUDITED / max(problem.watch.audit_budget, LEAST_AUDITED), 0.05)
     told: dict[str, float | str | None] = {"limit": limit, "unit": unit}
     least = problem.watch.min_window
     if found is None or n < least:

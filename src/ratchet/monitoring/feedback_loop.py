@@ -13,7 +13,7 @@ from scipy import stats
 from ratchet.check import Check, Verdict, undecided
 from ratchet.contract import Contract
 from ratchet.evaluation.slices import view
-from ratchet.monitoring.excess import level
+from ratchet.monitoring.excess import could_tell, fisher, level
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
@@ -69,18 +69,24 @@ def _exposure(problem: Problem, decided: np.ndarray, labelled: np.ndarray) -> Ch
         reason = f"{n:,} predictions older than the label delay, {int(labelled.sum()):,} labelled, {fewest:,} of the rarer decision; "
         reason += f"{problem.watch.min_window} and {least} of each decision are needed"
         return undecided("feedback:exposure", EXPOSED, reason, n, limit=GAP, unit=unit, blocking=False)
-    alpha = level(problem)
-    shares = [float(part.mean()) for part in parts]
-    ends = [stats.binomtest(int(part.sum()), len(part)).proportion_ci(1 - 2 * alpha, method="wilson") for part in parts]
-    gap = shares[0] - shares[1]
-    low = gap - float(np.hypot(shares[0] - ends[0].low, ends[1].high - shares[1]))
-    high = gap + float(np.hypot(ends[0].high - shares[0], shares[1] - ends[1].low))
-    verdict: Verdict = "fail" if low > GAP or high < -GAP else "pass"
+    gap, low, high = _gap(parts[0], parts[1], 1 - 2 * level(problem))
+    _, likely_low, likely_high = _gap(parts[0], parts[1], 0.95)
+    open_to_it = likely_low < -GAP or likely_high > GAP
+    verdict: Verdict = "fail" if low > GAP or high < -GAP else "undecided" if open_to_it else "pass"
     reason = (
-        f"{shares[0]:.1%} of the {len(parts[0]):,} rows decided {problem.outcome.negative!r} are labelled, {shares[1]:.1%} of the "
+        f"{parts[0].mean():.1%} of the {len(parts[0]):,} rows decided {problem.outcome.negative!r} are labelled, {parts[1].mean():.1%} of the "
         f"{len(parts[1]):,} decided {problem.outcome.positive!r}: a gap of {gap:+.1%} [{low:+.1%}, {high:+.1%}], {GAP:.0%} matters"
     )
     return Check("feedback:exposure", EXPOSED, verdict, reason, gap, low, high, GAP, n, unit, blocking=False)
+
+
+def _gap(one: np.ndarray, other: np.ndarray, confidence: float) -> tuple[float, float, float]:
+    """By how much more often one array of flags is set than the other, with its interval."""
+    shares = [float(flags.mean()) for flags in (one, other)]
+    ends = [stats.binomtest(int(flags.sum()), len(flags)).proportion_ci(confidence, method="wilson") for flags in (one, other)]
+    gap = shares[0] - shares[1]
+    low = gap - float(np.hypot(shares[0] - ends[0].low, ends[1].high - shares[1]))
+    return gap, low, gap + float(np.hypot(ends[0].high - shares[0], shares[1] - ends[1].low))
 
 
 def _leaning(problem: Problem, both: pd.DataFrame, n: int) -> Check:
@@ -90,12 +96,15 @@ def _leaning(problem: Problem, both: pd.DataFrame, n: int) -> Check:
     """
     contradicted = (both["outcome"] != both["gold"]).to_numpy()
     mistaken = (both["label"] != both["gold"]).to_numpy()
-    p, limit = _fisher(contradicted, mistaken), level(problem)
+    table, limit = _table(contradicted, mistaken), level(problem)
+    p = fisher(*table)
     reason = (
         f"of {int(mistaken.sum()):,} audited rows that were decided wrongly, {_share(contradicted[mistaken])} have a label that says what the "
         f"model decided; of {int((~mistaken).sum()):,} decided rightly, {_share(contradicted[~mistaken])} have a wrong one: p = {p:.1e}, "
         f"limit {limit:.1e}"
     )
+    if contradicted[mistaken].any() and not could_tell(*table, limit):
+        return undecided("feedback:labels", LEANS, f"{reason}; so few cannot tell", n, limit=limit, unit="p-value")
     return Check("feedback:labels", LEANS, "fail" if p < limit else "pass", reason, value=p, limit=limit, n=n, unit="p-value")
 
 
@@ -104,22 +113,26 @@ def _sliced(problem: Problem, contract: Contract, both: pd.DataFrame, n: int) ->
     contradicted, categories = (both["outcome"] != both["gold"]).to_numpy(), view(both, contract)
     inside = {f"{name} = {value}": (categories[name] == value).to_numpy() for name in categories for value in categories[name].unique()}
     asked = {name: flags for name, flags in inside.items() if FEWEST <= flags.sum() <= len(both) - FEWEST}
-    found = {name: _fisher(contradicted, flags) for name, flags in asked.items()}
-    limit, worst = level(problem), min(found, key=lambda name: found[name], default="")
-    p = min(1.0, found[worst] * len(found)) if worst else 1.0
-    there, elsewhere = (contradicted[asked[worst]], contradicted[~asked[worst]]) if worst else (contradicted[:0], contradicted)
+    found = {name: fisher(*_table(contradicted, flags)) for name, flags in asked.items()}
+    limit = level(problem)
+    if not found:
+        reason = f"{len(both)} rows have an outcome and an audit, but no slice has {FEWEST} of them"
+        return undecided("feedback:slice", WHERE, reason, n, limit=limit, unit="p-value")
+    worst = min(found, key=lambda name: found[name])
+    p = min(1.0, found[worst] * len(found))
+    there, elsewhere = contradicted[asked[worst]], contradicted[~asked[worst]]
     verdict: Verdict = "fail" if p < limit else "pass"
     reason = (
-        f"where {worst or 'nothing'}, audits contradict {_share(there)} of {len(there)} labels, elsewhere {_share(elsewhere)} of "
+        f"where {worst}, audits contradict {_share(there)} of {len(there)} labels, elsewhere {_share(elsewhere)} of "
         f"{len(elsewhere):,}: p = {p:.1e} among {len(found)} slices, limit {limit:.1e}"
     )
     return Check("feedback:slice", WHERE, verdict, reason, value=p, limit=limit, n=n, unit="p-value", evidence={"slice": worst})
 
 
-def _fisher(flags: np.ndarray, inside: np.ndarray) -> float:
-    """How likely chance brings about so many flags inside, one-sided."""
-    table = [[int((flags & side).sum()), int((~flags & side).sum())] for side in (inside, ~inside)]
-    return float(stats.fisher_exact(np.array(table), alternative="greater").pvalue)
+def _table(flags: np.ndarray, inside: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
+    """How many rows inside are flagged and how many are not, then of those outside."""
+    told, other = ((int((flags & side).sum()), int((~flags & side).sum())) for side in (inside, ~inside))
+    return told, other
 
 
 def _share(flags: np.ndarray) -> str:

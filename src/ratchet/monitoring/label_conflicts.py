@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from ratchet.check import Check, Verdict, undecided
-from ratchet.monitoring.excess import level
+from ratchet.check import Check, undecided
+from ratchet.monitoring.excess import beyond, level
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
@@ -17,7 +17,7 @@ MATTERS = 0.05
 
 @registered("label_conflicts", "monitor")
 def label_conflicts(problem: Problem, relabelled: np.ndarray) -> Check:
-    """The share of n labelled predictions that have had another label before the newest, audits aside, with Wilson's interval.
+    """The share of n labelled predictions that have had another label before the newest, audits aside, with its 95% interval.
 
     `relabelled` has shape (n,), bool. The newest label counts everywhere; which of two that contradict one another is right, nobody
     knows, so beyond a share that matters a person must look.
@@ -27,7 +27,7 @@ def label_conflicts(problem: Problem, relabelled: np.ndarray) -> Check:
         reason = f"{n} labels of this window are in; {problem.watch.min_window} are needed"
         return undecided("label_conflicts", QUESTION, reason, n, limit=limit, unit=unit)
     count = int(relabelled.sum())
-    found = stats.binomtest(count, n).proportion_ci(1 - 2 * level(problem), method="wilson")
-    verdict: Verdict = "fail" if found.low > MATTERS else "pass"
+    found = stats.binomtest(count, n).proportion_ci(0.95)
+    verdict = beyond(count, n, MATTERS, level(problem))
     reason = f"{count:,} of {n:,} labels replaced another one that said otherwise; {MATTERS:.0%} matters beyond chance"
     return Check("label_conflicts", QUESTION, verdict, reason, count / n, float(found.low), float(found.high), limit=limit, n=n, unit=unit)

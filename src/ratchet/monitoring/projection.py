@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +19,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 DIRECTIONS = 5
 # Anybody may send a small file that says it is huge.
 MOST_PIXELS = 2**24
-# What Pillow and base 64 raise for text that is no image.
-UNREADABLE = (ValueError, OSError, SyntaxError, EOFError, Image.DecompressionBombError)
 IMAGE = ("brightness", "contrast", "sharpness", "colour", "aspect")
+logger = logging.getLogger(__name__)
 Project = Callable[[pd.Series], dict[str, np.ndarray]]
 
 
@@ -55,8 +55,7 @@ def image(values: pd.Series) -> dict[str, np.ndarray]:
     """Brightness, contrast, sharpness, colourfulness and aspect of n images, each of shape (n,).
 
     An image is an array (height, width) or (height, width, 3) of 0 to 255, or a file in base 64. Colourfulness is that of Hasler
-    and Süsstrunk (2003). What cannot be read, or is of more
-    than 2**24 pixels, is not a number.
+    and Süsstrunk (2003). What cannot be read, or is of more than 2**24 pixels, is not a number.
     """
     rows = [_features(_pixels(value)) for value in values]
     return dict(zip(IMAGE, np.array(rows, dtype=float).reshape(-1, len(IMAGE)).T, strict=True))
@@ -67,7 +66,9 @@ def _pixels(value: Any) -> np.ndarray | None:
         try:
             with Image.open(io.BytesIO(base64.b64decode(value, validate=True))) as told:
                 return np.asarray(told.convert("RGB"), dtype=float) if told.width * told.height <= MOST_PIXELS else None
-        except UNREADABLE:
+        except Exception as error:
+            # Whatever a decoder raises for what somebody sent must not end the look at all the others.
+            logger.debug("an image cannot be read: %s", error)
             return None
     if value is None or np.ndim(value) not in (2, 3):
         return None

@@ -10,9 +10,9 @@ from scipy import stats
 
 from ratchet.check import Check, Verdict, undecided
 from ratchet.contract import Contract
-from ratchet.data.quality import flaws
+from ratchet.data.quality import copies, flaws
 from ratchet.monitoring.autocorrelation import inflation
-from ratchet.monitoring.excess import level
+from ratchet.monitoring.excess import beyond, fisher, level
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
@@ -62,8 +62,12 @@ def quality(
         before, now = flaws(contract, held, known), flaws(contract, window, known)
         # The more rows there are, the more of them are the same by chance.
         size = min(len(held), len(window))
-        before["uniqueness"], now["uniqueness"] = (flaws(contract, rows.tail(size), known)["uniqueness"] for rows in (held, window))
-        made = [_of_rows(problem, name, before[name], flawed) for name, flawed in now.items()]
+        newer = [rows.tail(size) for rows in (window, held)]
+        now["uniqueness"], before["uniqueness"] = (flaws(contract, rows, known)["uniqueness"] for rows in newer)
+        # Those that hang together count as fewer; two that are the same are one event.
+        worth = {name: [inflation(flags) for flags in (now[name], before[name])] for name in now}
+        worth["uniqueness"] = [copies(contract, rows) for rows in newer]
+        made = [_of_rows(problem, name, before[name], flawed, worth[name]) for name, flawed in now.items()]
     told = aged["outcome"].notna().to_numpy()
     accuracy = _accuracy(problem, _contradicted(aged[told]))
     newest = aged if newest is None else newest
@@ -77,11 +81,12 @@ def scores(flawed: np.ndarray) -> list[float]:
     return [float(1 - part.mean()) for part in np.array_split(flawed, PARTS) if len(part)]
 
 
-def _of_rows(problem: Problem, name: str, before: np.ndarray, flawed: np.ndarray) -> Check:
-    """The larger of two questions, each at half the level: more than at release, and more than earlier in the window."""
+def _of_rows(problem: Problem, name: str, before: np.ndarray, flawed: np.ndarray, worth: list[float]) -> Check:
+    """The larger of two questions, each at half the level: more than at release, and more than earlier in the window.
+
+    So many flawed rows of the window, and of the release, tell as much as one.
+    """
     n, limit = len(flawed), level(problem)
-    # Rows that come twice hang together: that is what is looked for.
-    worth = [1.0 if name == "uniqueness" else inflation(flags) for flags in (flawed, before)]
     more = _more(flawed, before, worth)
     places = np.arange(n)
     later = 1.0
@@ -119,14 +124,13 @@ def _timeliness(problem: Problem, lacking: np.ndarray, labelled_before: bool) ->
 
 
 def _accuracy(problem: Problem, wrong: np.ndarray) -> Check:
-    """Whether audits contradict a share of the labels that matters, with Wilson's interval."""
+    """Whether audits contradict a share of the labels that matters."""
     n, least = len(wrong), problem.gate.min_group
     if n < least:
         reason = f"{n} rows to judge by; {least} are needed"
         return undecided("quality:accuracy", ASKED["accuracy"], reason, n, limit=1 - NOISE, unit=UNIT)
-    found = stats.binomtest(int(wrong.sum()), n).proportion_ci(1 - 2 * level(problem), method="wilson")
-    verdict: Verdict = "fail" if found.low > NOISE else "pass"
-    reason = f"audits contradict {int(wrong.sum()):,} of {n:,} labels: {wrong.mean():.1%} [{found.low:.1%}, {found.high:.1%}], {NOISE:.0%} matters"
+    verdict = beyond(int(wrong.sum()), n, NOISE, level(problem))
+    reason = f"audits contradict {int(wrong.sum()):,} of {n:,} labels, {wrong.mean():.1%}; {NOISE:.0%} matters beyond chance"
     return _check("accuracy", verdict, reason, wrong, 1 - NOISE, {"trend": scores(wrong)})
 
 
@@ -148,8 +152,7 @@ def _doubt(lately: list[np.ndarray]) -> dict[str, object]:
 
 def _more(flags: np.ndarray, than: np.ndarray, worth: list[float]) -> float:
     """How likely chance brings about that flags are so much more frequent (Fisher), where so many rows tell as much as one."""
-    table = [[round(each.sum() / count), round((~each).sum() / count)] for each, count in zip((flags, than), worth, strict=True)]
-    return float(stats.fisher_exact(np.array(table), alternative="greater").pvalue)
+    return fisher(*((round(each.sum() / count), round((~each).sum() / count)) for each, count in zip((flags, than), worth, strict=True)))
 
 
 def _check(name: str, verdict: Verdict, reason: str, flawed: np.ndarray, limit: float, evidence: dict[str, object]) -> Check:

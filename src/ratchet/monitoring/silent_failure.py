@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy import optimize
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
@@ -129,7 +130,13 @@ def worst_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.
     # In units of what chance makes of one row: what is hard varies more.
     residual = excess / np.maximum(np.abs(one - nought) * np.sqrt(sure * (1 - sure)), LEAST_SPREAD * max(np.abs(one - nought).max(), 1e-12))
     support, categories = max(SUPPORT, 2 * FEWEST / n), view(labelled, contract, FINE)
-    found = search(categories, excess, problem.gate.slice_margin, seed, lambda half: pairs(categories[half], residual[half], support))
+
+    def chance(inside: np.ndarray) -> float:
+        return by_chance((one - nought)[inside], sure[inside], float(excess[inside].sum()) - problem.gate.slice_margin * int(inside.sum()))
+
+    found = search(
+        categories, excess, problem.gate.slice_margin, seed, lambda half: pairs(categories[half], residual[half], support), chance
+    )
     for where in pairs(categories, residual, support):
         values = excess[inside_of(categories, where)]
         error = float(values.std(ddof=1) / np.sqrt(len(values)))
@@ -142,3 +149,24 @@ def worst_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.
         return float(inside.sum() / np.sqrt(max(len(inside), 1)))
 
     return sorted(each_once, key=strength, reverse=True)
+
+
+def by_chance(cost: np.ndarray, sure: np.ndarray, beyond: float) -> float:
+    """At most how likely n rows cost so much more than expected, where each costs `cost` more with probability `sure`, both of shape (n,).
+
+    Chernoff's bound (1952). A few rows of which some cost much are far from normal: their mean's tail is heavier.
+
+    >>> rare, costly = np.full(40, 0.05), np.full(40, 4.0)
+    >>> 1e-6 < by_chance(costly, rare, 4 * 9 - 4 * 2) < 1e-2
+    True
+    """
+    if beyond <= 0:
+        return 1.0
+    yes, no = np.log(np.clip(sure, 1e-12, 1.0)), np.log(np.clip(1 - sure, 1e-12, 1.0))
+    expected = float((cost * sure).sum())
+
+    def exponent(tilt: float) -> float:
+        return float(np.logaddexp(no, yes + tilt * cost).sum()) - tilt * (expected + beyond)
+
+    steepest = 50 / max(float(np.abs(cost).max()), 1e-12)
+    return float(np.exp(min(0.0, optimize.minimize_scalar(exponent, bounds=(0.0, steepest), method="bounded").fun)))

@@ -79,7 +79,8 @@ def _plain(value: Any) -> Any:
 
 def _judge(name: str, question: str, problem: Problem, rows: np.ndarray, reason: str, evidence: dict[str, Any]) -> Check:
     n = len(rows)
-    if n < problem.watch.min_window:
+    # That few rows are the same tells little; that one differs is proof.
+    if n < problem.watch.min_window and not rows.any():
         needed = problem.watch.min_window
         return undecided(name, question, f"{n} rows; {needed} are needed; {reason}", n, limit=0.0, unit="share of rows")
     share = float(rows.mean())
