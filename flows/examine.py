@@ -85,9 +85,10 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     checks.append(live_slices(problem, contract, held_of(released), known.tail(SLICE_ROWS)))
     wrong = Stream(problem.watch.detector, _wrong(store, release.version, kept_out, found_sound))
     checks += on_labels(problem, released, window, apart, labelled, wrong, earlier, bought, doubtful.tail(problem.watch.window), paid)
-    checks = told_only(checks, advisory)
+    checks = [_due_only(check, problem) if kept_out.until is not None else check for check in told_only(checks, advisory)]
     concept = next(check for check in checks if check.name == "concept_drift")
-    learnt = lesson_of(setting, begun(setting, release.version, onset, concept))
+    began = begun(setting, release.version, onset, concept, kept_out.until)
+    learnt = replace(kept_out, since=began if began > 1 else 0)
     fresh = (teaching["seq"].to_numpy(int) >= learnt.since) & (teaching["label_seq"].to_numpy(int) > used)
     awaited = len(store.open_audits(patience, release.version))
     means = _means(setting, window, learnt, awaited, max(0, problem.watch.min_labels - int(fresh.sum())))
@@ -102,6 +103,8 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         # What they say may be corrected without another one coming.
         "labels_say": digest(labelled[["id", "truth"]].to_numpy(object).tolist()),
         "outcomes": concept.n,
+        # Of younger rows labels of one class come first; None where those of both come as soon.
+        "judged_until": kept_out.until,
         "audited": int((window["audited"] > 0).sum()),
         "audited_before": len(earlier),
         "audited_bought": len(bought),
@@ -117,6 +120,14 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     decision = watch(checks, f"version {release.version}", inputs, means)
     told = {"without": learnt.without, "audited": learnt.audited}
     return checks, replace(decision, evidence=decision.evidence | {"kept_out": told})
+
+
+def _due_only(check: Check, problem: Problem) -> Check:
+    """A check of how good decisions are, with why younger rows are not judged."""
+    if check.name not in ("decay", "concept_drift", "live_slices"):
+        return check
+    why = f"labels of one class come sooner, so rows are judged once they are {problem.watch.label_delay_days:g} days old"
+    return replace(check, reason=f"{check.reason}; {why}")
 
 
 def released_of(problem: Problem, release: Release, contract: Contract) -> Released:
@@ -239,15 +250,16 @@ def _in_vain(store: Store, unanswered: set[str]) -> int:
 def _wrong(store: Store, version: str, lesson: Lesson, trusted: Sequence[Span]) -> Iterator[np.ndarray]:
     """Whether a version's decisions were wrong, in the order of their labels, so many at a time; NaN where that is not to be judged by.
 
+    Where labels of one class come sooner, that order would tell of the labels: in the order of the predictions, as far as labels are due.
     Of rows that a person found sound it is what their labels say by now: those that were corrected meanwhile told something else at first.
     """
     after, corrected = 0, [place for first, last in trusted for place in store.corrected(version, first, last)]
-    while len(part := store.outcomes(after, OUTCOMES, version)):
+    while len(part := store.outcomes(after, OUTCOMES, version, lesson.until)):
         sound = lesson.teaches(part["prediction"].to_numpy(int), part["provenance"].to_numpy(object))
         # Of two classes, what is corrected was right where it had been wrong.
         wrong = part["wrong"].to_numpy(bool) ^ part["prediction"].isin(corrected).to_numpy()
         yield np.where(sound, wrong.astype(float), np.nan)
-        after = int(part["seq"].iloc[-1])
+        after = int(part["seq" if lesson.until is None else "prediction"].iloc[-1])
 
 
 def onset_of(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
@@ -267,12 +279,15 @@ def onset_of(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
     return told["onset"] if _drifted(before[0]["checks"]) else told["to"] + 1, used
 
 
-def begun(setting: Setting, version: str, onset: int, concept: Check) -> int:
-    """The log's place where the champion's new population (`onset`) or concept begins; 1 where neither has changed."""
+def begun(setting: Setting, version: str, onset: int, concept: Check, until: int | None = None) -> int:
+    """The log's place where the champion's new population (`onset`) or concept begins; 1 where neither has changed.
+
+    `until` is the last place of the log that was judged, where that is not all.
+    """
     if concept.verdict != "fail" or not concept.blocking:
         return onset
     store, window = setting.store, setting.problem.watch.window
-    places = store.places_after(version, int(concept.evidence["at"]) - 1, OUTCOMES)
+    places = store.places_after(version, int(concept.evidence["at"]) - 1, OUTCOMES, until)
     return begins(onset, places, window, lambda first, last: store.between(version, first, last, window + 1))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from flows.stages import LEFT_OUT
 from ratchet.audit import AUDIT
 from ratchet.data.batch import conform
 from ratchet.data.splits import split
+from ratchet.database import now
 from ratchet.draft import drafted
 from ratchet.errors import BatchError
 from ratchet.lesson import EVERYTHING, Lesson, Span, learn_from, settled
+from ratchet.monitoring.label_delay import hurried
 from ratchet.release import Release
 from ratchet.retraining import ACTIONS
 from snapshots.workspace import published, restore
@@ -25,6 +28,8 @@ from snapshots.workspace import published, restore
 FAMILY, FOLDS = "trees", 3
 # The newest decisions that are asked what must not teach: more than one, since two looks at once do not know of each other.
 LOOKED_BACK = 20
+# By the labels of so many rows it is told whether those of one class come sooner.
+DELAYS = 5000
 
 
 def from_file(setting: Setting, batch: Path, champion: Release | None = None, lesson: Lesson = EVERYTHING) -> None:
@@ -53,8 +58,8 @@ def from_log(setting: Setting, lesson: Lesson = EVERYTHING) -> tuple[int, str]:
     sound = live[_taught(live, replace(lesson, since=0))].reset_index(drop=True)
     if sound.empty:
         raise BatchError(
-            "the log: every labelled prediction is of a stretch that was blocked, probed or doubted; `ratchet trust` lists them and takes "
-            "back what was wrong about one."
+            "the log: every labelled prediction is of a stretch that was blocked, probed or doubted, or too young where labels of one class "
+            "come sooner; `ratchet trust` lists them and takes back what was wrong about one."
         )
     contract = setting.contract
     # A row that named nobody stands for itself.
@@ -83,8 +88,9 @@ def _live(setting: Setting, lesson: Lesson) -> pd.DataFrame:
 
 
 def _found(setting: Setting, live: pd.DataFrame, lesson: Lesson) -> pd.DataFrame:
-    if lesson.audited and len(live):
-        found = live["id"].map(setting.store.gold(min(first for first, _ in lesson.audited)))
+    begins = [first for first, _ in lesson.audited] + ([] if lesson.until is None else [lesson.until + 1])
+    if begins and len(live):
+        found = live["id"].map(setting.store.gold(min(begins)))
         told = lesson.doubts(live["seq"].to_numpy(int)) & found.notna().to_numpy()
         live = live.assign(truth=found.where(told, live["truth"]), provenance=live["provenance"].mask(told, AUDIT))
     return live
@@ -114,13 +120,25 @@ def _settled(setting: Setting, sound: pd.DataFrame, places: np.ndarray, logged: 
 
 
 def lesson_of(setting: Setting, begun: int) -> Lesson:
-    """What the ledger lets a retraining learn from, once a new population or concept has begun at a place of the log (1: none has)."""
+    """What ledger and log let a retraining learn from, once a new population or concept has begun at a place of the log (1: none has)."""
     store = setting.store
     ledger = [entry.evidence for entry in store.decisions(*ACTIONS, newest=LOOKED_BACK)]
     # Decisions of earlier releases do not tell what was known before them.
     if not any("kept_out" in evidence for evidence in ledger):
         ledger = [entry.evidence for entry in store.decisions("block", "ask")]
-    return learn_from(begun, ledger, trusted(setting))
+    return replace(learn_from(begun, ledger, trusted(setting)), until=_until(setting))
+
+
+def _until(setting: Setting) -> int | None:
+    """The last place of the log whose labels are due, where labels of one class come sooner than those of the other."""
+    store, watch = setting.store, setting.problem.watch
+    due = store.place_at(now() - timedelta(days=watch.label_delay_days))
+    told = store.delays(DELAYS, due)
+    # Of a young log nothing is due yet: what has come so soon may tell it as well.
+    if len(told) < watch.min_window:
+        told = store.delays(DELAYS)
+    delay = (told["label_at"] - told["at"]) / pd.Timedelta(seconds=1)
+    return due if hurried(delay.to_numpy(float), told["truth"].to_numpy(float)) else None
 
 
 def trusted(setting: Setting) -> list[Span]:

@@ -144,9 +144,10 @@ class Watched:
         if not drifting:
             self._quiet = len(self.batches)
         moved = self._quiet if drifting else 0
-        doubtful = _joined(due[moved:], newest)
-        doubtful = doubtful[doubtful["truth"].notna()]
-        labelled = doubtful[lesson.teaches(doubtful["seq"].to_numpy(int), doubtful["provenance"].to_numpy(object))]
+        every = _joined(due, newest)
+        every = every[every["truth"].notna()]
+        teaching = every[lesson.teaches(every["seq"].to_numpy(int), every["provenance"].to_numpy(object))]
+        labelled, doubtful = (rows[rows["seq"] >= self._place(moved)] for rows in (teaching, every))
         earlier = NONE
         if scope == "everything":
             checks += self._beside(window, _joined(due, newest), labelled, doubtful)
@@ -158,7 +159,7 @@ class Watched:
         checks += on_labels(problem, released, window, apart, labelled.tail(seen), self._stream, earlier, doubtful=doubtful.tail(seen))
         begun = self._begun(moved, next(check for check in checks if check.name == "concept_drift"))
         means = Means(
-            labels_short=max(0, problem.watch.min_labels - int((labelled["seq"] >= begun).sum())),
+            labels_short=max(0, problem.watch.min_labels - int((teaching["seq"] >= begun).sum())),
             rows=len(window),
             audit_share=problem.watch.audit_share,
             audits_left=problem.watch.audit_budget,
@@ -182,11 +183,15 @@ class Watched:
 
     def _begun(self, moved: int, concept: Check) -> int:
         """The log's place where the new population (of the batch `moved`, 0 where it has not) or concept begins, as the monitor tells it."""
-        onset = self._looks[LOOKED - 1 + moved][1] + 1 if moved else 1
+        onset = self._place(moved)
         if concept.verdict != "fail":
             return onset
         places = np.concatenate([told["seq"].to_numpy(int) for told in self._told])[int(concept.evidence["at"]) - 1 :].tolist()
         return begins(onset, places, self.problem.watch.window, lambda first, last: last - first)
+
+    def _place(self, moved: int) -> int:
+        """The log's place where the batch `moved` begins; 1 for 0."""
+        return self._looks[LOOKED - 1 + moved][1] + 1 if moved else 1
 
     def _beside(self, window: pd.DataFrame, due: pd.DataFrame, labelled: pd.DataFrame, doubtful: pd.DataFrame) -> list[Check]:
         aged, newest = (rows.drop(columns="gold").rename(columns={"found": "gold"}) for rows in (due.tail(AGED_ROWS), doubtful))

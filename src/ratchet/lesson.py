@@ -30,12 +30,13 @@ class Lesson:
     """What a retraining learns from, and is judged on: the labelled rows of the log from its place `since` on; 0 is every row there is.
 
     Rows of the stretches in `without` were not what they seemed, and are left out; in those of `audited` labels were doubted, and only what
-    audits found counts.
+    audits found counts. So it does after the place `until`: of younger rows labels of one class have come before those of the other.
     """
 
     since: int = 0
     without: tuple[Span, ...] = ()
     audited: tuple[Span, ...] = ()
+    until: int | None = None
 
     def teaches(self, places: np.ndarray, provenance: np.ndarray) -> np.ndarray:
         """Which of n labelled rows of the log it takes, shape (n,), by their places and their labels' provenance."""
@@ -43,8 +44,9 @@ class Lesson:
         return np.asarray((places >= self.since) & ~inside(self.without, places) & ~doubted)
 
     def doubts(self, places: np.ndarray) -> np.ndarray:
-        """In which of n places of the log labels were doubted, shape (n,)."""
-        return inside(self.audited, places)
+        """In which of n places of the log labels are not to be relied on, shape (n,)."""
+        young = places > self.until if self.until is not None else np.zeros(len(places), dtype=bool)
+        return np.asarray(inside(self.audited, places) | young)
 
     @property
     def said(self) -> str:
@@ -52,6 +54,8 @@ class Lesson:
         since = f"labelled rows from place {self.since:,} of the log on" if self.since else "every labelled row"
         never = [f"those of {_counted(self.without)} blocked or probed"] if self.without else []
         never += [f"labels that no audit found in {_counted(self.audited)} doubted"] if self.audited else []
+        if self.until is not None:
+            never.append(f"those after place {self.until:,}, for labels of one class come sooner than those of the other")
         return since + (f", except {' and '.join(never)}" if never else "")
 
 

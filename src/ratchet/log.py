@@ -88,19 +88,22 @@ class Log(Database):
         features = pd.DataFrame([msgspec.json.decode(text) for text in plain.pop("features")], index=plain.index)
         return pd.concat([plain, features], axis=1)
 
-    def outcomes(self, after: int, limit: int, version: str) -> pd.DataFrame:
+    def outcomes(self, after: int, limit: int, version: str, until: int | None = None) -> pd.DataFrame:
         """The next labels of a version's live predictions after a label's seq, in the order in which they came.
 
         Columns: seq (the label's), prediction (the prediction's seq), wrong (whether the decision was), provenance. The first label
-        of each prediction counts: what corrects it later came at another time.
+        of each prediction counts: what corrects it later came at another time. Where the order in which labels come is of no use, `until`
+        asks for those of predictions up to that place of the log, in the order of the predictions; then `after` is a prediction's place.
         """
-        query = self._outcomes(version).where(labels.c.seq > after).order_by(labels.c.seq).limit(limit)
+        query, order = self._outcomes(version, until)
         with self.engine.connect() as connection:
-            return pd.DataFrame(connection.execute(query).all(), columns=["seq", "prediction", "wrong", "provenance"])
+            rows = connection.execute(query.where(order > after).order_by(order).limit(limit)).all()
+        return pd.DataFrame(rows, columns=["seq", "prediction", "wrong", "provenance"])
 
-    def places_after(self, version: str, label: int, limit: int) -> list[int]:
-        """The places in the log of the predictions whose labels came after a version's first, second, and so on, so many at most."""
-        query = self._outcomes(version).order_by(labels.c.seq).offset(label).limit(limit)
+    def places_after(self, version: str, label: int, limit: int, until: int | None = None) -> list[int]:
+        """The places in the log of the predictions of `outcomes` after the first, second, and so on, so many at most."""
+        query, order = self._outcomes(version, until)
+        query = query.order_by(order).offset(label).limit(limit)
         with self.engine.connect() as connection:
             return [int(row.prediction) for row in connection.execute(query)]
 
@@ -164,15 +167,41 @@ class Log(Database):
         with self.engine.connect() as connection:
             return {row.id: int(row.value) for row in connection.execute(query)}
 
-    def _outcomes(self, version: str) -> sa.Select[Any]:
-        """The first label of each live prediction of a version, and whether its decision was wrong."""
+    def _outcomes(self, version: str, until: int | None) -> tuple[sa.Select[Any], sa.ColumnElement[int]]:
+        """The first label of each live prediction of a version, and whether its decision was wrong; and what tells their order."""
         p, earlier = predictions.c, labels.alias()
         corrected = sa.exists().where(earlier.c.prediction_id == labels.c.prediction_id, earlier.c.seq < labels.c.seq)
-        return (
+        query = (
             sa.select(labels.c.seq, p.seq.label("prediction"), (labels.c.value != p.label).label("wrong"), labels.c.provenance)
             .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
             .where((p.problem + "") == self.problem, p.version == version, p.variant.in_(LIVE), ~corrected)
         )
+        return (query, labels.c.seq) if until is None else (query.where(p.seq <= until), p.seq)
+
+    def delays(self, newest: int, until: int | None = None) -> pd.DataFrame:
+        """Of the newest live predictions with a label that is no audit's, up to a place of the log: seq, at, label_at, truth; oldest first.
+
+        The first label of each counts.
+        """
+        p, earlier = predictions.c, labels.alias()
+        corrected = sa.exists().where(earlier.c.prediction_id == labels.c.prediction_id, earlier.c.seq < labels.c.seq)
+        query = (
+            sa.select(p.seq, p.at, labels.c.at.label("label_at"), labels.c.value.label("truth"))
+            .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
+            .where((p.problem + "") == self.problem, p.variant.in_(LIVE), labels.c.provenance != AUDIT, ~corrected)
+            .order_by(p.seq.desc())
+            .limit(newest)
+        )
+        with self.engine.connect() as connection:
+            rows = connection.execute(query if until is None else query.where(p.seq <= until)).all()
+        return pd.DataFrame(rows[::-1], columns=["seq", "at", "label_at", "truth"])
+
+    def place_at(self, at: datetime) -> int:
+        """The place of the newest live prediction of that time or before, 0 where there is none."""
+        p = predictions.c
+        query = sa.select(p.seq).where((p.problem + "") == self.problem, p.variant.in_(LIVE), p.at <= at).order_by(p.at.desc()).limit(1)
+        with self.engine.connect() as connection:
+            return int(connection.scalar(query) or 0)
 
     def labelled(self) -> bool:
         """Whether a label has ever come of a live prediction."""

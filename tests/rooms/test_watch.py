@@ -40,7 +40,7 @@ from ratchet.settings import Settings
 from snapshots.workspace import publish, run_stage
 
 
-def traffic(setting, release, rows, drifted, first=0):
+def traffic(setting, release, rows, drifted, first=0, at=None):
     """Requests of the world in the log, as p0, p1 and so on; what will turn out to be true, shape (n,)."""
     contract = setting.contract
     frame = conform(setting.folder.open_source(None, 77).traffic(rows, drifted=drifted), contract, "the world")
@@ -48,8 +48,8 @@ def traffic(setting, release, rows, drifted, first=0):
     decided = (probability >= release.threshold).astype(int)
     asked = [json.dumps(record) for record in records(frame, contract)]
     told = zip(probability.tolist(), decided.tolist(), asked, strict=True)
-    at = now()
-    lines = [Prediction(f"p{first + n}", "credit", at, "2", "champion", 1.0, p, d, text) for n, (p, d, text) in enumerate(told)]
+    moments = [now()] * rows if at is None else at
+    lines = [Prediction(f"p{first + n}", "credit", moments[n], "2", "champion", 1.0, p, d, text) for n, (p, d, text) in enumerate(told)]
     setting.store.log(lines)
     return frame[contract.target].to_numpy(int)
 
@@ -144,7 +144,8 @@ def test_after_a_change_of_the_concept_retraining_waits_for_labels_of_the_new_on
     # What is true of a row has turned: only rows since then teach, and none of the batch that the champion was made from.
     turned_at = named(checks, "concept_drift").evidence["at"]
     places = np.arange(turned_at + 1, 9001)
-    assert decision.evidence["inputs"]["lesson"] == {"since": int(np.quantile(places, 0.05, method="lower")), "without": (), "audited": ()}
+    since = int(np.quantile(places, 0.05, method="lower"))
+    assert decision.evidence["inputs"]["lesson"] == {"since": since, "without": (), "audited": (), "until": None}
     first = ingested(setting, first_rows(setting.folder, 5000, 5), tmp_path)
     setting.store.record(decision)
     lesson = Lesson(**setting.store.decision(decision.id).evidence["inputs"]["lesson"])
@@ -423,6 +424,30 @@ def test_a_ledger_of_before_does_not_count_labels_that_were_learnt_from(due):
     inputs = {"generation": "g", "trigger": f"decision {old.id}"}
     setting.store.record(decide("refuse", "version 3", ["no better"], inputs))
     assert "1500 more labelled rows" in examine.fn(setting, release)[1].reasons[0]
+
+
+def test_labels_of_one_class_that_come_sooner_are_no_harm(standing, credit, tmp_path, monkeypatch):
+    """A hundred rows a day; who defaults is known after 30 days, who pays back after 90, but every fifth of those after 20."""
+    setting, release = opened(standing, credit, tmp_path / "home")
+    days, daily, present = 160, 100, now()
+    at = [present - timedelta(days=days - place / daily) for place in range(days * daily)]
+    truth = traffic(setting, release, days * daily, drifted=False, at=at)
+    setting.store.set_route("2", "d", verified=True)
+    delay = np.where(truth == 1, 30, np.where(np.arange(len(truth)) % 5 == 0, 20, 90))
+    come = [(at[n] + timedelta(days=int(delay[n])), n) for n in range(len(truth)) if at[n] + timedelta(days=int(delay[n])) < present]
+    setting.store.add_labels(
+        [{"prediction_id": f"p{n}", "at": when, "value": int(truth[n]), "provenance": "outcome"} for when, n in sorted(come)]
+    )
+    checks, decision = examine.fn(setting, release)
+    assert named(checks, "decay").verdict != "fail"
+    assert "rows are judged once they are 90 days old" in named(checks, "decay").reason
+    assert named(checks, "concept_drift").verdict == "pass"
+    assert abs(decision.evidence["inputs"]["judged_until"] - (days - 90) * daily) < 5
+    from_log(setting, lesson_of(setting, 1))
+    assert abs(len(pd.read_parquet(setting.root / "inbox" / "batch.parquet")) - (days - 90) * daily) < 5
+    # By all labels that are in, nothing would look as it is.
+    monkeypatch.setattr("flows.ingest.hurried", lambda *_: False)
+    assert named(examine.fn(setting, release)[0], "decay").verdict == "fail"
 
 
 def test_late_labels_of_old_predictions_are_new_labels(standing, credit, tmp_path):
