@@ -46,14 +46,19 @@ def addresses() -> dict[str, str]:
 
 
 def environment() -> dict[str, str]:
-    """The tools' own variables for a client on this machine."""
+    """The tools' own variables for a client on this machine: addresses, token, and which problem the stack serves."""
     found = addresses()
-    return {
+    told = {
         "MLFLOW_TRACKING_URI": found["mlflow"],
         "PREFECT_API_URL": f"{found['prefect']}/api",
         "PREFECT_UI_URL": found["prefect"],
         "RATCHET_SERVICE_URL": found["service"],
+        "RATCHET_TOKEN": variable("RATCHET_TOKEN", ""),
+        "RATCHET_PROBLEM": variable("RATCHET_PROBLEM", "credit"),
     }
+    # As Compose does, from the folder of docker-compose.yml.
+    problems = ROOT / variable("RATCHET_PROBLEMS_FOLDER", "problems")
+    return told | {"RATCHET_PROBLEMS": os.environ.get("RATCHET_PROBLEMS") or str(problems)}
 
 
 def reached() -> bool:

@@ -52,6 +52,8 @@ def collect_from(service: str, api: str, pages: dict[str, str], down: list[str],
         raise StackError(
             f"The service at {service} does not answer ({error}). See `docker compose ps` and `docker compose logs service`."
         ) from error
+    if answer.status_code == 401:
+        raise StackError(f"The service at {service} asks for a token: set RATCHET_TOKEN to the one that it was started with.")
     if answer.status_code != 200:
         # What is in the store is not known now, and is not told as nothing.
         said = f"the service cannot read its store: {answer.json()['error']} See `docker compose logs postgres`"

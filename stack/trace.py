@@ -19,6 +19,7 @@ def find(identity: str, problem: str | None) -> dict[str, Any]:
     if processes.urls(settings().home) or processes.elsewhere() or not deploy.reached():
         found = trace(open_store(problem), identity)
     else:
+        deploy.adopt()
         url = f"{deploy.addresses()['service']}/predictions/{identity}"
         try:
             answer = httpx.get(url, headers=settings().authorization, timeout=20)

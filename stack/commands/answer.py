@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from stack.commands.common import ProblemName, ProblemOption, console, problem_folder, running, sentences
+from stack.commands.common import ProblemName, ProblemOption, console, not_in_containers, problem_folder, running, sentences
 
 app = typer.Typer()
 
@@ -45,6 +45,7 @@ def score(
         from stack import processes
 
         processes.look_at_running(settings().home)
+        not_in_containers()
         folder = problem_folder(problem or processes.served(settings().home) or settings().problem)
         release = released(folder, settings(), version)
         target = out or file.with_name(f"{file.stem}.scored{file.suffix}")
@@ -127,6 +128,7 @@ def compress(
         from stack import processes
 
         processes.look_at_running(settings().home)
+        not_in_containers()
         setting = Setting(problem_folder(problem), settings())
         target = (out or settings().home / "compressed" / setting.problem.name).resolve()
         with console.status("quantising and distilling"):

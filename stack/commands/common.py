@@ -56,6 +56,18 @@ def not_in_containers() -> None:
         raise StackError(f"The stack runs in containers, and its store is reached from inside: docker compose exec worker ratchet {told}")
 
 
+def asked_for(problem: str | None) -> str:
+    """The problem that was named, else the one that the running stack serves."""
+    from ratchet.settings import settings
+    from stack import deploy as compose
+    from stack import processes
+
+    home = processes.look_at_running(settings().home)
+    if not problem and not processes.urls(home) and not processes.elsewhere() and compose.reached():
+        compose.adopt()
+    return problem or processes.served(settings().home) or settings().problem
+
+
 def running(problem: str | None = None) -> Any:
     """The setting of a problem in the stack of this machine: the one of `ratchet up`, else that of a demonstration."""
     from ratchet.settings import settings

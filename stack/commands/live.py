@@ -17,6 +17,7 @@ from stack.commands.common import (
     AsJson,
     ProblemName,
     ProblemOption,
+    asked_for,
     console,
     not_in_containers,
     problem_folder,
@@ -97,7 +98,10 @@ def audit(
                 raise BatchError(f"{out} is there already, perhaps with labels filled in. Name another file, or move it away.")
             if not out.parent.is_dir():
                 raise BatchError(f"{out.parent} is no folder; the file cannot be written there.")
-            rows.assign(label="").to_csv(out, index=False)
+            try:
+                rows.assign(label="").to_csv(out, index=False)
+            except OSError as error:
+                raise BatchError(f"{out} cannot be written: {error.strerror}. Name another place with --out.") from error
             console.print(f"{len(rows)} predictions to audit in {escape(str(out))}; fill in label and hand it over with --labels")
         elif len(rows):
             table = Table("prediction", "at")
@@ -188,11 +192,7 @@ def history(
 def generations(as_json: AsJson = False, problem: ProblemOption = None) -> None:
     """Every model version: parent, snapshot, family, metric, decision."""
     with sentences():
-        from ratchet.settings import settings
-        from stack import processes
-
-        processes.look_at_running(settings().home)
-        setting = site_of(problem or processes.served(settings().home) or settings().problem).setting
+        setting = site_of(asked_for(problem)).setting
         from flows.story import generations as known
 
         told = known(setting)
@@ -223,11 +223,9 @@ def card(
 ) -> None:
     """Bring a version's model card, one self-contained HTML page for a person who must decide."""
     with sentences():
-        from ratchet.settings import ROOT, settings
-        from stack import processes
+        from ratchet.settings import ROOT
 
-        processes.look_at_running(settings().home)
-        setting = site_of(problem or processes.served(settings().home) or settings().problem).setting
+        setting = site_of(asked_for(problem)).setting
         from flows.card import fetch
 
         target = out or ROOT / "reports" / f"card-{setting.problem.name}-{version}.html"

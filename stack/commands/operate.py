@@ -110,6 +110,7 @@ def status(as_json: AsJson = False, problem: ProblemOption = None) -> None:
             pages = {"service": at.service_ui, "mlflow": at.mlflow_ui, "prefect": at.prefect_ui}
             told = collect_from(at.service_url, at.prefect_api_url, pages, [], "ratchet ")
         elif compose.reached():
+            compose.adopt()
             found = compose.addresses()
             pages = {name: found[name] for name in ("service", "mlflow", "prefect")}
             within = "docker compose exec worker ratchet "

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from ratchet.errors import StackError
-from ratchet.settings import ROOT
+from ratchet.settings import ROOT, Settings
 from stack import deploy, secrets
 from stack.status import collect_from, lines
 from tests.conftest import ratchet
@@ -212,6 +212,19 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch, passwords):
         deploy.look([])
 
 
+def test_what_env_says_holds_for_commands_from_outside(tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("RATCHET_TOKEN=sixteen characters!\nRATCHET_PROBLEM=mine\nRATCHET_PROBLEMS_FOLDER=../elsewhere\n")
+    monkeypatch.setattr(secrets, "ENV", tmp_path / ".env")
+    for name in ("RATCHET_TOKEN", "RATCHET_PROBLEM", "RATCHET_PROBLEMS"):
+        monkeypatch.delenv(name, raising=False)
+    told = deploy.environment()
+    assert (told["RATCHET_TOKEN"], told["RATCHET_PROBLEM"]) == ("sixteen characters!", "mine")
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert Settings().authorization == {"Authorization": "Bearer sixteen characters!"}
+    assert Settings().problems == ROOT.parent / "elsewhere"
+
+
 def test_the_command_line_says_it_and_fails(tmp_path, monkeypatch):
     fake_docker(tmp_path, monkeypatch, "exit 1")
     home = tmp_path / "home"
@@ -243,8 +256,10 @@ def test_a_store_that_cannot_be_reached_or_entered_is_one_sentence(tmp_path, pos
 
 def test_what_is_not_known_is_not_told_as_nothing():
     class Away(BaseHTTPRequestHandler):
+        status = 503
+
         def do_GET(self):
-            self.send_response(503)
+            self.send_response(self.status)
             self.end_headers()
             self.wfile.write(b'{"error": "The store is away, and this needs it."}')
 
@@ -256,6 +271,9 @@ def test_what_is_not_known_is_not_told_as_nothing():
     try:
         url = f"http://127.0.0.1:{server.server_port}"
         said = lines(collect_from(url, "http://127.0.0.1:9/api", {"service": url}, ["postgres"], "ratchet "))
+        Away.status = 401
+        with pytest.raises(StackError, match="asks for a token: set RATCHET_TOKEN"):
+            collect_from(url, "http://127.0.0.1:9/api", {"service": url}, [], "ratchet ")
     finally:
         server.shutdown()
         server.server_close()
