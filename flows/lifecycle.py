@@ -61,10 +61,10 @@ def lifecycle(
 ) -> dict[str, Any]:
     """Make one generation of a problem and let the gate decide.
 
-    `batch` is the path of a Parquet batch, or the address of one handed over to MLflow; None takes the labelled rows
-    of the log. `trigger` says who or what
-    started it; `drift` are the checks that did, and `since` the place of the log where a new population or concept began. Returns the decision, the version and the facts of the run. The
-    same rows, parameters and code make the same generation once, however often this is called.
+    `batch` is the path of a Parquet batch, or the address of one handed over to MLflow; None takes the labelled rows of the log. `trigger`
+    says who or what started it; `drift` are the checks that did, and `since` the place of the log where a new population or concept began.
+    Returns the decision, the version and the facts of the run. The same rows, parameters and code make the same generation once, however
+    often this is called.
     """
     setting = Setting.of(problem)
     with setting.alone() as free:

@@ -136,8 +136,8 @@ def undone(setting: Setting) -> tuple[Entry, str] | None:
 def carry_out(setting: Setting) -> str:
     """Do what is `undone`; what became of it in words, empty where there was nothing to do.
 
-    To be called while no other run is at work (`Setting.alone`): it decides and routes as well. A promoted version that does not answer as it
-    was probed is rolled back, so that it is not tried again and again.
+    To be called while no other run is at work (`Setting.alone`): it decides and routes as well. A promoted version that does not answer as
+    it was probed is rolled back, so that it is not tried again and again.
     """
     left = undone(setting)
     if left is None:

@@ -21,8 +21,8 @@ from ratchet.ledger import Entry, answers
 def retrain(problem: str, decision_id: str, reasons: list[str], event_id: str) -> dict[str, Any]:
     """Make a generation from the log's labelled rows, because of a decision of the monitor.
 
-    A second run for the same decision, or one while another is at work, records that it was superseded; so does one that comes after another
-    version answers, or a person has paused retraining.
+    A second run for the same decision, or one while another is at work, records that it was superseded; so does one that comes after
+    another version answers, or a person has paused retraining.
     """
     setting = Setting.of(problem)
     asked = setting.store.decision(decision_id)

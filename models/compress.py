@@ -36,8 +36,9 @@ class _Rows(CalibrationDataReader):  # type: ignore[misc]
 def quantised(graph: bytes, views: Views, spared: int = 0) -> bytes:
     """The graph with weights of 8 bits and activations of 16, calibrated on rows of the training (Jacob et al., 2018).
 
-    `views` holds the graph's inputs, of as many rows as there are: what lies outside their range is cut off. The first and the last multiplication stay as they are: they are
-    small, and what they round is felt most; so do `spared` more after the first. ValueError where that leaves none.
+    `views` holds the graph's inputs, of as many rows as there are: what lies outside their range is cut off. The first and the last
+    multiplication stay as they are: they are small, and what they round is felt most; so do `spared` more after the first. ValueError where
+    that leaves none.
     """
     with tempfile.TemporaryDirectory() as folder:
         before, ready, after = (str(Path(folder) / name) for name in ("before.onnx", "ready.onnx", "after.onnx"))

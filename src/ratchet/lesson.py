@@ -90,7 +90,8 @@ def begins(onset: int, places: Sequence[int], window: int, between: Callable[[in
 
     `places` are those of the predictions whose labels came from its alarm's on, in that order. Of labels that come in another order than
     their predictions a twentieth may be of before. An alarm comes some hundred labels after its change: within a `window` after the place
-    where the population moved (`onset`; 1 where it did not), both are one; `between` counts predictions from one place on and before another.
+    where the population moved (`onset`; 1 where it did not), both are one; `between` counts predictions from one place on and before
+    another.
     """
     alarm, *since = places
     # Where no label has come since, what is to come begins after the last one that did.

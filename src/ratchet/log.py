@@ -233,7 +233,8 @@ class Log(Database):
     def audits(self, version: str, after: int) -> pd.DataFrame:
         """A version's predictions after a place of the log of which an audit has told, oldest first: seq, id, probability, gold, outcome.
 
-        Of what audits have found of one prediction, the newest counts; `outcome` is its newest label that is of no audit, NaN where there is none.
+        Of what audits have found of one prediction, the newest counts; `outcome` is its newest label that is of no audit, NaN where there
+        is none.
         """
         p = predictions.c
         # No label is older than its prediction: those of before are passed over by the index of audits. A clock may have run ahead.

@@ -116,10 +116,9 @@ class Watch(Strict):
     """How the log is watched: window sizes in rows, error rates per year.
 
     Of the predictions a share `audit_share` is drawn for an audit, and the policy may raise it as long as audits bring no more than
-    `audit_budget` labels a year. A retraining comes `cooldown_days` after the last one at the earliest, and at most
-    `retrainings_per_year` come by themselves. What a check in `advisory` says (`name` or `name:part`) is told, and nothing is done about it.
-    `detector` looks for concept drift in the labelled stream; a rise of the share of wrong decisions by less than `min_rise`
-    does not matter.
+    `audit_budget` labels a year. A retraining comes `cooldown_days` after the last one at the earliest, and at most `retrainings_per_year`
+    come by themselves. What a check in `advisory` says (`name` or `name:part`) is told, and nothing is done about it. `detector` looks for
+    concept drift in the labelled stream; a rise of the share of wrong decisions by less than `min_rise` does not matter.
     """
 
     window: Count = 2000

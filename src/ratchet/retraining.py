@@ -32,11 +32,10 @@ class Means:
     """What may be done and spent, and what there is to learn from.
 
     `lesson`: what a retraining would learn from; `labels_short`: how many rows of it are lacking. `cooling_days`: how long the last
-    retraining is still too young.
-    `retrainings_left`: how many more the year allows. `audit_share`: the share of predictions that is drawn for an audit, of the window's
-    `rows`; `audits_left`: how many more labels the year's budget buys, beside those that were asked for; `audits_awaited`: how many that were
-    bought may still come. `unanswered`: how often retraining was asked for
-    since the last generation, and made none.
+    retraining is still too young. `retrainings_left`: how many more the year allows. `audit_share`: the share of predictions that is drawn
+    for an audit, of the window's `rows`; `audits_left`: how many more labels the year's budget buys, beside those that were asked for;
+    `audits_awaited`: how many that were bought may still come. `unanswered`: how often retraining was asked for since the last generation,
+    and made none.
     """
 
     paused: bool = False
@@ -164,8 +163,8 @@ def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any
 def _refuted(expected: Check, decay: Check | None) -> bool:
     """Whether labels refute harm that is expected: what they show, and by how much more is expected of these rows than of theirs.
 
-    There must be as many as audits would be needed to tell. Labels that came are of older rows. What audits found of this window they do not
-    refute.
+    There must be as many as audits would be needed to tell. Labels that came are of older rows. What audits found of this window they do
+    not refute.
     """
     if decay is None or decay.verdict == "fail" or decay.value is None or decay.n < expected.evidence["audits_needed"]:
         return False

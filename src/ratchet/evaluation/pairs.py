@@ -30,8 +30,8 @@ class _Column:
 def pairs(categories: pd.DataFrame, residual: np.ndarray, support: float) -> list[Where]:
     """The slices of one predicate, or of one each on two columns, in which the mean of n residuals stands out most; five at most.
 
-    `residual` has shape (n,), mean 0 and variance 1 where nothing is wrong; what all rows share is no slice's. A predicate is a value or, of
-    an ordered column, a run of neighbours. Every pair of predicates that at least a share `support` of the rows meets is looked at: sums
+    `residual` has shape (n,), mean 0 and variance 1 where nothing is wrong; what all rows share is no slice's. A predicate is a value or,
+    of an ordered column, a run of neighbours. Every pair of predicates that at least a share `support` of the rows meets is looked at: sums
     over runs are products of small matrices with the sums over values. What the best one explains is taken out before the next is looked
     for (matching pursuit; Mallat and Zhang, 1993).
     """

@@ -89,9 +89,9 @@ def volume(problem: Problem, looks: Sequence[Look]) -> Check:
 
     `looks` are oldest first, the last one is the present. Student's prediction interval of the logarithm of the rate, one-sided, by the
     median and the median deviation of intervals of the same hour of earlier days, working days or weekends: an outage of before does not
-    widen it much. Of few rows the tail of Poisson's distribution is more, and counts. It fails where the rate is less than half of the usual
-    one, and that beyond chance. Where so few are usual between two looks that none at all would be no alarm, longer intervals are asked, up to
-    a day; undecided where those are too few as well.
+    widen it much. Of few rows the tail of Poisson's distribution is more, and counts. It fails where the rate is less than half of the
+    usual one, and that beyond chance. Where so few are usual between two looks that none at all would be no alarm, longer intervals are
+    asked, up to a day; undecided where those are too few as well.
     """
     every, total = problem.watch.every_seconds, sum(came for _, _, came in looks[1:])
     least, reason = every / 2, _few(0, 0, total)

@@ -119,8 +119,8 @@ def concept_drift(problem: Problem, stream: Stream, usual: float = 0.0) -> Check
     """Whether the share of wrong decisions has risen, by a detector (ADWIN; Bifet and Gavaldà, 2007) over the labelled stream.
 
     `stream` was fed with the champion's decisions since it answers, in the order in which their labels came; `usual` is the share that was
-    wrong of the rows held out at release. Only rises above that count, and only by `watch.min_rise` or more; an alarm is taken back once half of its
-    rise is. The same stream gives the same verdict, however it is cut into chunks.
+    wrong of the rows held out at release. Only rises above that count, and only by `watch.min_rise` or more; an alarm is taken back once
+    half of its rise is. The same stream gives the same verdict, however it is cut into chunks.
     """
     n, limit, unit = stream.rows - stream.passed_over, problem.watch.min_rise, "share of decisions"
     if n < problem.watch.min_window:

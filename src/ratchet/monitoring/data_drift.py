@@ -200,8 +200,8 @@ def _chi_squared(counts: np.ndarray) -> tuple[float, float]:
     """p-value and Cramér's V of counts of shape (categories, 2).
 
     Rare categories are counted together with others as rare, in groups that are large enough. Where they are too few for that, they are
-    tested exactly against all others, and those among each other: two questions, of which the clearer answer counts twice. Where no group is
-    large enough, one half of the categories is tested exactly against the other.
+    tested exactly against all others, and those among each other: two questions, of which the clearer answer counts twice. Where no group
+    is large enough, one half of the categories is tested exactly against the other.
     """
     counts = counts[counts.sum(axis=1) > 0]
     if len(counts) < 2:

@@ -212,13 +212,14 @@ def expected_harm(
 ) -> Check:
     """By how much decisions cost more in a window of m rows than at release, told from confidence and from audited rows.
 
-    `found` tells the window from the held-out rows; None where there are too few. `truth` has the labels of rows that were drawn for
-    an audit, NaN elsewhere, and `chance` the probability with which each was drawn, both of shape (m,); `earlier` are audits of before
-    the window, oldest first; `bought` those that were bought because of harm in a window that has moved on since: they count as the window's own. `labelled` are the model's answers to rows whose labels are in, of shape (k,): by how much more they were expected
-    to cost is in the evidence, as `of_labelled`, for who holds it against what they do cost. `paid` is whether any of the own audits was bought. It fails like `decay` does:
-    beyond the problem's margin, and beyond chance at a level that spends the year's budget over the year's checks; where audited rows
-    alone count, and were bought, over as many audits as the year's budget buys. Undecided where it cannot tell: with rows unlike those held out, with a
-    rise that may be chance, or where audited rows leave room for one beyond the margin.
+    `found` tells the window from the held-out rows; None where there are too few. `truth` has the labels of rows that were drawn for an
+    audit, NaN elsewhere, and `chance` the probability with which each was drawn, both of shape (m,); `earlier` are audits of before the
+    window, oldest first; `bought` those that were bought because of harm in a window that has moved on since: they count as the window's
+    own. `labelled` are the model's answers to rows whose labels are in, of shape (k,): by how much more they were expected to cost is in
+    the evidence, as `of_labelled`, for who holds it against what they do cost. `paid` is whether any of the own audits was bought. It fails
+    like `decay` does: beyond the problem's margin, and beyond chance at a level that spends the year's budget over the year's checks; where
+    audited rows alone count, and were bought, over as many audits as the year's budget buys. Undecided where it cannot tell: with rows
+    unlike those held out, with a rise that may be chance, or where audited rows leave room for one beyond the margin.
     """
     n, limit, unit = len(probability), problem.gate.margin, f"{problem.metric} per row"
     alpha = problem.watch.false_alarms_per_check

@@ -33,9 +33,9 @@ from ratchet.problem import Problem
 class Released:
     """What a release tells of the rows it was made from.
 
-    `reference`: training rows, in their order, with the features and what is watched besides. `held`: labelled rows that the model has not learnt from, with the columns `probability`
-    and `truth`. `relies_on`: the columns on which its answers hang. `mean` and `error`: its loss on the test rows, and the standard error.
-    `threshold`: that by which the service decides.
+    `reference`: training rows, in their order, with the features and what is watched besides. `held`: labelled rows that the model has not
+    learnt from, with the columns `probability` and `truth`. `relies_on`: the columns on which its answers hang. `mean` and `error`: its
+    loss on the test rows, and the standard error. `threshold`: that by which the service decides.
     """
 
     contract: Contract
@@ -87,13 +87,12 @@ def on_labels(
 ) -> list[Check]:
     """The monitors of what decisions cost, and of the labels that tell it.
 
-    `window` has the columns `probability`, `gold` (what an audit found, NaN elsewhere) and `audited` (the probability with which that
-    row was drawn). `labelled` are the newest labelled predictions, with `seq`, `probability`, `truth`, `provenance` and `relabelled` (another
-    label was there before). `stream` was fed with
-    whether each decision was wrong, in the order in which labels came. `earlier` are audits of before the window, `bought` those of
-    them that were bought last. `doubtful` are the
-    newest labelled predictions whose labels are to be doubted, `labelled` where that is left out: those by which the model is judged need
-    not be all of them. `paid` is whether any audit of `window` or `bought` was.
+    `window` has the columns `probability`, `gold` (what an audit found, NaN elsewhere) and `audited` (the probability with which that row
+    was drawn). `labelled` are the newest labelled predictions, with `seq`, `probability`, `truth`, `provenance` and `relabelled` (another
+    label was there before). `stream` was fed with whether each decision was wrong, in the order in which labels came. `earlier` are audits
+    of before the window, `bought` those of them that were bought last. `doubtful` are the newest labelled predictions whose labels are to
+    be doubted, `labelled` where that is left out: those by which the model is judged need not be all of them. `paid` is whether any audit
+    of `window` or `bought` was.
     """
     probability, gold, chance = (window[name].to_numpy(float) for name in ("probability", "gold", "audited"))
     told = labelled if doubtful is None else doubtful
@@ -125,9 +124,9 @@ def on_the_way(
 ) -> list[Check]:
     """The monitors of what happens to rows and labels on their way: quality, feedback, volume, the clock.
 
-    `window` has the columns `seq`, `at` and `label_at`. `aged` are predictions older than the label delay, with `seq`, `label`,
-    `outcome` and `gold`; `labelled_before` is whether labels have come at all, `newest` the newest labelled ones, however young. `looks` are those at the log, oldest first; the last one is
-    the present.
+    `window` has the columns `seq`, `at` and `label_at`. `aged` are predictions older than the label delay, with `seq`, `label`, `outcome`
+    and `gold`; `labelled_before` is whether labels have come at all, `newest` the newest labelled ones, however young. `looks` are those at
+    the log, oldest first; the last one is the present.
     """
     contract = released.contract
     of_labels = [*quality(problem, contract, released.held, window, aged, labelled_before, newest), *feedback(problem, contract, aged)]

@@ -45,11 +45,12 @@ def quality(
 ) -> list[Check]:
     """Six checks of n rows in their order, each with its score: the share of rows that are sound.
 
-    `held` are rows held out at release. `aged` are predictions older than the label delay, with `outcome`, what came back, and `gold`,
-    what an audit found, NaN where there is none; `labelled_before` is whether labels have come at all. `newest` are the newest labelled predictions,
-    however young, with the same: what audits contradict of them is in the evidence of `quality:accuracy`; `aged` where they are left out. It fails where more rows are flawed than at release beyond chance (Fisher), or where
-    later rows are flawed more often than earlier ones (Mann-Whitney of their places); labels, where they lack more often than before, or
-    are contradicted, beyond a share that matters.
+    `held` are rows held out at release. `aged` are predictions older than the label delay, with `outcome`, what came back, and `gold`, what
+    an audit found, NaN where there is none; `labelled_before` is whether labels have come at all. `newest` are the newest labelled
+    predictions, however young, with the same: what audits contradict of them is in the evidence of `quality:accuracy`; `aged` where they
+    are left out. It fails where more rows are flawed than at release beyond chance (Fisher), or where later rows are flawed more often than
+    earlier ones (Mann-Whitney of their places); labels, where they lack more often than before, or are contradicted, beyond a share that
+    matters.
     """
     least = problem.watch.min_window
     if min(len(window), len(held)) < least:

@@ -21,9 +21,9 @@ QUESTION = "Does every feature still vary, is none missing more often than the c
 def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, window: pd.DataFrame) -> Check:
     """The share of features that are stuck on one value, or missing more often than the contract allows, beyond chance; and what is in no contract.
 
-    Beyond chance is told by a one-sided binomial test, each column at an equal part of the level: for gaps against the contract's allowance, where
-    those that come in runs count in full, for it is a limit whatever they come from; for one value against its share in the reference, where
-    rows that hang together count as fewer. Retraining on such a window would learn the fault, so the policy blocks.
+    Beyond chance is told by a one-sided binomial test, each column at an equal part of the level: for gaps against the contract's
+    allowance, where those that come in runs count in full, for it is a limit whatever they come from; for one value against its share in
+    the reference, where rows that hang together count as fewer. Retraining on such a window would learn the fault, so the policy blocks.
     """
     n, names = len(window), [column.name for column in contract.features]
     if n < problem.watch.min_window:

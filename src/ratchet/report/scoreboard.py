@@ -16,8 +16,9 @@ def render(
     """The page as text.
 
     `worlds` is what flows/scoreboard.py's `board` tells: by world its faults, each with `cells` by monitor (how many runs, in how many it
-    was seen, the median delay in rows), and its clean years. `ours` are the monitors of the watch; all others stand apart. `sums` are the results in
-    sum: those that begin with a world's name and tell of no single monitor or fault stand above its table. `batch` is the rows of a batch, `delay` after how many batches labels come.
+    was seen, the median delay in rows), and its clean years. `ours` are the monitors of the watch; all others stand apart. `sums` are the
+    results in sum: those that begin with a world's name and tell of no single monitor or fault stand above its table. `batch` is the rows
+    of a batch, `delay` after how many batches labels come.
     """
     environment = Environment(
         loader=PackageLoader("ratchet.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

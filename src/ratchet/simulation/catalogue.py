@@ -56,8 +56,8 @@ class Fault:
 
     `drift`: how the world draws, by the number of batches since (0 is the first). `happen`: what becomes of the rows in the world, so that
     training's own table has it too. `send`: what becomes of them on their way to the service alone. `answer`: of its probabilities.
-    `label`: the labels that come back, NaN where none does. `before`: those that came back before these. `clock_stands`: the log's clock does. `harmless`: nothing need be seen by
-    what looks for harm. None of them: a clean stream.
+    `label`: the labels that come back, NaN where none does. `before`: those that came back before these. `clock_stands`: the log's clock
+    does. `harmless`: nothing need be seen by what looks for harm. None of them: a clean stream.
     """
 
     name: str
