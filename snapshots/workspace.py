@@ -99,8 +99,8 @@ def create(path: Path, home: Path, files: Mapping[str, str], problem: Path | Non
     """Make a problem's workspace, or bring an existing one's definition up to date.
 
     `files` are the texts of those at its root by name, the YAML and Python files of `problem` to its folder `problem`, and `code`, which
-    names the code of the stages, to code.txt: each is an input that DVC watches. `remote`
-    is DVC's address of the remote, a folder beside the workspaces where left out: nothing is written outside `home` then.
+    names the code of the stages, to code.txt: each is an input that DVC watches. `remote` is DVC's address of the remote, a folder beside
+    the workspaces where left out: nothing is written outside `home` then.
     """
     os.environ.update(quiet_environment(home))
     path.mkdir(parents=True, exist_ok=True)

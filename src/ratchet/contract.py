@@ -36,9 +36,9 @@ class Strict(BaseModel):
 class Column(Strict):
     """One column: what it means, what it may hold, and who could change it.
 
-    `missing` is the largest share of rows (0 to 1) in which the column may be empty.
-    `values` lists the categories of an ordinal (in order) or nominal column. `cause` says why a feature could bring the
-    outcome about; one that matters without a cause is suspected of leaking it.
+    `missing` is the largest share of rows (0 to 1) in which the column may be empty. `values` lists the categories of an ordinal (in order)
+    or nominal column. `cause` says why a feature could bring the outcome about; one that matters without a cause is suspected of leaking
+    it.
     """
 
     name: str

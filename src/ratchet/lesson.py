@@ -66,10 +66,9 @@ def learn_from(begun: int, ledger: Iterable[dict[str, Any]], sound: Sequence[Spa
     """What a retraining may learn from, once a new population or concept has begun at a place of the log; 1 is where the log begins.
 
     Where only the population has moved, older rows teach as well: what was true of a row still is. Where the concept has turned, they teach
-    the old one. Which it is, `settled` tells.
-    `ledger` is the evidence of earlier decisions: windows that a check blocked, or that probed the model, never teach, and labels that were
-    doubted do not. Each tells (`kept_out`) what was known of those before it, so that the newest few are enough. Stretches that a person
-    found `sound` teach all the same.
+    the old one. Which it is, `settled` tells. `ledger` is the evidence of earlier decisions: windows that a check blocked, or that probed
+    the model, never teach, and labels that were doubted do not. Each tells (`kept_out`) what was known of those before it, so that the
+    newest few are enough. Stretches that a person found `sound` teach all the same.
     """
     without: list[Span] = []
     audited: list[Span] = []

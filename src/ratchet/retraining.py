@@ -55,9 +55,8 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
 
     New data alone is no reason, and drift alone is none. Only harm that labels show, and that has not passed, retrains, once there is
     enough to learn from. Harm that is expected, and that no label of rows as bad refutes, buys some: it raises the share that is drawn for
-    an audit. Rows that
-    are not what they seem block: retraining would learn the fault. Where the means are used up, a person is asked. A check that is not
-    blocking calls for nothing.
+    an audit. Rows that are not what they seem block: retraining would learn the fault. Where the means are used up, a person is asked. A
+    check that is not blocking calls for nothing.
     """
     if faults := _failed(checks, FAULTS):
         return decide("block", subject, _told(faults), inputs, checks)

@@ -256,9 +256,8 @@ def slices(
 ) -> Check:
     """The worst slice's excess of loss over the champion, on n rows unseen by both.
 
-    Fails where a slice provably loses more than `slice_margin`; how much of each was flipped from right to wrong is told
-    beside it. Undecided where a loss of `slice_regression` in a share
-    `slice_support` of the rows could not have been seen.
+    Fails where a slice provably loses more than `slice_margin`; how much of each was flipped from right to wrong is told beside it.
+    Undecided where a loss of `slice_regression` in a share `slice_support` of the rows could not have been seen.
     """
     gate, n = problem.gate, len(truth)
     if champion is None:
