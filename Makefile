@@ -44,7 +44,7 @@ bench: setup ## Measure the loop against the bare training, the release tests on
 bench-serving: setup ## Measure the service beside its peers (needs wrk); writes docs/results/serving.md (half an hour)
 	@$(BIN)/python -m stack.bench_serving
 
-experiments: setup ## What the gate catches, what a warm start saves, whether served equals trained, when the watch rings; writes docs/results (half a day)
+experiments: setup ## Every `ratchet experiment` at its default size; writes docs/results, whose pages name the sizes published (half a day)
 	@$(BIN)/ratchet experiment gate
 	@$(BIN)/ratchet experiment tuning
 	@$(BIN)/ratchet experiment parity

@@ -6,6 +6,7 @@ is not touched; drives the loop from outside over HTTP; then restarts and kills 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets as random
@@ -13,10 +14,11 @@ import time
 from typing import Annotated
 
 import httpx
+import pandas as pd
 import typer
 from rich.console import Console
 
-from ratchet.errors import RatchetError
+from ratchet.errors import RatchetError, StackError
 from ratchet.problem import find_problem
 from ratchet.report.results import Row, write
 from ratchet.settings import ROOT, code_version, settings
@@ -115,6 +117,7 @@ def _observed(console: Console) -> list[Row]:
     site = deployed_site("credit")
     drilled = site.drill()
     rows.append(observed.count("drill: planted faults that the watch did not see", len(drilled["missed"]), drilled["asked"], "faults"))
+    rows.append(_audited())
     # Grafana has no image to try it with here: its dashboards are tested as files, and their queries asked of Prometheus.
     compose("up", "-d", "--wait", "prometheus", "locust", "locust-worker")
     rows += [
@@ -129,6 +132,20 @@ def _observed(console: Console) -> list[Row]:
     for row in rows:
         console.print(f"{row.name}: {row.value:g} {row.unit}", markup=False)
     return rows
+
+
+def _audited() -> Row:
+    """The way of an audit as docs/deploy.md has it: out of the worker, whose files are read-only but for /tmp, filled in, and back."""
+    out, found = "/tmp/audit-1.csv", "/tmp/found-1.csv"
+    worker = ("exec", "-T", "worker")
+    compose(*worker, "ratchet", "audit", "--out", out)
+    drawn = pd.read_csv(io.StringIO(compose(*worker, "cat", out)), dtype=str)
+    if drawn.empty:
+        raise StackError("No prediction was drawn for an audit.")
+    compose(*worker, "sh", "-c", f"cat > {found}", given=drawn.assign(label="0").to_csv(index=False))
+    said = compose(*worker, "ratchet", "audit", "--labels", found)
+    kept = int(said.split(" new labels", 1)[0].split()[-1])
+    return observed.count("audit: labels found out that did not come back", len(drawn) - kept, len(drawn), "labels")
 
 
 def _alerts(console: Console) -> Row:

@@ -272,9 +272,10 @@ def _stuck(console: Console) -> Row:
     return count("flow runs stuck", len(stuck), len(runs), "runs")
 
 
-def compose(*arguments: str, check: bool = True, within: float = 300) -> str:
-    """Run `docker compose`; what it printed. StackError where it fails, with its last words."""
-    done = subprocess.run(["docker", "compose", "-p", PROJECT, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=within)
+def compose(*arguments: str, check: bool = True, within: float = 300, given: str = "") -> str:
+    """Run `docker compose`, `given` on its standard input; what it printed. StackError where it fails, with its last words."""
+    command = ["docker", "compose", "-p", PROJECT, *arguments]
+    done = subprocess.run(command, cwd=ROOT, input=given, capture_output=True, text=True, timeout=within)
     if check and done.returncode:
         raise StackError(f"`docker compose {' '.join(arguments)}` failed: {done.stderr.strip()[-400:]}")
     return done.stdout if done.returncode == 0 else done.stdout + done.stderr
