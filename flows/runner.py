@@ -20,6 +20,7 @@ from prefect.events import DeploymentEventTrigger
 from prefect.runner import Runner
 from prefect.states import Crashed
 
+from flows import DEPLOYMENTS
 from flows.drill import drill
 from flows.lifecycle import lifecycle
 from flows.monitor import RETRAIN_REQUESTED, monitor
@@ -27,8 +28,6 @@ from flows.retrain import retrain
 from flows.story import report
 from ratchet.problem import find_problem
 from ratchet.settings import settings
-
-NAMES = [monitor.name, drill.name, retrain.name, lifecycle.name, report.name]
 
 
 def automation(problem: str) -> DeploymentEventTrigger:
@@ -56,7 +55,7 @@ async def end_lost_runs() -> int:
     unfinished = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
     async with get_client() as client:
         runs = await client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=NAMES)),
+            flow_filter=FlowFilter(name=FlowFilterName(any_=list(DEPLOYMENTS))),
             flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=unfinished))),
             limit=200,
         )

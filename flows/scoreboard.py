@@ -18,7 +18,7 @@ from flows.watched import Answer, Watched, release
 from ratchet.contract import Column, Contract
 from ratchet.data.batch import conform, read_table
 from ratchet.errors import BatchError
-from ratchet.evaluation.loss import per_row
+from ratchet.evaluation.loss import log_odds, per_row
 from ratchet.monitoring.concept_drift import DETECTORS, Stream
 from ratchet.monitoring.panel import Released
 from ratchet.monitoring.skew import skew
@@ -140,8 +140,7 @@ def _replayed(left: pd.DataFrame, released: Released, answer: Answer, problem: P
     """Real rows, each once in a batch, in other proportions where the world has drifted; the concept turns the truth of every third."""
     tilts, contract = (0.0, 0.3, 0.6, 1.0), released.contract
     p, target = answer(left), left[contract.target].to_numpy(float)
-    odds = np.log(p / (1 - p)) - np.log(problem.threshold / (1 - problem.threshold))
-    hard = _standard(-np.abs(odds))
+    hard = _standard(-np.abs(log_odds(p) - log_odds(problem.threshold)))
     numbers = [c.name for c in contract.features if c.is_numeric and c.scale != "binary"]
     # What goes least with how hard a row is, of what the model does not rely on.
     idle = [name for name in numbers if name not in released.relies_on] or numbers

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from ratchet.contract import Column, Contract
+from ratchet.contract import Contract
 from ratchet.problem import Problem
 from ratchet.request import request_type
 
@@ -73,11 +73,7 @@ def document(problem: Problem, contract: Contract, examples: list[dict[str, Any]
 
 def _about(problem: Problem, contract: Contract) -> str:
     head = "| field | meaning | must be |\n|---|---|---|\n"
-    return head + "\n".join(f"| {c.name} | {c.description} | {_allowed(c)} |" for c in contract.requested)
-
-
-def _allowed(column: Column) -> str:
-    return column.allowed + (" or null" if column.may_miss else "")
+    return head + "\n".join(f"| {c.name} | {c.description} | {c.may_be} |" for c in contract.requested)
 
 
 def _ref(name: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from flows import DEPLOYMENTS
 from ratchet.draft import drafted
 from ratchet.errors import StackError
 from ratchet.settings import ROOT, settings
@@ -283,7 +284,7 @@ def _served(api: str, since: float) -> bool:
     except (httpx.HTTPError, ValueError):
         return False
     fresh = [d for d in deployments if _epoch(d["updated"]) >= since - 1]
-    return len(fresh) >= 5 and bool(automations)
+    return len(fresh) >= len(DEPLOYMENTS) and bool(automations)
 
 
 def _epoch(text: str) -> float:

@@ -142,10 +142,12 @@ def postgres(tmp_path_factory) -> Iterator[Callable[[], str]]:
 @pytest.fixture(scope="session")
 def real_rows() -> Path:
     """The folder of real data sets; tests that need it are skipped where it is not there."""
-    folder = Path(os.environ.get("RATCHET_DATA", ROOT.parent / "shared" / "data"))
-    if not (folder / "credit_default.csv").exists():
-        pytest.skip(f"no real data at {folder} (set RATCHET_DATA)")
-    return folder
+    told = os.environ.get("RATCHET_DATA")
+    if told is None:
+        pytest.skip("RATCHET_DATA names no folder with real rows")
+    if not (Path(told) / "credit_default.csv").is_file():
+        pytest.skip(f"RATCHET_DATA: {told} has no credit_default.csv")
+    return Path(told).resolve()
 
 
 @pytest.fixture(scope="session")

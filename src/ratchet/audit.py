@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
+
+from ratchet.lot import lot
 
 # A label that was found out because its prediction was drawn.
 AUDIT = "audit"
@@ -25,17 +26,6 @@ class Draw:
     since: int
     decision: str | None = None
     at: datetime | None = field(default=None, compare=False)
-
-
-def place(prediction_id: str) -> float:
-    """A prediction's place between 0 and 1, by the hash of its id: it is drawn where that is below the share.
-
-    A larger share so draws the same predictions and more, and whoever asks again draws the same ones.
-
-    >>> round(place("p1"), 4), round(place("p2"), 4)
-    (0.9066, 0.2999)
-    """
-    return int.from_bytes(hashlib.blake2b(prediction_id.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def chances(draws: Sequence[Draw], seqs: np.ndarray) -> np.ndarray:
@@ -71,5 +61,8 @@ def ends(draws: Sequence[Draw]) -> list[float]:
 
 
 def drawn(ids: Iterable[str], chance: np.ndarray) -> np.ndarray:
-    """Which of n predictions are drawn, shape (n,), each with its own probability."""
-    return np.fromiter((place(identity) for identity in ids), dtype=float, count=len(chance)) < chance
+    """Which of n predictions are drawn, shape (n,), each with its own probability: those whose id falls below it by lot.
+
+    A larger share so draws the same predictions and more, and whoever asks again draws the same ones.
+    """
+    return np.fromiter((lot(identity) for identity in ids), dtype=float, count=len(chance)) < chance

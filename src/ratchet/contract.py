@@ -102,6 +102,11 @@ class Column(Strict):
             return f"{kind} from {self.range[0]:,.10g} to {self.range[1]:,.10g}{unit}"
         return "the file of an image in base 64" if self.scale == "image" else "text"
 
+    @property
+    def may_be(self) -> str:
+        """What a request may hold there, as a person would say it."""
+        return self.allowed + (" or null" if self.may_miss else "")
+
 
 class Rule(Strict):
     """A rule across columns: an expression that is true of every valid row (see data/rules.py for what it may be made of)."""

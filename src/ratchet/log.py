@@ -12,8 +12,9 @@ import pandas as pd
 import sqlalchemy as sa
 
 from ratchet import schema
-from ratchet.audit import AUDIT, Draw, ends, place
+from ratchet.audit import AUDIT, Draw, ends
 from ratchet.database import Database
+from ratchet.lot import lot
 from ratchet.prediction import LIVE
 from ratchet.schema import draws, labels, looks, predictions, routes
 
@@ -298,7 +299,7 @@ class Log(Database):
                     continue
                 part = [p.seq >= draw.since, *([p.seq < int(end)] if isfinite(end) else [])]
                 ids = [row.id for row in connection.execute(sa.select(p.id).where(*mine, *part, ~told))]
-                left |= {identity for identity in ids if place(identity) < draw.share}
+                left |= {identity for identity in ids if lot(identity) < draw.share}
         return left
 
     def asked(self, ids: Collection[str]) -> pd.DataFrame:

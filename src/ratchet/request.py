@@ -68,9 +68,9 @@ def explain(error: msgspec.DecodeError | UnicodeDecodeError, contract: Contract)
         names = ", ".join(column.name for column in contract.requested)
         field, sentence = unknown[1], f"Field {unknown[1]!r} is not in the contract; it knows {names}."
     elif absent:
-        field, sentence = absent[1], f"Field {absent[1]!r} is missing; it must be {_allowed(contract, absent[1])}."
+        field, sentence = absent[1], f"Field {absent[1]!r} is missing; it must be {contract.column(absent[1]).may_be}."
     elif field and any(column.name == field for column in contract.requested):
-        sentence = f"Field {field!r}: {reason}; it must be {_allowed(contract, field)}."
+        sentence = f"Field {field!r}: {reason}; it must be {contract.column(field).may_be}."
     elif "malformed" in reason or "truncated" in reason:
         sentence = f"The body is not JSON: {reason}. NaN and Infinity are no JSON; send null for a missing value."
     else:
@@ -81,11 +81,6 @@ def explain(error: msgspec.DecodeError | UnicodeDecodeError, contract: Contract)
     if row and row.isdigit():
         told["row"] = int(row)
     return told
-
-
-def _allowed(contract: Contract, field: str) -> str:
-    column = contract.column(field)
-    return column.allowed + (" or null" if column.may_miss else "")
 
 
 def records(frame: pd.DataFrame, contract: Contract) -> list[dict[str, Any]]:

@@ -10,16 +10,17 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.audit import Draw, chances, drawn, place
+from ratchet.audit import Draw, chances, drawn
 from ratchet.database import now
 from ratchet.decision import decide
+from ratchet.lot import lot
 from ratchet.prediction import Prediction
 from ratchet.schema import routes
 from ratchet.store import Store
 
 
 def test_places_are_spread_evenly():
-    places = np.array([place(f"prediction {n}") for n in range(20_000)])
+    places = np.array([lot(f"prediction {n}") for n in range(20_000)])
     assert np.histogram(places, bins=10, range=(0, 1))[0] == pytest.approx(2000, abs=200)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pandas as pd
+
+from ratchet.lot import lot
 
 SIDES = ("train", "tune", "select", "test")
 SHARES = {"train": 0.55, "tune": 0.15, "select": 0.10, "test": 0.20}
@@ -19,7 +19,7 @@ def side_of(entity: str) -> str:
     >>> side_of("customer-1"), side_of("customer-2")
     ('test', 'select')
     """
-    point = int.from_bytes(hashlib.blake2b(entity.encode(), digest_size=8).digest(), "big") / 2**64
+    point = lot(entity)
     reached = 0.0
     for side in SIDES:
         reached += SHARES[side]

@@ -18,26 +18,6 @@ FLOOR = "Does the metric keep to the floor (for a loss: the ceiling) that the pr
 SIMPLE = "Is the candidate no worse than the simple model?"
 
 
-def scores(problem: Problem, probability: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """The field's usual numbers on n rows; those that need both classes are left out where one is missing."""
-    decided = (probability >= problem.threshold).astype(int)
-    clipped = np.clip(probability, 1e-7, 1 - 1e-7)
-    costs = problem.model_copy(update={"metric": "cost"})
-    told = {
-        "cost": float(per_row(costs, probability, truth).mean()),
-        "accuracy": float(metrics.accuracy_score(truth, decided)),
-        "precision": float(metrics.precision_score(truth, decided, zero_division=0)),
-        "recall": float(metrics.recall_score(truth, decided, zero_division=0)),
-        "f1": float(metrics.f1_score(truth, decided, zero_division=0)),
-        "brier": float(np.mean((probability - truth) ** 2)),
-        "log_loss": float(metrics.log_loss(truth, clipped, labels=[0, 1])),
-    }
-    if 0 < truth.mean() < 1:
-        told["roc_auc"] = float(metrics.roc_auc_score(truth, probability))
-        told["pr_auc"] = float(metrics.average_precision_score(truth, probability))
-    return told
-
-
 @dataclass(frozen=True)
 class Metric:
     """A metric of n rows: from the scores, the truth and the decision threshold; whether more is better."""
@@ -51,7 +31,8 @@ def _decided(metric: Callable[..., float], **more: object) -> Callable[[np.ndarr
     return lambda score, truth, threshold: float(metric(truth, (score >= threshold).astype(int), **more))
 
 
-# How each of `registry.FLOORS` is told.
+# How each of `registry.FLOORS` is told; some are those of a number that is predicted, not a class.
+OF_NUMBERS = ("mse", "mae")
 METRICS = {
     "accuracy": Metric(_decided(metrics.accuracy_score)),
     "precision": Metric(_decided(metrics.precision_score, zero_division=0)),
@@ -64,6 +45,18 @@ METRICS = {
     "mse": Metric(lambda score, truth, _: float(metrics.mean_squared_error(truth, score)), "at_most"),
     "mae": Metric(lambda score, truth, _: float(metrics.mean_absolute_error(truth, score)), "at_most"),
 }
+
+
+def scores(problem: Problem, probability: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """What n rows cost each, and the field's usual numbers of a class; those that need both classes are left out where one is missing."""
+    costs = problem.model_copy(update={"metric": "cost"})
+    told = {"cost": float(per_row(costs, probability, truth).mean())}
+    both = 0 < truth.mean() < 1
+    return told | {
+        name: metric.value(probability, truth, problem.threshold)
+        for name, metric in METRICS.items()
+        if name not in OF_NUMBERS and (both or not metric.two_classes)
+    }
 
 
 @registered("floor", "release")

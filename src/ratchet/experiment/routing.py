@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from ratchet.lot import lot
 
 
 def challenged(unit: str, challenger: str, share: float) -> bool:
@@ -14,5 +14,4 @@ def challenged(unit: str, challenger: str, share: float) -> bool:
     >>> [unit for unit in "abcdefgh" if challenged(unit, "7", 0.25)]
     ['f', 'g']
     """
-    point = int.from_bytes(hashlib.blake2b(f"{challenger}:{unit}".encode(), digest_size=8).digest(), "big")
-    return point < share * 2**64
+    return lot(f"{challenger}:{unit}") < share

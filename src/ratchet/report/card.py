@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ratchet.check import Check
 from ratchet.decision import Decision
@@ -14,6 +13,7 @@ from ratchet.generation import Generation
 from ratchet.problem import Problem
 from ratchet.report import figures
 from ratchet.report.questions import Answer
+from ratchet.report.template import fill
 
 # What the card shows of the checks, in this order: a heading, what it is about, and the names of its checks.
 PARTS = (
@@ -138,15 +138,13 @@ def card_page(
     pictures: dict[str, str],
 ) -> str:
     """The model card as one self-contained HTML page, for a person who must decide; `pictures` are SVG by name."""
-    environment = Environment(
-        loader=PackageLoader("ratchet.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = number
     named = {name for _, names in PARTS for name in names}
     parts = [(heading, [c for c in checks if c.name.split(":")[0] in names]) for heading, names in PARTS]
     rest = [c for c in checks if c.name.split(":")[0] not in named]
     shown = [(heading, some) for heading, some in (*parts, ("What else was asked?", rest)) if some]
-    return environment.get_template("card.html").render(
+    return fill(
+        "card.html",
+        {"number": number},
         problem=problem,
         version=version,
         generation=generation,

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from ratchet.check import Check
 from ratchet.problem import Problem
 from ratchet.report.card import number
+from ratchet.report.template import fill
 
 CAPTIONS = {
     "timeline": "What each decision cost, along the log. Bars are 95% intervals; labels came late and are shown where they belong.",
@@ -37,12 +36,9 @@ def render(
     steps: dict[str, float],
 ) -> str:
     """The page as text; `pictures` are SVG by name, `links` point to the stack's pages while it is up."""
-    environment = Environment(
-        loader=PackageLoader("ratchet.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": number, "clock": _clock}
-    template = environment.get_template("page.html")
-    return template.render(
+    return fill(
+        "page.html",
+        {"number": number, "clock": _clock},
         problem=problem,
         summary=summary,
         watches=watches,

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from ratchet.report.results import Row
+from ratchet.report.template import fill
 
 
 def render(
@@ -20,15 +19,10 @@ def render(
     results in sum: those that begin with a world's name and tell of no single monitor or fault stand above its table. `batch` is the rows
     of a batch, `delay` after how many batches labels come.
     """
-    environment = Environment(
-        loader=PackageLoader("ratchet.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"shade": _shade, "rows": _rows}
     others = [name for name in worlds[0]["clean"] if name not in ours] if worlds else []
     said = {at["name"]: [_said(at["name"], row) for row in sums if _whole(at["name"], row)] for at in worlds}
-    return environment.get_template("scoreboard.html").render(
-        worlds=worlds, said=said, command=command, commit=commit, batch=batch, delay=delay, ours=ours, others=others
-    )
+    facts = {"worlds": worlds, "said": said, "command": command, "commit": commit, "batch": batch, "delay": delay}
+    return fill("scoreboard.html", {"shade": _shade, "rows": _rows}, **facts, ours=ours, others=others)
 
 
 def _whole(world: str, row: Row) -> bool:

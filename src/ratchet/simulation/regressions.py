@@ -9,6 +9,7 @@ import pandas as pd
 
 from ratchet.contract import Contract
 from ratchet.data.values import as_text
+from ratchet.evaluation.loss import log_odds
 
 SUPPORT = (0.03, 0.08)
 TRIES = 1000
@@ -63,8 +64,7 @@ def _churn(
 
     They are balanced within fiftieths of the rows by probability, so that no slice is worse for it.
     """
-    clipped = np.clip(champion, 1e-6, 1 - 1e-6)
-    margin = np.log(clipped / (1 - clipped)) - np.log(threshold / (1 - threshold))
+    margin = log_odds(champion) - log_odds(threshold)
     push = -np.sign(margin) * rng.normal(size=len(margin))
     # The noise that it takes to turn each row around; rows pushed away from the threshold never are.
     scale = np.where((push > 0) & among, np.abs(margin) / np.maximum(push, 1e-12), np.inf)
