@@ -196,7 +196,7 @@ def test_retraining_says_what_it_learns_from():
     assert "it learns from every labelled row" in first.reasons
     lesson = Lesson(since=701, without=((1, 20), (40, 50)))
     told = look(STILL, TURNED, lesson=lesson)
-    assert told.evidence["inputs"]["lesson"] == {"since": 701, "without": ((1, 20), (40, 50)), "audited": ()}
+    assert told.evidence["inputs"]["lesson"] == {"since": 701, "without": ((1, 20), (40, 50)), "audited": (), "until": None}
     assert "from place 701 of the log on" in told.reasons[-1]
     assert "except those of 2 stretches that were blocked or probed, and from older ones unless they mislead" in told.reasons[-1]
     # Another lesson is another decision; where nothing is retrained, nothing is learnt.

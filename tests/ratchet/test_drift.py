@@ -139,9 +139,9 @@ def test_categories_that_are_all_rare_are_told_apart():
     rng = np.random.default_rng(4)
     old = pd.Series(rng.integers(0, 120, 5000).astype(str))
     assert difference(COLUMNS["nominal"], old, pd.Series(rng.integers(120, 240, 300).astype(str))).p < 1e-12
-    for names in (120, 1000, 4000):
+    for names in (120, 3000):
         same = [
-            difference(COLUMNS["nominal"], *(pd.Series(rng.integers(0, names, n).astype(str)) for n in (5000, 300))).p for _ in range(60)
+            difference(COLUMNS["nominal"], *(pd.Series(rng.integers(0, names, n).astype(str)) for n in (5000, 300))).p for _ in range(40)
         ]
         assert np.mean(np.array(same) < 0.05) < 0.2
         assert min(same) > 1e-4

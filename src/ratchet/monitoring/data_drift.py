@@ -169,13 +169,12 @@ def _kolmogorov_smirnov(old: np.ndarray, new: np.ndarray, least: tuple[float, fl
 
 def _codes(old: pd.Series, new: pd.Series) -> tuple[list[np.ndarray], list[str]]:
     """Codes of both samples' categories, and what those are called; missing is one of them."""
-    made, names = [], list[str]()
+    made, places = [], dict[str, int]()
     for values in (old, new):
         codes, found = factorised(values)
-        told = [*map(as_text, found), "missing"]
-        names += [name for name in dict.fromkeys(told) if name not in names]
-        made.append(np.take([names.index(name) for name in told], codes))
-    return made, names
+        told = [places.setdefault(name, len(places)) for name in (*map(as_text, found), "missing")]
+        made.append(np.take(told, codes))
+    return made, list(places)
 
 
 def _counted(old: np.ndarray, new: np.ndarray, names: list[str], order: list[str], least: tuple[float, float]) -> Difference:
