@@ -64,8 +64,8 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     advisory = problem.watch.advisory
     onset, used = onset_of(setting, release.version, _drifted([check.as_dict() for check in told_only(checks, advisory)]))
     newest = max(SLICE_ROWS, problem.watch.window, problem.watch.min_labels)
-    every = typed(store.window(newest=newest, version=release.version, labelled=True), contract)
     kept_out, found_sound = lesson_of(setting, begun=1), trusted(setting)
+    every = typed(store.window(newest=newest, version=release.version, labelled=True, until=kept_out.until), contract)
     # What was no fault of the model is not held against it.
     teaching = sound_rows(setting, every, kept_out)
     # Rows of before the population moved may teach, but tell nothing of how it is answered.
@@ -98,7 +98,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         "to": int(window["seq"].max()) if len(window) else 0,
         "onset": onset,
         "labels": len(labelled),
-        # The place of the newest label among all, whatever prediction it is of.
+        # The place of the newest label among all that were looked at, whatever prediction it is of.
         "labels_seen": int(every["label_seq"].max()) if len(every) else 0,
         # What they say may be corrected without another one coming.
         "labels_say": digest(labelled[["id", "truth"]].to_numpy(object).tolist()),

@@ -30,6 +30,7 @@ class Log(Database):
         *,
         newest: int | None = None,
         after: int = 0,
+        until: int | None = None,
         labelled: bool = False,
         version: str | None = None,
     ) -> pd.DataFrame:
@@ -37,7 +38,7 @@ class Log(Database):
 
         Columns: seq, id, at, version, probability, label, truth, label_at, label_seq (the label's place among all), provenance, relabelled
         (whether another label came before that said otherwise, audits aside), then the request's columns.
-        `newest` limits the rows, `after` is a seq, `labelled` keeps only rows whose label is in.
+        `newest` limits the rows, `after` and `until` are places of the log, `labelled` keeps only rows whose label is in.
         """
         every = labels.alias()
         last = sa.select(sa.func.max(every.c.seq)).where(every.c.prediction_id == predictions.c.id).scalar_subquery()
@@ -66,6 +67,8 @@ class Log(Database):
         )
         if version is not None:
             query = query.where(predictions.c.version == version)
+        if until is not None:
+            query = query.where(predictions.c.seq <= until)
         if newest is not None:
             # Each variant's newest rows stand at the end of its index: asked for all at once, the whole log would be sorted.
             parts = [query.where(predictions.c.variant == variant).subquery() for variant in LIVE]

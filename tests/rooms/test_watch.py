@@ -445,6 +445,9 @@ def test_labels_of_one_class_that_come_sooner_are_no_harm(standing, credit, tmp_
     assert abs(decision.evidence["inputs"]["judged_until"] - (days - 90) * daily) < 5
     from_log(setting, lesson_of(setting, 1))
     assert abs(len(pd.read_parquet(setting.root / "inbox" / "batch.parquet")) - (days - 90) * daily) < 5
+    # However many rows are younger, those that are due are found.
+    monkeypatch.setattr("flows.examine.SLICE_ROWS", 1000)
+    assert named(examine.fn(setting, release)[0], "decay").n == 2000
     # By all labels that are in, nothing would look as it is.
     monkeypatch.setattr("flows.ingest.hurried", lambda *_: False)
     assert named(examine.fn(setting, release)[0], "decay").verdict == "fail"
