@@ -22,7 +22,8 @@ def retrain(problem: str, decision_id: str, reasons: list[str], event_id: str) -
     """Make a generation from the log's labelled rows, because of a decision of the monitor.
 
     A second run for the same decision, or one while another is at work, records that it was superseded; so does one that comes after
-    another version answers, or a person has paused retraining.
+    another version answers, another decision was answered, or a person has paused retraining. StackError where the ledger has no such
+    decision.
     """
     setting = Setting.of(problem)
     asked = setting.store.decision(decision_id)

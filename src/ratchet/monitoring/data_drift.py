@@ -129,9 +129,8 @@ def of_numbers(before: np.ndarray, after: np.ndarray, least: tuple[float, float]
     """What tells n new numbers from m old ones, shapes (n,) and (m,), NaN where missing: as `difference` does."""
     gone = [np.isnan(values) for values in (before, after)]
     old, new = before[~gone[0]], after[~gone[1]]
-    lacking = _lacking(gone[0], gone[1], least)
     if old.size == 0 or new.size == 0:
-        return lacking
+        return _lacking(gone[0], gone[1], least)
     if discrete and (distinct := np.unique(new)).size <= COUNTED and (distinct := np.union1d(distinct, old)).size <= COUNTED:
         names = [*map(as_text, distinct), "missing"]
         codes = [
@@ -141,6 +140,7 @@ def of_numbers(before: np.ndarray, after: np.ndarray, least: tuple[float, float]
     found = _kolmogorov_smirnov(old, new, least)
     if not (gone[0].any() or gone[1].any()):
         return found
+    lacking = _lacking(gone[0], gone[1], least)
     # Two questions were asked of one column.
     clearer = lacking if lacking.p < found.p else found
     return replace(clearer, p=min(1.0, 2 * clearer.p))
