@@ -48,6 +48,17 @@ def test_every_alert_has_its_page_and_every_page_its_alert():
         assert rule["labels"]["severity"] in ("page", "ticket", "info")
 
 
+def test_every_alert_is_made_to_fire_and_to_keep_quiet():
+    mounted = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    fires, quiet = set(), set()
+    for path in OBSERVE.glob("alerts*_test.yml"):
+        assert f"./stack/observe/{path.name}:/etc/prometheus/{path.name}:ro" in mounted, "promtool cannot read it"
+        for case in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]:
+            for asked in case["alert_rule_test"]:
+                (fires if asked.get("exp_alerts") else quiet).add(asked["alertname"])
+    assert fires == quiet == {rule["alert"] for rule in RULES}
+
+
 def test_the_dashboard_is_whole():
     board = json.loads((OBSERVE / "grafana" / "dashboards" / "ratchet.json").read_text(encoding="utf-8"))
     source = yaml.safe_load((OBSERVE / "grafana" / "provisioning" / "datasources" / "prometheus.yml").read_text(encoding="utf-8"))
