@@ -253,23 +253,34 @@ def _lost(console: Console, traffic: Traffic, before: int) -> list[Row]:
 
 
 def _stuck(console: Console) -> Row:
-    """Flow runs that have neither ended nor are getting on, after everything is up again."""
-    api, ended = settings().prefect_api_url, {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-    deadline = time.monotonic() + SETTLED_WITHIN
-    while True:
-        runs: list[dict[str, Any]] = []
-        while page := httpx.post(f"{api}/flow_runs/filter", json={"limit": 200, "offset": len(runs)}, timeout=30).json():
-            runs += page
-        states: dict[str, int] = {}
-        for run in runs:
-            states[run["state_name"]] = states.get(run["state_name"], 0) + 1
-        # Runs that the schedule has planned for later are no sign of anything.
-        stuck = [run for run in runs if run["state_type"] not in ended and run["state_name"] != "Scheduled"]
-        if not stuck or time.monotonic() > deadline:
-            break
+    """Flow runs that have not ended, where for some minutes none of them did: a slow machine has a queue, but it gets shorter."""
+    runs = _runs()
+    unfinished = _unfinished(runs)
+    moved = time.monotonic()
+    while unfinished and time.monotonic() < moved + SETTLED_WITHIN:
         time.sleep(2)
+        left = unfinished & _unfinished(_runs())
+        if left != unfinished:
+            unfinished, moved = left, time.monotonic()
+    states: dict[str, int] = {}
+    for run in _runs():
+        states[run["state_name"]] = states.get(run["state_name"], 0) + 1
     console.print(f"flow runs: {states}")
-    return count("flow runs stuck", len(stuck), len(runs), "runs")
+    return count("flow runs stuck", len(unfinished), len(runs), "runs")
+
+
+def _runs() -> list[dict[str, Any]]:
+    """Every flow run that Prefect's server knows."""
+    runs: list[dict[str, Any]] = []
+    while page := httpx.post(f"{settings().prefect_api_url}/flow_runs/filter", json={"limit": 200, "offset": len(runs)}, timeout=30).json():
+        runs += page
+    return runs
+
+
+def _unfinished(runs: list[dict[str, Any]]) -> set[str]:
+    """The ids of those that have not ended, without those that the schedule has planned for later."""
+    ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+    return {run["id"] for run in runs if run["state_type"] not in ended and run["state_name"] != "Scheduled"}
 
 
 def compose(*arguments: str, check: bool = True, within: float = 300, given: str = "") -> str:
