@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 from ratchet.monitoring.autocorrelation import inflation
 from ratchet.monitoring.domain import Domain, domain
@@ -130,6 +131,22 @@ def test_rows_that_hang_together_are_worth_fewer(shape):
     assert 7 < inflation(together) < 20
     # One step is drift, not dependence.
     assert inflation(step) == 1.0
+
+
+@pytest.mark.parametrize("common", [0.0, 0.5])
+def test_the_more_columns_there_are_the_less_dependence_is_overlooked(common):
+    """Neighbours correlate by 0.2: of one column's 2,000 rows that is within what chance brings about, of thirty it is not."""
+    rng = np.random.default_rng(8)
+
+    def told(columns, correlation):
+        fresh = np.sqrt(1 - common) * rng.normal(size=(2100, columns)) + np.sqrt(common) * rng.normal(size=(2100, 1))
+        return inflation(lfilter([np.sqrt(1 - correlation**2)], [1, -correlation], fresh, axis=0)[100:], several=True)
+
+    independent, together = ([told(30, correlation) for _ in range(60)] for correlation in (0.0, 0.2))
+    assert sum(factor > 1 for factor in independent) <= 6
+    # The true factor is 1.5.
+    assert sum(factor < 1.3 for factor in together) <= 9
+    assert max(together) < 4
 
 
 def audits(n, seed=0):

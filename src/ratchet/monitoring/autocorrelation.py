@@ -11,10 +11,11 @@ FEWEST = 10
 SURE = 0.95
 
 
-def inflation(values: np.ndarray) -> float:
+def inflation(values: np.ndarray, several: bool = False) -> float:
     """By how much dependence blows up the variance of a mean of n rows in their order; 1 where they are independent.
 
-    `values` has shape (n,) or (n, k): then the k columns are looked at together. n rows tell as much as n divided by it would
+    `values` has shape (n,) or (n, k): then the k columns are looked at together. Where they are of `several` things, and not of one, the
+    more of them there are that do not go together, the less dependence is needed to be seen. n rows tell as much as n divided by it would
     that are independent. From batch means (Alexopoulos and Seila, 1996): the variance of the means of blocks over what it would
     be by chance, by the differences of neighbours (von Neumann, 1941), which a single step within the rows hardly moves. Where that is
     more than chance brings about, its upper 95% bound counts, so that it is not underestimated.
@@ -24,6 +25,8 @@ def inflation(values: np.ndarray) -> float:
     >>> inflation(np.repeat(np.random.default_rng(0).normal(size=400), 5)) > 4
     True
     """
+    if not len(values):
+        return 1.0
     values = values.reshape(len(values), -1)
     blocks = max(int(0.9 * len(values) ** 0.5), FEWEST)
     size = len(values) // blocks
@@ -37,10 +40,15 @@ def inflation(values: np.ndarray) -> float:
     told = within > 0
     if not told.any():
         return 1.0
-    steps = np.square(np.diff(means[:, told], axis=0)).mean(axis=0) / 2
-    found = float(np.mean(steps * size / within[told]))
+    steps = np.diff(means[:, told], axis=0)
+    squares = np.square(steps).sum(axis=0)
+    found = float(np.mean(squares * size / within[told])) / (2 * (blocks - 1))
     # So many independent squares vary as much as these, of which neighbours share a block.
     freedom = 2 * (blocks - 1) / 3
+    if several:
+        # Columns that go together tell one thing.
+        alike = np.square(steps.T @ steps) / np.maximum(np.outer(squares, squares), np.finfo(float).tiny)
+        freedom *= len(squares) ** 2 / max(float(alike.sum()), 1.0)
     if found <= stats.chi2.ppf(SURE, freedom) / freedom:
         return 1.0
     return float(min(max(found * freedom / stats.chi2.ppf(1 - SURE, freedom), 1.0), len(values)))

@@ -57,18 +57,21 @@ def dependence(contract: Contract, rows: pd.DataFrame) -> float:
 
     Of more than 20,000 rows the newest are looked at: what hangs together over longer, each column shows by itself.
     """
-    rows, flags = rows.tail(MOST_ROWS), []
+    rows, told = rows.tail(MOST_ROWS), []
     for column in contract.features:
-        if column.name not in rows or rows[column.name].isna().all():
+        if column.name not in rows:
             continue
         values = rows[column.name]
+        numbers = pd.to_numeric(values, errors="coerce") if column.values is None else values
+        if numbers.isna().all():
+            continue
         if column.values is None:
-            numbers = pd.to_numeric(values, errors="coerce")
-            flags.append((numbers > numbers.median()).to_numpy())
+            # A tenth as good as a rank: means and ranks hang together more than whether a value is high.
+            told.append(np.searchsorted(np.nanquantile(numbers, TENTHS), numbers))
         else:
             codes, _ = factorised(values)
-            flags.append(codes == np.bincount(codes[codes >= 0]).argmax())
-    return inflation(np.column_stack(flags)) if flags and len(rows) else 1.0
+            told.append(codes == np.bincount(codes[codes >= 0]).argmax())
+    return inflation(np.column_stack(told).astype(float), several=True) if told and len(rows) else 1.0
 
 
 def _check(
@@ -189,10 +192,23 @@ def _counted(old: np.ndarray, new: np.ndarray, names: list[str], order: list[str
     if not order:
         return found
     known = [*order, *(name for name in names if name not in {*order, "missing"})]
-    p, effect = _mann_whitney(effective[[names.index(name) for name in known if name in names]])
+    places = np.array([names.index(name) for name in known if name in names], dtype=int)
+    # In their order values hang together more than each of them does.
+    worth = [max(inflation(_ranked(codes, places, len(names))), at) for codes, at in zip((old, new), worth, strict=True)]
+    counts = [np.bincount(codes, minlength=len(names)) / each for codes, each in zip((old, new), worth, strict=True)]
+    p, effect = _mann_whitney(np.column_stack(counts)[places])
     ranks = Difference(p, effect, "probability of a higher value, less a half", worth[1])
     best = min(found, ranks, key=lambda each: each.p)
     return Difference(min(1.0, 2 * best.p), best.effect, best.measure, best.inflation)
+
+
+def _ranked(codes: np.ndarray, places: np.ndarray, kinds: int) -> np.ndarray:
+    """The mean rank of each code's value, of those whose order `places` tells; a code that has none is left out."""
+    counts = np.bincount(codes, minlength=kinds)
+    ranks = np.full(len(counts), np.nan)
+    ranks[places] = np.cumsum(counts[places]) - counts[places] / 2
+    told = ranks[codes]
+    return np.asarray(told[np.isfinite(told)])
 
 
 def _chi_squared(counts: np.ndarray) -> tuple[float, float]:
