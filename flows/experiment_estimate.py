@@ -40,6 +40,8 @@ STREAMS: dict[str, dict[str, dict[str, float]]] = {
         "concept, small": {"recession": 1.0},
         "concept, large": {"recession": 2.5},
         "both": {"gig_wave": 0.8, "recession": 1.3},
+        "turning, small": {"recession": 1.0},
+        "turning, large": {"recession": 2.5},
     },
     "population": {
         "as it was": {},
@@ -50,8 +52,12 @@ STREAMS: dict[str, dict[str, dict[str, float]]] = {
         "concept, small": {"concept": 0.7},
         "prior": {"prior": 1.0},
         "concept, large": {"concept": 1.0, "prior": 0.9},
+        "turning, small": {"concept": 0.7},
+        "turning, large": {"concept": 1.0, "prior": 0.9},
     },
 }
+# Of these the first half of the windows is as it was: audits of before are of another concept.
+TURNING = "turning"
 PEERS = ("CBPE", "ATC", "unchanged")
 
 
@@ -123,7 +129,8 @@ def _released(
 def judge(case: Case) -> dict[str, Any]:
     """By window of a case: the true error, what was estimated with and without audits, what the peers say."""
     world = standing(case.world, case.seed)
-    threshold, released = world.problem.threshold, world.released
+    threshold, released, knobs = world.problem.threshold, world.released, STREAMS[case.world][case.stream]
+    turns = WINDOWS[case.rows] // 2 if case.stream.startswith(TURNING) else 0
     before, was = released.held["probability"].to_numpy(float), released.held["truth"].to_numpy(float)
 
     def wrong(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -132,7 +139,7 @@ def judge(case: Case) -> dict[str, Any]:
     told, earlier = [], NONE
     for number in range(WINDOWS[case.rows]):
         seed = 100_000 + 1000 * case.seed + number
-        window = world.draw(case.rows, STREAMS[case.world][case.stream], seed)
+        window = world.draw(case.rows, knobs if number >= turns else {}, seed)
         p, sure, truth = world.answer(window), window[world.probability].to_numpy(float), window[world.truth].to_numpy(float)
         apart = told_apart(world.problem, released, window)[1]
         assert apart is not None
@@ -146,6 +153,7 @@ def judge(case: Case) -> dict[str, Any]:
         limit = np.quantile(np.maximum(before, 1 - before), wrong(before, was).mean())
         told.append(
             {
+                "turned": number >= turns,
                 "true": float(np.where(p >= threshold, 1 - sure, sure).mean()),
                 "confidence": alone.value,
                 "ours": ours.value,
@@ -184,15 +192,16 @@ def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
             rows.append(
                 count(f"{size:,} rows: streams in which {peer} is nearer the truth, beyond chance", worse, len(compared), "streams")
             )
+    for size in (LONG, WINDOW):
+        since = [(told, w) for told in judged if told["rows"] == size for w in told["windows"] if w["turned"]]
+        for name, streams in (("concept drift", ("concept", "both", "prior")), ("windows since a turn of the concept", (TURNING,))):
+            mine = [w for told, w in since if told["stream"].startswith(streams)]
+            held = sum(w["low"] <= w["true"] <= w["high"] for w in mine)
+            where = f"{name}, {size:,} rows, 2% audited"
+            rows.append(share(f"{where}: the interval holds the truth", held, len(mine)))
+            rows.append(measured(f"{where}: width of the interval", [100 * (w["high"] - w["low"]) for w in mine], "points"))
     long = [(told, window) for told in judged if told["rows"] == LONG for window in told["windows"]]
     concept = [(told, w) for told, w in long if told["stream"].startswith(("concept", "both", "prior"))]
-    held = sum(w["low"] <= w["true"] <= w["high"] for _, w in concept)
-    rows.append(share("concept drift, 10,000 rows, 2% audited: the interval holds the truth", held, len(concept)))
-    rows.append(
-        measured(
-            "concept drift, 10,000 rows, 2% audited: width of the interval", [100 * (w["high"] - w["low"]) for _, w in concept], "points"
-        )
-    )
     # Of a stream in which the population moves as well, not all of the rise is the concept's.
     strong = [w for told, w in concept if told["stream"] != "both" and w["true"] - told["base"] >= TEN_POINTS]
     rows.append(

@@ -66,7 +66,7 @@ def judge(case: Case) -> dict[str, Any]:
     frame = draw(ROWS, Moved(), 500_000 + case.seed, 10_000_000)
     probability, truth = answer(frame), frame[CONTRACT.target].to_numpy(float)
     categories = view(frame, CONTRACT, FINE)
-    inside = np.zeros(ROWS, dtype=bool)
+    inside = turned = np.zeros(ROWS, dtype=bool)
     if case.planted:
         right = (probability >= PROBLEM.threshold) == (truth == 1)
         inside, turned = plant(frame, right, np.random.default_rng(case.seed))
@@ -74,11 +74,8 @@ def judge(case: Case) -> dict[str, Any]:
     held = Held(released.held["probability"].to_numpy(float), released.held["truth"].to_numpy(float))
     found = worst_slices(PROBLEM, CONTRACT, held, frame.assign(probability=probability, truth=truth), case.seed)
     alike = [_jaccard(inside, inside_of(categories, each.where)) >= SAME for each in found]
-    # What overlaps the planted slice is bad as well, in part; what does not is a false discovery.
-    overlaps = [
-        bool((inside & inside_of(categories, each.where)).sum() > inside.mean() * inside_of(categories, each.where).sum() * 2)
-        for each in found
-    ]
+    # What overlaps the planted slice is as bad as what was planted into it; below the margin it is a false discovery.
+    harmed = [float(turned[inside_of(categories, each.where)].mean()) > PROBLEM.gate.slice_margin for each in found]
     alpha = PROBLEM.watch.false_alarms_per_check
     bad = [place for place, each in enumerate(found) if each.p < alpha]
     return {
@@ -87,7 +84,7 @@ def judge(case: Case) -> dict[str, Any]:
         "first": any(alike[:1]),
         "raised": bool(bad),
         "bad": len(bad),
-        "false": sum(not (alike[place] or overlaps[place]) for place in bad),
+        "false": sum(not harmed[place] for place in bad),
     }
 
 
@@ -103,6 +100,6 @@ def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
         share("planted slices among the first three found", sum(told["top"] for told in planted), len(planted)),
         share("planted slices found first", sum(told["first"] for told in planted), len(planted)),
         share("planted slices: the check fails", sum(told["raised"] for told in planted), len(planted)),
-        share("slices called bad that have no more than chance of the planted one", wrong, max(bad, 1)),
+        share("slices called bad that lose no more than the margin by what was planted", wrong, max(bad, 1)),
         share("no slice planted: the check fails", sum(told["raised"] for told in clean), len(clean)),
     ]

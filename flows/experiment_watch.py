@@ -32,7 +32,10 @@ SCHEDULES = {WEEK: PROBLEM, OFTEN: problem(PROBLEM.watch.model_copy(update={"eve
 HARMFUL = {"harmful, small": Moved(active=0.1), "harmful, medium": Moved(active=0.2), "harmful, large": Moved(active=0.3)}
 BENIGN = {"benign, small": Moved(idle=0.3), "benign, medium": Moved(idle=0.6), "benign, large": Moved(idle=1.0)}
 CONCEPT = {"concept": Moved(concept=0.9)}
-YEARS = {"independent": Moved(), "hanging together": Moved(hangs_together=0.5)}
+# Of what hangs together, years take turns: neighbours that correlate a little, and much.
+YEARS = {"independent": (Moved(),), "hanging together": (Moved(hangs_together=0.2), Moved(hangs_together=0.5))}
+# An alarm rings far out: how often is a test's p-value below these, where nothing has moved?
+TAILS = (1e-3, 1e-4, 1e-5)
 HARM, NO_HARM = 0.03, 0.005
 # What the watch does about harm, and the checks that see it on labels.
 RAISED, HARMED = ("retrain", "buy_labels", "ask"), ("decay", "concept_drift")
@@ -111,14 +114,20 @@ def judge(case: Case) -> dict[str, Any]:
 
 def _year(case: Case) -> dict[str, Any]:
     """A clean year: whether any week retrained, raised harm that was not there, or saw a shift that was not."""
-    moved = YEARS[case.what]
+    moved = YEARS[case.what][case.seed % len(YEARS[case.what])]
     watched = Run(case.seed, moved.hangs_together)
     told: dict[str, Any] = {"retrained": 0, "raised": 0, "columns": 0, "joint": 0} | dict.fromkeys(DUMMIES, 0)
     peers: list[tuple[bool, bool]] = []
+    p_values: dict[str, list[float]] = {"columns": [], "decay": []}
     for week in range(1, WEEKS + 1):
         window = watched.arrive(case.rows, moved)
         decision = watched.decide(scope="harm")
         failed = {check["name"].split(":")[0] for check in decision.evidence["checks"] if check["verdict"] == "fail"}
+        for check in decision.evidence["checks"]:
+            if check["name"].startswith("data_drift:"):
+                p_values["columns"].append(check["value"])
+            elif check["name"] == "decay" and "p_value" in check["evidence"]:
+                p_values["decay"].append(check["evidence"]["p_value"])
         told["retrained"] += decision.action == "retrain"
         told["raised"] += decision.action in RAISED
         told["columns"] += "data_drift" in failed
@@ -127,7 +136,8 @@ def _year(case: Case) -> dict[str, Any]:
             told[name] += rings(week)
         if case.seed < YEARS_WITH_PEER:
             peers.append(evidently(CONTRACT, watched.released.reference, window))
-    return told | _peers(peers)
+    tails = {of: {"tests": len(values), "below": [sum(p < tail for p in values) for tail in TAILS]} for of, values in p_values.items()}
+    return told | {"tails": tails} | _peers(peers)
 
 
 def _shift(case: Case) -> dict[str, Any]:
@@ -219,6 +229,12 @@ def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
             ("a false alarm of all columns together", "joint"),
         ):
             rows.append(share(f"clean years, {what}: {name}", sum(told[key] > 0 for told in mine), len(mine)))
+        for of, name in (("columns", "tests of a column"), ("decay", "tests of decay")):
+            for place, tail in enumerate(TAILS):
+                below = sum(told["tails"][of]["below"][place] for told in mine)
+                rows.append(
+                    share(f"clean years, {what}: {name} with p below {tail:g}", below, sum(told["tails"][of]["tests"] for told in mine))
+                )
         rows += _others(f"clean years, {what}", mine)
     rows += _shifts(judged)
     for every, name in ((WEEK, "harmful changes of the concept"), (OFTEN, "harmful changes of the concept, looked at every 5 minutes")):

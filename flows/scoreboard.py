@@ -33,6 +33,8 @@ from ratchet.simulation.population import Moved
 BATCH, DELAY, FIRST = 2000, 2, 20_000
 # Of real rows so many train, and so many there must be.
 TRAINED, LEAST = 0.6, 15_000
+# Amounts of real rows are whole, and none is missing: one is kept in a currency of which one is worth so many, another lacks so often.
+RATE, LACKS = 32.5, 0.05
 # Batches before the fault, with it, and of a clean year.
 QUIET, FAULTY, YEAR = 3, 8, 52
 # Clean years cost most, and Evidently two seconds a batch: it is asked in the first of each.
@@ -94,8 +96,8 @@ def world(name: str, source: str, seed: int) -> World:
         released, answer = release(problem, contract, population.draw(FIRST, Moved(), seed), seed)
         return World(problem, released, answer, _simulated(seed), _faults(contract, released, answer, problem))
     folder = find_problem(name, settings().problems)
-    problem, contract = folder.problem.model_copy(update={"watch": population.problem().watch}), _named(folder.contract)
-    every = conform(read_table(Path(source)), folder.contract, source)
+    problem = folder.problem.model_copy(update={"watch": population.problem().watch})
+    every, contract = _kept(conform(read_table(Path(source)), folder.contract, source), _named(folder.contract))
     every = every[every[contract.target].notna()].sample(frac=1.0, random_state=seed).reset_index(drop=True)
     if contract.entity != folder.contract.entity:
         every[contract.entity] = every[contract.id]
@@ -112,6 +114,22 @@ def _named(contract: Contract) -> Contract:
     if contract.entity != contract.id:
         return contract
     return contract.model_copy(update={"columns": (*contract.columns, Column(name="drawn_from", role="entity", scale="text"))})
+
+
+def _kept(rows: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, Contract]:
+    """Rows and their contract as a system might keep them whose amounts may be rounded and may lack, so that every skew can be planted.
+
+    Of the continuous columns the one with the largest range is in another currency, and the last one lacks in one of twenty rows.
+    """
+    continuous = [column for column in contract.features if column.scale == "continuous"]
+    large, lacks = max(continuous, key=lambda column: (column.range or (0.0, 0.0))[1]), continuous[-1]
+    lacking = np.random.default_rng(0).random(len(rows)) < LACKS
+    kept = rows.assign(**{large.name: rows[large.name] / RATE})
+    kept[lacks.name] = kept[lacks.name].mask(lacking)
+    columns = tuple(
+        column.model_copy(update={"missing": 2 * LACKS}) if column.name == lacks.name else column for column in contract.columns
+    )
+    return kept, contract.model_copy(update={"columns": columns})
 
 
 def _faults(contract: Contract, released: Released, answer: Answer, problem: Problem) -> dict[str, Fault]:
@@ -270,7 +288,9 @@ def board(judged: Sequence[dict[str, Any]], about: dict[str, dict[str, Fault]]) 
         worlds.append(
             {
                 "name": name,
-                "title": "The simulated world" if name == "population" else f"Real rows: {name}",
+                "title": "The simulated world"
+                if name == "population"
+                else f"Real rows: {name} (one amount in another currency, one with gaps)",
                 "faults": [_of_fault(about[name][fault], runs) for fault, runs in by_fault.items()],
                 "clean": {monitor: _of_years(years, monitor) for monitor in MONITORS},
             }

@@ -43,6 +43,17 @@ def test_every_fault_names_monitors_that_there_are(at):
         assert fault.about
 
 
+def test_every_skew_is_planted_in_real_rows_too(at, real_rows):
+    real = world("credit_card", str(real_rows / "credit_default.csv"), 0)
+    assert {name for name in at.faults if name.startswith("skew: ")} == {name for name in real.faults if name.startswith("skew: ")}
+    rows = real.draw(2000, Drift(), 0)
+    sent = real.faults["skew: unknown category"].send(rows, np.random.default_rng(0))
+    taken = accepted(as_sent(sent, real.released.contract), real.released.contract)
+    assert (~taken == (sent["education"] != rows["education"]).to_numpy()).all()
+    assert 0.01 < 1 - taken.mean() < 0.03
+    assert accepted(as_sent(rows, real.released.contract), real.released.contract).all()
+
+
 def test_rows_are_lost_doubled_stuck_and_emptied_as_told(at, rows):
     assert 300 < len(planted(at, "missing volume", rows)) < 500
     doubled = planted(at, "duplicated upstream join", rows)

@@ -10,13 +10,16 @@ import yaml
 from flows.experiment_watch import BATCH, DUMMIES, EVIDENTLY, LARGE, OFTEN, WEEK, cases, curves, measure
 from ratchet.settings import ROOT
 
+# Of a year's tests so many have a p-value below 1e-3, 1e-4 and 1e-5.
+TAILED = {"columns": {"tests": 1560, "below": [2, 1, 0]}, "decay": {"tests": 50, "below": [0, 0, 0]}}
+
 
 def made(case, **changed):
     """What came of a case where the watch does as it should."""
     peers = dict.fromkeys(EVIDENTLY, 1) if case.seed == 0 and case.rows < LARGE else {}
     dummies = {name: int(rings(10)) for name, rings in DUMMIES.items()}
     told = {
-        "year": {"retrained": 0, "raised": 0, "columns": 0, "joint": 0} | dummies,
+        "year": {"retrained": 0, "raised": 0, "columns": 0, "joint": 0, "tails": TAILED} | dummies,
         "shift": {"harm": 0.05, "raised": True, "left": False, "seen": True} | dummies
         if case.what.startswith("harmful")
         else {"harm": 0.001, "raised": False, "left": True, "seen": True} | dummies,
@@ -36,6 +39,8 @@ def test_every_bar_has_a_row(every):
     bars = yaml.safe_load((ROOT / "docs/results/bars.yaml").read_text(encoding="utf-8"))["watch"]
     assert set(bars) <= set(rows)
     assert rows["clean years, of both kinds: a false retraining"].n == 80
+    tail = rows["clean years, independent: tests of a column with p below 0.001"]
+    assert (tail.value, tail.n) == (2 / 1560, 40 * 1560)
     assert rows["harmful changes of the concept, looked at every 5 minutes: raised within 3 batches of labels"].n == 10
     assert rows["no shift, 500 rows: Evidently, any column"].n == 1
     assert "no shift, 1,000,000 rows: Evidently, any column" not in rows

@@ -26,7 +26,7 @@ def skews(contract: Contract) -> Iterator[Skew]:
     """Ten ways, each in the columns of the contract for which it makes sense."""
     numbers = [c for c in contract.features if c.values is None and c.scale != "binary"]
     continuous = [c for c in numbers if c.scale == "continuous"] or numbers
-    texts = [c for c in contract.features if c.values is not None and isinstance(c.values[0], str)]
+    categories = [c for c in contract.features if c.values is not None and c.scale != "binary"]
     may_miss = [c for c in contract.features if c.missing > 0]
     years = next((c for c in continuous if c.unit == "years"), continuous[0])
     large = max(continuous, key=lambda c: (c.range or (0.0, 0.0))[1])
@@ -35,16 +35,18 @@ def skews(contract: Contract) -> Iterator[Skew]:
     def change(column: Column, how: Callable[[pd.Series], pd.Series]) -> Callable[[pd.DataFrame], pd.DataFrame]:
         return lambda frame: frame.assign(**{column.name: how(frame[column.name])})
 
-    yield Skew("time zone", f"{years.name} is reckoned from an hour later", change(years, lambda x: x + 1 / HOURS_A_YEAR))
+    yield Skew("time zone", f"{years.name}, in years, is reckoned from an hour later", change(years, lambda x: x + 1 / HOURS_A_YEAR))
     if may_miss:
         gone = may_miss[0]
         yield Skew("null default", f"a missing {gone.name} is sent as 0", change(gone, lambda x: x.fillna(0)))
         yield Skew("missing-value code", f"a missing {gone.name} is sent as -999", change(gone, lambda x: x.fillna(-999)))
-    if texts:
+    if categories:
+        known = categories[0].values or ()
+        new = "not_known_yet" if isinstance(known[0], str) else max(int(value) for value in known) + 1
         yield Skew(
             "unknown category",
-            f"a new value of {texts[0].name} that the model never saw",
-            change(texts[0], lambda x: x.where(np.arange(len(x)) % 50 != 7, "not_known_yet")),
+            f"a new value of {categories[0].name} that the model never saw",
+            change(categories[0], lambda x: x.where(np.arange(len(x)) % 50 != 7, new)),
         )
     yield Skew("dtype", f"{large.name} passes through 32 bits", change(large, lambda x: x.astype(np.float32).astype(float)))
     yield Skew("rounding", f"{large.name} is rounded to whole numbers", change(large, lambda x: x.round(0)))
