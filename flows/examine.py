@@ -13,7 +13,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows.audit import left
-from flows.ingest import lesson_of, sound_rows, trusted
+from flows.ingest import LOOKED_BACK, lesson_of, sound_rows, trusted
 from flows.parity import replay
 from flows.setting import Setting
 from ratchet.audit import AUDIT, chances, drawn, ends
@@ -27,7 +27,7 @@ from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.estimate import NONE, Audits
 from ratchet.monitoring.feedback_loop import Ratio, disparity
 from ratchet.monitoring.panel import Released, held_of, on_labels, on_the_way, told_apart, typed, without_labels
-from ratchet.monitoring.quality import LATELY
+from ratchet.monitoring.quality import LATELY, usually_lacking
 from ratchet.monitoring.silent_failure import live_slices
 from ratchet.monitoring.skew import score_skew
 from ratchet.problem import Problem, counted
@@ -53,7 +53,8 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     logged = typed(store.window(newest=problem.watch.window, version=release.version), contract)
     present = now()
     patience = present - timedelta(days=max(1.0, problem.watch.label_delay_days))
-    window, earlier, bought, paid = with_audits(store, release.version, logged, patience)
+    kept_out, found_sound = lesson_of(setting, begun=1), trusted(setting)
+    window, earlier, bought, paid = with_audits(store, release.version, logged, patience, kept_out.without)
     released = released_of(problem, release, contract)
     apart = told_apart(problem, released, window)
     checks = without_labels(problem, released, window, apart)
@@ -64,8 +65,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     advisory = problem.watch.advisory
     onset, used = onset_of(setting, release.version, _drifted([check.as_dict() for check in told_only(checks, advisory)]))
     newest = max(SLICE_ROWS, problem.watch.window, problem.watch.min_labels)
-    kept_out, found_sound = lesson_of(setting, begun=1), trusted(setting)
-    every = typed(store.window(newest=newest, version=release.version, labelled=True, until=kept_out.until), contract)
+    every = _labelled(setting, release.version, newest, kept_out, contract)
     # What was no fault of the model is not held against it.
     teaching = sound_rows(setting, every, kept_out)
     # Rows of before the population moved may teach, but tell nothing of how it is answered.
@@ -78,9 +78,10 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     aged = aged.assign(gold=aged["gold"].mask(inside(found_sound, aged["seq"].to_numpy(int))))
     looks = store.looks(round(min(MOST_LOOKS, max(LEAST_LOOKS, USUAL / problem.watch.every_seconds))))
     looks.append((present, *store.arrived(looks[-1][1] if looks else None)))
-    checks += on_the_way(
-        problem, released, window, aged, looks, store.labelled(), _beside_audits(store, release.version, doubtful, problem)
-    )
+    beside = _beside_audits(store, release.version, doubtful, problem)
+    before = reversed(store.decisions(*ACTIONS, newest=LOOKED_BACK, subject=f"version {release.version}"))
+    usual = usually_lacking(entry.evidence for entry in before)
+    checks += on_the_way(problem, released, window, aged, looks, store.labelled(), beside, usual)
     checks += disparity(problem, _ratios(store, contract))
     checks.append(live_slices(problem, contract, held_of(released), known.tail(SLICE_ROWS)))
     wrong = Stream(problem.watch.detector, _wrong(store, release.version, kept_out, found_sound))
@@ -91,7 +92,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     learnt = replace(kept_out, since=began if began > 1 else 0)
     fresh = (teaching["seq"].to_numpy(int) >= learnt.since) & (teaching["label_seq"].to_numpy(int) > used)
     awaited = len(store.open_audits(patience, release.version))
-    means = _means(setting, window, learnt, awaited, max(0, problem.watch.min_labels - int(fresh.sum())))
+    means = _means(setting, window, learnt, patience, awaited, max(0, problem.watch.min_labels - int(fresh.sum())))
     inputs = {
         "version": release.version,
         "from": int(window["seq"].min()) if len(window) else 0,
@@ -103,7 +104,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         # What they say may be corrected without another one coming.
         "labels_say": digest(labelled[["id", "truth"]].to_numpy(object).tolist()),
         "outcomes": concept.n,
-        # Of younger rows labels of one class come first; None where those of both come as soon.
+        # Of younger rows labels of one class come first, or may; None where those of both come as soon.
         "judged_until": kept_out.until,
         "audited": int((window["audited"] > 0).sum()),
         "audited_before": len(earlier),
@@ -122,11 +123,22 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     return checks, replace(decision, evidence=decision.evidence | {"kept_out": told})
 
 
+def _labelled(setting: Setting, version: str, newest: int, lesson: Lesson, contract: Contract) -> pd.DataFrame:
+    """The newest labelled rows; of those that are too young to be judged by their labels only what was audited, by chance as it was."""
+    every = typed(setting.store.window(newest=newest, version=version, labelled=True, until=lesson.until), contract)
+    if lesson.until is None:
+        return every
+    young = typed(setting.store.window(newest=newest, version=version, labelled=True, after=lesson.until), contract)
+    parts = [rows for rows in (every, sound_rows(setting, young, lesson)) if len(rows)]
+    return pd.concat(parts, ignore_index=True) if parts else every
+
+
 def _due_only(check: Check, problem: Problem) -> Check:
     """A check of how good decisions are, with why younger rows are not judged."""
     if check.name not in ("decay", "concept_drift", "live_slices"):
         return check
-    why = f"labels of one class come sooner, so rows are judged once they are {problem.watch.label_delay_days:g} days old"
+    days = f"{problem.watch.label_delay_days:g} days"
+    why = f"labels of one class come sooner, or may where many are not in yet: rows are judged once they are {days} old, or audited"
     return replace(check, reason=f"{check.reason}; {why}")
 
 
@@ -145,12 +157,14 @@ def released_of(problem: Problem, release: Release, contract: Contract) -> Relea
     return Released(contract, release.encoder, release.reference, held, relies_on, mean, error, release.threshold)
 
 
-def with_audits(store: Store, version: str, window: pd.DataFrame, since: datetime) -> tuple[pd.DataFrame, Audits, Audits, bool]:
+def with_audits(
+    store: Store, version: str, window: pd.DataFrame, since: datetime, without: Sequence[Span] = ()
+) -> tuple[pd.DataFrame, Audits, Audits, bool]:
     """The window with what audits found, what they found in the version's rows before it, and of those the ones that were bought last.
 
-    Before it are ten times as many rows as the window has. What was bought last counts wherever it is, if it was bought `since` some time.
-    Of the window, `audited` is the probability with which a row was drawn, 0 where no audit told of it yet. The last one is whether any of
-    what was found was bought.
+    Before it are ten times as many rows as the window has; those in stretches `without` were not what they seemed, and tell nothing. What
+    was bought last counts wherever it is, if it was bought `since` some time. Of the window, `audited` is the probability with which a row
+    was drawn, 0 where no audit told of it yet. The last one is whether any of what was found was bought.
     """
     if window.empty:
         return window.assign(audited=pd.Series(dtype=float), gold=pd.Series(dtype=float)), NONE, NONE, False
@@ -163,18 +177,19 @@ def with_audits(store: Store, version: str, window: pd.DataFrame, since: datetim
     # What is audited beside the draw was not chosen by chance.
     counts = drawn(found["id"], chance)
     told = found.assign(chance=chance)[counts]
+    sound = ~inside(without, told["seq"].to_numpy(int))
     asked = np.zeros(len(told), dtype=bool)
     for draw, end in last:
         inside_it = (told["seq"] >= draw.since) & (told["seq"] < min(end, first))
         asked = (inside_it & drawn(told["id"], np.full(len(told), draw.share))).to_numpy()
-    earlier = told[~asked & ((told["seq"] > begin) & (told["seq"] < first)).to_numpy()]
+    earlier = told[~asked & sound & ((told["seq"] > begin) & (told["seq"] < first)).to_numpy()]
     audited = window["id"].map(told.set_index("id")["chance"]).fillna(0.0)
     gold = window["id"].map(told.set_index("id")["gold"]).astype(float)
     before, bought = (
-        Audits(*(rows[name].to_numpy(float) for name in ("probability", "gold", "chance"))) for rows in (earlier, told[asked])
+        Audits(*(rows[name].to_numpy(float) for name in ("probability", "gold", "chance"))) for rows in (earlier, told[asked & sound])
     )
     declared = chances([draw for draw in draws if draw.decision is None], window["seq"].to_numpy(int))
-    paid = bool(len(bought)) or bool((audited.to_numpy(float) > declared).any())
+    paid = bool(asked.any()) or bool((audited.to_numpy(float) > declared).any())
     return window.assign(audited=audited, gold=gold), before, bought, paid
 
 
@@ -213,8 +228,8 @@ def _standing(routed: Sequence[str]) -> list[str]:
     return made
 
 
-def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, awaited: int, labels_short: int) -> Means:
-    """What may still be done and spent this year."""
+def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, patience: datetime, awaited: int, labels_short: int) -> Means:
+    """What may still be done and spent this year; audits that were asked for before `patience` have had their time."""
     store, told = setting.store, setting.problem.watch
     present = now()
     year = present - timedelta(days=365.25)
@@ -222,7 +237,9 @@ def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, awaited: int,
     done = answered(setting)
     retrained = [entry.at for entry in asked if entry.id in done]
     since = (present - max(retrained)).total_seconds() / 86400 if retrained else float("inf")
-    chance = chances(store.draws(), window["seq"].to_numpy(int))
+    draws = store.draws()
+    chance = chances(draws, window["seq"].to_numpy(int))
+    asked_for = [draw.at for draw in draws if draw.at is not None and draw.share > 0]
     drawn_here = set(window["id"][drawn(window["id"], chance) & (window["audited"] == 0).to_numpy()])
     return Means(
         paused=store.paused,
@@ -235,6 +252,7 @@ def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, awaited: int,
         unanswered=_in_vain(store, {entry.id for entry in asked} - done),
         audits_left=left(setting, drawn_here),
         audits_awaited=awaited,
+        audits_silent=bool(asked_for) and max(asked_for) < patience and not store.bought(patience),
     )
 
 

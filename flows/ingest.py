@@ -28,8 +28,8 @@ from snapshots.workspace import published, restore
 FAMILY, FOLDS = "trees", 3
 # The newest decisions that are asked what must not teach: more than one, since two looks at once do not know of each other.
 LOOKED_BACK = 20
-# By the labels of so many rows it is told whether those of one class come sooner.
-DELAYS = 5000
+# By the labels of so many rows it is told whether those of one class come sooner; of a log in which none is due, where nearly all are in.
+DELAYS, NEARLY_ALL = 5000, 0.9
 
 
 def from_file(setting: Setting, batch: Path, champion: Release | None = None, lesson: Lesson = EVERYTHING) -> None:
@@ -59,7 +59,7 @@ def from_log(setting: Setting, lesson: Lesson = EVERYTHING) -> tuple[int, str]:
     if sound.empty:
         raise BatchError(
             "the log: every labelled prediction is of a stretch that was blocked, probed or doubted, or too young where labels of one class "
-            "come sooner; `ratchet trust` lists them and takes back what was wrong about one."
+            "come sooner or may; `ratchet trust` lists them and takes back what was wrong about one."
         )
     contract = setting.contract
     # A row that named nobody stands for itself.
@@ -130,13 +130,16 @@ def lesson_of(setting: Setting, begun: int) -> Lesson:
 
 
 def _until(setting: Setting) -> int | None:
-    """The last place of the log whose labels are due, where labels of one class come sooner than those of the other."""
+    """The last place of the log whose labels are due, where labels of one class come sooner than those of the other, or may."""
     store, watch = setting.store, setting.problem.watch
     due = store.place_at(now() - timedelta(days=watch.label_delay_days))
     told = store.delays(DELAYS, due)
-    # Of a young log nothing is due yet: what has come so soon may tell it as well.
+    # Of a young log nothing is due yet. What has come so soon tells it only if little is still to come: that may be all of one class.
     if len(told) < watch.min_window:
         told = store.delays(DELAYS)
+        most = round(len(told) * (1 / NEARLY_ALL - 1))
+        if len(told) and store.unlabelled(int(told["seq"].iloc[0]), int(told["seq"].iloc[-1]), most + 1) > most:
+            return due
     delay = (told["label_at"] - told["at"]) / pd.Timedelta(seconds=1)
     return due if hurried(delay.to_numpy(float), told["truth"].to_numpy(float)) else None
 

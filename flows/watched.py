@@ -16,12 +16,12 @@ from ratchet.contract import Contract
 from ratchet.data.splits import split
 from ratchet.decision import Decision
 from ratchet.evaluation.loss import per_row
-from ratchet.lesson import EVERYTHING, Lesson, begins, learn_from
+from ratchet.lesson import EVERYTHING, Lesson, begins, inside, learn_from
 from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.estimate import NONE, Audits, relied_on
 from ratchet.monitoring.joint_drift import joint_drift
 from ratchet.monitoring.panel import Released, by_column, held_of, on_labels, on_the_way, told_apart, without_labels
-from ratchet.monitoring.quality import LATELY
+from ratchet.monitoring.quality import LATELY, usually_lacking
 from ratchet.monitoring.silent_failure import live_slices
 from ratchet.monitoring.skew import score_skew
 from ratchet.problem import Problem
@@ -152,7 +152,8 @@ class Watched:
         if scope == "everything":
             checks += self._beside(window, _joined(due, newest), labelled, doubtful)
             found = _joined(due[-AUDITED_BATCHES:], newest)
-            found = found[found["found"].notna()]
+            sound = ~inside(lesson.without, found["seq"].to_numpy(int))
+            found = found[found["found"].notna().to_numpy() & sound]
             share = np.full(len(found), problem.watch.audit_share)
             earlier = Audits(found["probability"].to_numpy(float), found["found"].to_numpy(float), share)
         seen = problem.watch.window
@@ -196,9 +197,10 @@ class Watched:
     def _beside(self, window: pd.DataFrame, due: pd.DataFrame, labelled: pd.DataFrame, doubtful: pd.DataFrame) -> list[Check]:
         aged, newest = (rows.drop(columns="gold").rename(columns={"found": "gold"}) for rows in (due.tail(AGED_ROWS), doubtful))
         newest = newest.tail(max(LATELY) * self.problem.watch.window)
+        came, usual = any(told["outcome"].notna().any() for told in self._told), usually_lacking(reversed(self._ledger))
         return [
             live_slices(self.problem, self.released.contract, held_of(self.released), labelled.tail(AGED_ROWS)),
-            *on_the_way(self.problem, self.released, window, aged, self._looks, any(len(told) for told in self._told), newest),
+            *on_the_way(self.problem, self.released, window, aged, self._looks, came, newest, usual),
             score_skew(self.problem, window, self.answer(window)),
         ]
 

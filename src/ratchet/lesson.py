@@ -30,7 +30,7 @@ class Lesson:
     """What a retraining learns from, and is judged on: the labelled rows of the log from its place `since` on; 0 is every row there is.
 
     Rows of the stretches in `without` were not what they seemed, and are left out; in those of `audited` labels were doubted, and only what
-    audits found counts. So it does after the place `until`: of younger rows labels of one class have come before those of the other.
+    audits found counts. So it does after the place `until`: of younger rows labels of one class come before those of the other, or may.
     """
 
     since: int = 0
@@ -55,7 +55,7 @@ class Lesson:
         never = [f"those of {_counted(self.without)} blocked or probed"] if self.without else []
         never += [f"labels that no audit found in {_counted(self.audited)} doubted"] if self.audited else []
         if self.until is not None:
-            never.append(f"those after place {self.until:,}, for labels of one class come sooner than those of the other")
+            never.append(f"those after place {self.until:,}, for labels of one class come sooner than those of the other, or may")
         return since + (f", except {' and '.join(never)}" if never else "")
 
 

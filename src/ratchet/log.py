@@ -200,6 +200,13 @@ class Log(Database):
             rows = connection.execute(query if until is None else query.where(p.seq <= until)).all()
         return pd.DataFrame(rows[::-1], columns=["seq", "at", "label_at", "truth"])
 
+    def unlabelled(self, first: int, last: int, most: int) -> int:
+        """How many live predictions from one place of the log to another have no label, `most` at most."""
+        p, told = predictions.c, sa.exists().where(labels.c.prediction_id == predictions.c.id)
+        mine = ((p.problem + "") == self.problem, p.variant.in_(LIVE), p.seq >= first, p.seq <= last, ~told)
+        with self.engine.connect() as connection:
+            return int(connection.scalar(sa.select(sa.func.count()).select_from(sa.select(p.seq).where(*mine).limit(most).subquery())) or 0)
+
     def place_at(self, at: datetime) -> int:
         """The place of the newest live prediction of that time or before, 0 where there is none."""
         p = predictions.c
@@ -208,10 +215,11 @@ class Log(Database):
             return int(connection.scalar(query) or 0)
 
     def labelled(self) -> bool:
-        """Whether a label has ever come of a live prediction."""
+        """Whether a label that is no audit's has ever come of a live prediction."""
         p = predictions.c
         known = labels.join(predictions, p.id == labels.c.prediction_id)
-        query = sa.select(labels.c.seq).select_from(known).where((p.problem + "") == self.problem, p.variant.in_(LIVE)).limit(1)
+        mine = ((p.problem + "") == self.problem, p.variant.in_(LIVE), labels.c.provenance != AUDIT)
+        query = sa.select(labels.c.seq).select_from(known).where(*mine).limit(1)
         with self.engine.connect() as connection:
             return connection.scalar(query) is not None
 

@@ -106,7 +106,9 @@ def trust(
             for one, other in stretches:
                 table.add_row(f"{one}", f"{other}", why)
         if known.until is not None:
-            table.add_row(f"{known.until + 1}", "", "younger than the label delay, and labels of one class come sooner; audited ones teach")
+            table.add_row(
+                f"{known.until + 1}", "", "younger than the label delay, and labels of one class come sooner or may; audited ones teach"
+            )
         if not table.row_count:
             console.print(f"{setting.problem.name}: every labelled row teaches.")
             return

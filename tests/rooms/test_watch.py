@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from flows.audit import take, todo
-from flows.examine import begun, examine, onset_of, released_of
+from flows.examine import begun, examine, onset_of, released_of, with_audits
 from flows.ingest import LOOKED_BACK, from_file, from_log, lesson_of
 from flows.monitor import keep
 from flows.person import kept_out, pause, resume, trust
@@ -21,7 +21,7 @@ from flows.retrain import retrain, stale
 from flows.setting import Setting
 from flows.stages import LEFT_OUT, STAGES, labelled
 from flows.standing import first_rows
-from ratchet.audit import AUDIT
+from ratchet.audit import AUDIT, drawn
 from ratchet.check import Check
 from ratchet.data.batch import conform
 from ratchet.data.splits import SIDES
@@ -453,6 +453,61 @@ def test_labels_of_one_class_that_come_sooner_are_no_harm(standing, credit, tmp_
     assert named(examine.fn(setting, release)[0], "decay").verdict == "fail"
 
 
+def test_audits_of_rows_that_are_too_young_judge_and_teach(standing, credit, tmp_path):
+    """Defaults are known after 30 days, the rest after 90; two months ago the concept turned, and a tenth of the rows since was audited."""
+    setting, release = opened(standing, credit, tmp_path / "home")
+    days, daily, present = 160, 100, now()
+    at = [present - timedelta(days=days - place / daily) for place in range(days * daily)]
+    truth = traffic(setting, release, days * daily, drifted=False, at=at)
+    setting.store.set_route("2", "d", verified=True)
+    turned = np.where(np.arange(len(truth)) >= 100 * daily, 1 - truth, truth)
+    delay = np.where(turned == 1, 30, 90)
+    come = [(at[n] + timedelta(days=int(delay[n])), n) for n in range(len(truth)) if at[n] + timedelta(days=int(delay[n])) < present]
+    setting.store.add_labels(
+        [{"prediction_id": f"p{n}", "at": when, "value": int(turned[n]), "provenance": "outcome"} for when, n in sorted(come)]
+    )
+    before, _ = examine.fn(setting, release)
+    assert named(before, "decay").verdict != "fail"
+    young = range(100 * daily, days * daily, 10)
+    setting.store.add_labels([{"prediction_id": f"p{n}", "at": present, "value": int(turned[n]), "provenance": AUDIT} for n in young])
+    after, _ = examine.fn(setting, release)
+    assert named(after, "decay").verdict == "fail"
+    assert named(after, "label_classes").verdict != "fail"
+    from_log(setting, lesson_of(setting, 1))
+    taught = set(pd.read_parquet(setting.root / "inbox" / "batch.parquet")[setting.contract.id])
+    assert {f"p{n}" for n in young} <= taught
+    assert not {f"p{n}" for n in range(100 * daily, days * daily)} - {f"p{n}" for n in young} & taught
+
+
+def test_of_a_young_log_nothing_is_judged_while_many_labels_are_to_come(standing, credit, tmp_path):
+    """Sixty days, and labels after 90: all defaults are known after 30, and of the rest every fifth."""
+    setting, release = opened(standing, credit, tmp_path / "home")
+    days, daily, present = 60, 100, now()
+    at = [present - timedelta(days=days - place / daily) for place in range(days * daily)]
+    truth = traffic(setting, release, days * daily, drifted=False, at=at)
+    setting.store.set_route("2", "d", verified=True)
+    soon = (truth == 1) | (np.arange(len(truth)) % 5 == 0)
+    first = [n for n in range(30 * daily) if soon[n]]
+    setting.store.add_labels(
+        [{"prediction_id": f"p{n}", "at": at[n] + timedelta(days=30), "value": int(truth[n]), "provenance": "outcome"} for n in first]
+    )
+    checks, decision = examine.fn(setting, release)
+    assert decision.evidence["inputs"]["judged_until"] == 0
+    assert named(checks, "decay").verdict == "undecided"
+    assert "rows are judged once they are 90 days old" in named(checks, "decay").reason
+    with pytest.raises(BatchError, match="too young"):
+        from_log(setting, lesson_of(setting, 1))
+    # Once nearly all are in, they are looked at, be they due or not.
+    rest = [n for n in range(30 * daily) if not soon[n] and n % 20]
+    setting.store.add_labels(
+        [{"prediction_id": f"p{n}", "at": at[n] + timedelta(days=30), "value": int(truth[n]), "provenance": "outcome"} for n in rest]
+    )
+    checks, decision = examine.fn(setting, release)
+    assert decision.evidence["inputs"]["judged_until"] is None
+    assert (named(checks, "decay").verdict, named(checks, "decay").n) in (("pass", 2000), ("undecided", 2000))
+    assert named(checks, "concept_drift").verdict == "pass"
+
+
 def test_late_labels_of_old_predictions_are_new_labels(standing, credit, tmp_path):
     folder = changed(credit, tmp_path / "credit", {"min_labels: 1500": "min_labels: 1000"})
     setting, release = opened(standing, folder, tmp_path / "home")
@@ -827,6 +882,58 @@ def test_labels_that_stopped_long_ago_are_asked_for(due):
     assert (late.verdict, late.n) == ("fail", 20_000)
     assert late.reason == "none of 20,000 rows older than the label delay has a label, and labels did come before"
     assert decision.action == "ask"
+
+
+def test_a_trickle_of_labels_does_not_hide_that_they_stopped(due):
+    setting, release, truth = due
+    label(setting, truth, 0, 3000)
+    keep(setting, examine.fn(setting, release)[1])
+    later = traffic(setting, release, 20_000, drifted=False, first=3000)
+    few = [
+        {"prediction_id": f"p{n}", "at": now(), "value": int(later[n - 3000]), "provenance": "outcome"} for n in range(3000, 23_000, 100)
+    ]
+    setting.store.add_labels(few)
+    checks, decision = examine.fn(setting, release)
+    late = named(checks, "quality:timeliness")
+    assert (late.verdict, decision.action) == ("fail", "ask")
+    assert "when labels came best, 99.0% of the last 10,000" in late.reason
+
+
+def test_where_only_audits_tell_of_rows_no_label_has_stopped_coming(due):
+    setting, release, truth = due
+    found = [{"prediction_id": f"p{n}", "at": now(), "value": int(truth[n]), "provenance": AUDIT} for n in range(0, 3000, 20)]
+    setting.store.add_labels(found)
+    checks, decision = examine.fn(setting, release)
+    assert named(checks, "quality:timeliness").verdict == "undecided"
+    assert decision.action == "skip"
+
+
+def test_audits_of_rows_that_were_blocked_tell_nothing_of_others(weekly):
+    setting, release, truth = weekly
+    draw = setting.store.draws()[0]
+    traffic(setting, release, 5000, drifted=True, first=5000)
+    told = [{"prediction_id": f"p{n}", "at": now(), "value": int(value), "provenance": AUDIT} for n, value in enumerate(truth)]
+    setting.store.add_labels(told)
+    logged = setting.store.window(newest=5000, version="2")
+    count = int(drawn(truth_ids := [f"p{n}" for n in range(5000)], np.full(5000, draw.share)).sum())
+    assert count > 50
+    assert len(with_audits(setting.store, "2", logged, now())[1].probability) == count
+    before = sum(drawn(truth_ids[:2000], np.full(2000, draw.share)))
+    assert len(with_audits(setting.store, "2", logged, now(), [(2001, 5000)])[1].probability) == before
+
+
+def test_audits_that_nobody_tells_of_are_asked_of_a_person(weekly):
+    setting, release, _ = weekly
+    path = setting.folder.path / "problem.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("  window: 5000", "  window: 5000\n  audit_share: 0.2"), encoding="utf-8")
+    later = Setting(Folder(setting.folder.path), setting.settings)
+    later.store.set_draw(0.2, 1, None)
+    assert examine.fn(later, release)[1].action == "wait"
+    with later.store.engine.begin() as connection:
+        connection.execute(sa.update(draws).values(at=now() - timedelta(days=91)))
+    _, asks = examine.fn(later, release)
+    assert asks.action == "ask"
+    assert "no audit has told of any" in asks.reasons[0]
 
 
 @pytest.mark.parametrize(

@@ -121,15 +121,17 @@ def on_the_way(
     looks: Sequence[Look],
     labelled_before: bool = False,
     newest: pd.DataFrame | None = None,
+    usual: float | None = None,
 ) -> list[Check]:
     """The monitors of what happens to rows and labels on their way: quality, feedback, volume, the clock.
 
     `window` has the columns `seq`, `at` and `label_at`. `aged` are predictions older than the label delay, with `seq`, `label`, `outcome`
-    and `gold`; `labelled_before` is whether labels have come at all, `newest` the newest labelled ones, however young. `looks` are those at
-    the log, oldest first; the last one is the present.
+    and `gold`; `labelled_before` is whether labels have come at all, `newest` the newest labelled ones, however young, `usual` the share of
+    rows that lacked one when they came best of the version's. `looks` are those at the log, oldest first; the last one is the present.
     """
     contract = released.contract
-    of_labels = [*quality(problem, contract, released.held, window, aged, labelled_before, newest), *feedback(problem, contract, aged)]
+    scored = quality(problem, contract, released.held, window, aged, labelled_before, newest, usual)
+    of_labels = [*scored, *feedback(problem, contract, aged)]
     return [
         *(_placed(check, aged) if check.name in DOUBTED else check for check in of_labels),
         volume(problem, looks),

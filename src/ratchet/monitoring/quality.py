@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,15 +44,16 @@ def quality(
     aged: pd.DataFrame,
     labelled_before: bool = False,
     newest: pd.DataFrame | None = None,
+    usual: float | None = None,
 ) -> list[Check]:
     """Six checks of n rows in their order, each with its score: the share of rows that are sound.
 
     `held` are rows held out at release. `aged` are predictions older than the label delay, with `outcome`, what came back, and `gold`, what
     an audit found, NaN where there is none; `labelled_before` is whether labels have come at all. `newest` are the newest labelled
     predictions, however young, with the same: what audits contradict of them is in the evidence of `quality:accuracy`; `aged` where they
-    are left out. It fails where more rows are flawed than at release beyond chance (Fisher), or where later rows are flawed more often than
-    earlier ones (Mann-Whitney of their places); labels, where they lack more often than before, or are contradicted, beyond a share that
-    matters.
+    are left out. `usual` is the share of rows that lacked a label when they came best (`usually_lacking`). It fails where more rows are
+    flawed than at release beyond chance (Fisher), or where later rows are flawed more often than earlier ones (Mann-Whitney of their
+    places); labels, where they lack more often than before, or than when they came best, or are contradicted, beyond a share that matters.
     """
     least = problem.watch.min_window
     if min(len(window), len(held)) < least:
@@ -74,7 +77,16 @@ def quality(
     newest = aged if newest is None else newest
     lately = [_contradicted(newest[newest["outcome"].notna()].tail(times * problem.watch.window)) for times in LATELY]
     accuracy = replace(accuracy, evidence=accuracy.evidence | {"lately": _doubt(lately)})
-    return sorted([*made, _timeliness(problem, ~told, labelled_before), accuracy], key=lambda check: check.name)
+    return sorted([*made, _timeliness(problem, ~told, labelled_before, usual), accuracy], key=lambda check: check.name)
+
+
+def usually_lacking(ledger: Iterable[dict[str, Any]]) -> float | None:
+    """The share of rows that lacked a label when labels came best, as the newest look told it; None where none did.
+
+    `ledger` is the evidence of earlier decisions, newest first.
+    """
+    checks = (check for evidence in ledger for check in evidence["checks"] if check["name"] == "quality:timeliness")
+    return next((float(check["evidence"]["usual"]) for check in checks if check["evidence"].get("usual") is not None), None)
 
 
 def scores(flawed: np.ndarray) -> list[float]:
@@ -105,23 +117,38 @@ def _of_rows(problem: Problem, name: str, before: np.ndarray, flawed: np.ndarray
     return _check(name, verdict, reason, flawed, limit, {"p_value": p, "trend": scores(flawed), "before": float(1 - before.mean())})
 
 
-def _timeliness(problem: Problem, lacking: np.ndarray, labelled_before: bool) -> Check:
-    """Whether rows whose labels are due lack them more often than those before them did: where some never come, that is usual."""
+def _timeliness(problem: Problem, lacking: np.ndarray, labelled_before: bool, usual: float | None) -> Check:
+    """Whether rows whose labels are due lack them more often than those before them did: where some never come, that is usual.
+
+    Those before them may be of the same outage: what was usual when labels came best stays in the evidence.
+    """
     n, least, limit = len(lacking), 2 * problem.watch.min_window, level(problem)
     if n < least or lacking.all():
         said = f"none of {n:,} rows older than the label delay has a label" if n >= least else f"{n} rows to judge by; {least} are needed"
         if n >= least and labelled_before:
-            return _check("timeliness", "fail", f"{said}, and labels did come before", lacking, limit, {"trend": scores(lacking)})
-        return undecided("quality:timeliness", ASKED["timeliness"], said, n, limit=limit, unit=UNIT)
+            told: dict[str, object] = {"trend": scores(lacking), "usual": usual}
+            return _check("timeliness", "fail", f"{said}, and labels did come before", lacking, limit, told)
+        return undecided("quality:timeliness", ASKED["timeliness"], said, n, limit=limit, unit=UNIT, evidence={"usual": usual})
     earlier, later = np.array_split(lacking, 2)
-    p = _more(later, earlier, [inflation(later), inflation(earlier)])
-    rise = float(later.mean() - earlier.mean())
-    verdict: Verdict = "fail" if p < limit and rise > LATE else "pass"
-    reason = (
-        f"{earlier.mean():.1%} of the first {len(earlier):,} rows older than the label delay have no label, {later.mean():.1%} of the last "
-        f"{len(later):,}: p = {p:.1e}, limit {limit:.1e}; {LATE:.0%} more matter"
-    )
-    return _check("timeliness", verdict, reason, lacking, limit, {"p_value": p, "trend": scores(lacking)})
+    worth = [inflation(later), inflation(earlier)]
+    p, than = _more(later, earlier, worth), float(earlier.mean())
+    before = f"{than:.1%} of the first {len(earlier):,} rows older than the label delay have no label"
+    if usual is not None and usual < than:
+        rows = len(later) / worth[0]
+        p, than = float(stats.binom.sf(round(later.mean() * rows) - 1, round(rows), usual)), usual
+        before += f", {usual:.1%} or less when labels came best"
+    verdict: Verdict = "fail" if p < limit and later.mean() - than > LATE else "pass"
+    reason = f"{before}, {later.mean():.1%} of the last {len(later):,}: p = {p:.1e}, limit {limit:.1e}; {LATE:.0%} more matter"
+    # Of many looks the best one is lucky: what chance may have added counts as usual.
+    high = [_high(half, count) for half, count in zip((later, earlier), worth, strict=True)]
+    found: dict[str, object] = {"p_value": p, "trend": scores(lacking), "usual": min([*high, *([] if usual is None else [usual])])}
+    return _check("timeliness", verdict, reason, lacking, limit, found)
+
+
+def _high(flags: np.ndarray, worth: float) -> float:
+    """The upper bound of a share of flags (Wilson, 99.9%), where so many rows tell as much as one."""
+    rows = max(1, round(len(flags) / worth))
+    return float(stats.binomtest(round(flags.mean() * rows), rows).proportion_ci(0.999, method="wilson").high)
 
 
 def _accuracy(problem: Problem, wrong: np.ndarray) -> Check:
