@@ -166,6 +166,23 @@ def test_audits_of_before_the_window_count_where_its_own_are_too_few():
     assert own.after(NONE) is own
 
 
+def test_after_a_turn_the_interval_is_the_windows_own():
+    """Audits of before are of the old concept: pooled, they tell of neither."""
+    rng = np.random.default_rng(11)
+    _, p, _, y = rows(rng, 3000)
+    held, pooled = [], []
+    for _ in range(60):
+        _, old, _, old_truth = rows(rng, 360)
+        _, q, true, truth = rows(rng, 2000, turned=0.3)
+        told = Audits(np.r_[old, q[:40]], np.r_[old_truth, truth[:40]], np.full(400, 0.02))
+        expected = float(np.where(q >= 0.5, 1 - true, true).mean())
+        for own, made in ((40, held), (None, pooled)):
+            found = estimate(wrong, Held(p, y), np.ones(3000), q, 0.0, told, own)
+            assert found.low <= found.value <= found.high
+            made.append(found.low <= expected <= found.high)
+    assert np.mean(held) > 0.85 > 0.5 > np.mean(pooled)
+
+
 def test_a_concept_that_turned_windows_ago_is_seen_by_audits_of_before():
     rng = np.random.default_rng(8)
     _, p, _, y = rows(rng, 3000)
@@ -179,6 +196,7 @@ def test_a_concept_that_turned_windows_ago_is_seen_by_audits_of_before():
     assert (with_earlier.evidence["by"], with_earlier.evidence["audited_before"]) == ("audit", 360)
     assert with_earlier.evidence["audited"] == 40
     assert "400 audited rows, 360 of them before the window" in with_earlier.reason
+    assert "by the window's 40]" in with_earlier.reason
     expected = float(np.where(q >= 0.5, 1 - true, true).mean())
     assert abs(with_earlier.evidence["estimated"] - expected) < abs(alone.evidence["estimated"] - expected)
     assert with_earlier.verdict == "fail"

@@ -25,6 +25,8 @@ COSTLIER, CHEAPER = 0.016, 0.004
 # Fewer audited rows would put more chance into the estimate than they take out of it. Where a window has fewer, those before it count as
 # well, up to so many.
 LEAST_AUDITED, MOST_AUDITED = 100, 400
+# From so many on the interval is told by the window's own: those before it may be of another concept.
+LEAST_OWN = 20
 MOST_FOREIGN = 0.05
 LEAST_EFFECTIVE = 300
 LEAST_MOVE = 0.1
@@ -97,6 +99,7 @@ def estimate(
     probability: np.ndarray,
     foreign: float = 0.0,
     audits: Audits = NONE,
+    own: int | None = None,
 ) -> Estimate:
     """The mean loss of a window of m rows, of which `probability` has shape (m,); `ratio` is how much likelier each held-out row is in it.
 
@@ -104,7 +107,8 @@ def estimate(
     expected loss (PAPE; Białek et al., 2024). That holds where the population moves and the truth of a row does not. With
     audited rows, drawn at random: the mean of what they cost beyond their expectation corrects it, whatever moved
     (prediction-powered inference; Angelopoulos et al., 2023), and contradicts it where it is not chance. What a row costs beyond its
-    expectation may be told by rows of before the window too, as long as the truth of a row has not moved since.
+    expectation may be told by rows of before the window too, as long as the truth of a row has not moved since: `own` is how many of the
+    audits, the last ones, are of the window itself (all where it is left out), and from 20 on the interval is told by these alone.
     """
     calibrate = calibration(held, ratio)
     confident = _expected(loss, probability, calibrate(probability))
@@ -129,24 +133,35 @@ def estimate(
         return Estimate(*numbers, _chance(value - base, rise_error), "confidence", not why, n, each, why)
     weight = 1 / audits.chance
     excess = loss(audits.probability, audits.truth) - _expected(loss, audits.probability, calibrate(audits.probability))
-    mean = float((weight * excess).sum() / weight.sum())
-    spread = float(np.sqrt(np.square(weight * (excess - mean)).sum() * n / (n - 1)) / weight.sum())
+    mean, spread = _weighted(excess, weight)
+    at_rest = float(np.var(told) / len(told))
+    rise, rise_audited = value + mean - base, float(np.sqrt(spread**2 + drawn + at_rest))
     # Of the rows that were drawn from the intervals hold whatever has moved, so they are theirs, even where these agree with confidence.
-    sure = float(stats.t.ppf(0.975, n - 1))
-    half, rise_audited = sure * float(np.sqrt(spread**2 + drawn)), float(np.sqrt(spread**2 + drawn + np.var(told) / len(told)))
-    rise = value + mean - base
-    around = (value + mean - half, value + mean + half)
-    rise_around = (rise - sure * rise_audited, rise + sure * rise_audited)
+    last = n if own is None or own < LEAST_OWN else own
+    shift, wide = _weighted(excess[-last:], weight[-last:])
+    sure = float(stats.t.ppf(0.975, last - 1))
+
+    def around(point: float, less: float, more: float) -> tuple[float, float]:
+        """The interval about the audits' answer, less what is subtracted from it, with what makes its variance larger; it holds the point."""
+        middle, half = value + shift - less, sure * float(np.sqrt(wide**2 + drawn + more))
+        return min(middle - half, point), max(middle + half, point)
+
     surprise = mean / float(np.hypot(spread, error)) if spread > 0 else 0.0
     if not why and CHEAPER <= stats.t.cdf(surprise, n - 1) <= 1 - COSTLIER:
         # Two estimates of one number, weighted by what each may be off.
         share = error**2 / (spread**2 + error**2)
         both = float(np.hypot(rise_error, share * np.hypot(spread, error)))
-        p = _chance(value + share * mean - base, both, n - 1)
-        numbers = (value + share * mean, *around, value + share * mean - base, *rise_around)
-        return Estimate(*numbers, p, "confidence and audit", True, n, each)
-    p = _chance(rise, rise_audited, n - 1)
-    return Estimate(value + mean, *around, rise, *rise_around, p, "audit", False, n, float(excess.std(ddof=1)), why)
+        point = value + share * mean
+        numbers = (point, *around(point, 0.0, 0.0), point - base, *around(point - base, base, at_rest))
+        return Estimate(*numbers, _chance(point - base, both, n - 1), "confidence and audit", True, n, each)
+    numbers = (value + mean, *around(value + mean, 0.0, 0.0), rise, *around(rise, base, at_rest))
+    return Estimate(*numbers, _chance(rise, rise_audited, n - 1), "audit", False, n, float(excess.std(ddof=1)), why)
+
+
+def _weighted(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """The weighted mean of n values, and its standard error."""
+    n, mean = len(values), float((weight * values).sum() / weight.sum())
+    return mean, float(np.sqrt(np.square(weight * (values - mean)).sum() * n / (n - 1)) / weight.sum())
 
 
 def _expected_rise(loss: Loss, held: Held, ratio: np.ndarray, probability: np.ndarray) -> float | None:
@@ -237,7 +252,7 @@ def expected_harm(
     def loss(p: np.ndarray, y: np.ndarray) -> np.ndarray:
         return per_row(problem, p, y)
 
-    made = estimate(loss, held, found.ratio, probability, found.foreign, own.after(earlier))
+    made = estimate(loss, held, found.ratio, probability, found.foreign, own.after(earlier), len(own))
     # Audits that are bought are asked once; those of before the window, and those that every window has, are asked in every look.
     once = len(own) == made.audited and paid
     level = by_audit if made.by == "audit" and once else alpha
@@ -263,9 +278,10 @@ def expected_harm(
     elif made.by != "confidence" and made.rise_high > limit:
         verdict = "undecided"
     contradiction = "; audited rows contradict the model's confidence, so they alone count" if made.by == "audit" else ""
+    told_by = f" by the window's {len(own)}" if made.audited > len(own) >= LEAST_OWN else ""
     reason = (
         f"{problem.metric} {made.value:.4f} expected from {made.by} ({_counted(made.audited, len(own))}), {made.rise:+.4f} "
-        f"[{made.rise_low:+.4f}, {made.rise_high:+.4f}] against release, p = {made.p_value:.1e}, limit {level:.1e}, "
+        f"[{made.rise_low:+.4f}, {made.rise_high:+.4f}{told_by}] against release, p = {made.p_value:.1e}, limit {level:.1e}, "
         f"margin {limit:.4f}{contradiction}"
     )
     return Check(
