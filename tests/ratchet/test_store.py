@@ -108,6 +108,17 @@ def test_outcomes_come_in_the_order_of_their_labels(store):
     assert store.places_after("1", 3, 10) == []
 
 
+def test_rows_that_still_lack_a_label_are_counted_among_live_ones(store):
+    store.log([prediction(name) for name in "abcde"] + [prediction("probe", variant="probe")])
+    assert not store.labelled()
+    store.add_labels([{**label("b", 1), "provenance": "audit"}])
+    # What an audit found did not come by itself.
+    assert not store.labelled()
+    store.add_labels([label("c", 0)])
+    assert store.labelled()
+    assert [store.unlabelled(1, 6, 10), store.unlabelled(2, 4, 10), store.unlabelled(1, 6, 2)] == [3, 1, 2]
+
+
 def test_nothing_that_is_asked_often_walks_through_the_whole_log(tmp_path):
     store = Store(f"sqlite:///{tmp_path / 'store.db'}", "credit")
     store.log([prediction(f"p{place}", variant=("champion", "load", "probe", "challenger")[place % 4]) for place in range(4000)])
@@ -126,6 +137,7 @@ def test_nothing_that_is_asked_often_walks_through_the_whole_log(tmp_path):
     store.outcomes(100, 50, "1")
     store.outcomes(100, 50, "1", until=3000)
     store.delays(50, 3000)
+    store.unlabelled(1000, 1100, 50)
     store.place_at(now())
     store.freshness()
     store.prediction("p7")
