@@ -48,7 +48,7 @@ RIVER = tuple(f"river: {name}" for name in DETECTORS if name not in SLOW)
 EVIDENTLY = ("Evidently: half of the columns", "Evidently: any column")
 DUMMIES = (f"alarm every {EVERY} batches", "never")
 OURS = (
-    DOOR, "validity", "quality", "volume", "clock", "skew", PARITY, "data_drift", "joint_drift", "estimate", "silent", "probes", "live_slices",
+    DOOR, "validity", "columns", "quality", "volume", "clock", "skew", PARITY, "data_drift", "joint_drift", "estimate", "silent", "probes", "live_slices",
     "decay", "concept_drift", "feedback", "label_classes", "label_conflicts",
 )  # fmt: skip
 WATCH = (*OURS, ACTS, RETRAINS)

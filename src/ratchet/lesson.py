@@ -12,7 +12,7 @@ import pandas as pd
 from ratchet.audit import AUDIT
 
 # A check that one of these makes says that the rows are not what they seem: retraining would learn the fault.
-FAULTS = ("validity", "skew", "clock", "quality:completeness", "quality:consistency", "quality:uniqueness", "quality:validity")
+FAULTS = ("validity", "columns", "skew", "clock", "quality:completeness", "quality:consistency", "quality:uniqueness", "quality:validity")
 # Somebody tries the model out: a person must look before anything is learnt from such rows.
 PROBED = ("probes:duplicates", "probes:boundary")
 # Labels that are not what they seem: harm that they show may be none, and retraining would learn from them.

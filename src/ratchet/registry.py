@@ -14,6 +14,7 @@ FLOORS = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "brier",
 # What watches, known before the modules that do are read: problem.yaml names them. By name the parts that each tells of; None is a column.
 MONITORS: dict[str, tuple[str, ...] | None] = {
     "clock": (),
+    "columns": (),
     "concept_drift": (),
     "data_drift": None,
     "decay": (),

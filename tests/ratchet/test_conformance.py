@@ -39,6 +39,7 @@ from ratchet.evaluation.slices import slices
 from ratchet.evaluation.training import training
 from ratchet.monitoring.adversarial_input import probes
 from ratchet.monitoring.arrival import clock, volume
+from ratchet.monitoring.columns import columns
 from ratchet.monitoring.concept_drift import Stream, concept_drift
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
@@ -399,6 +400,14 @@ def _validity(w: World, bad: bool) -> list[Check]:
     return [validity(w.folder.problem, w.folder.contract, world(w.folder, ENOUGH, seed=12).rows, window)]
 
 
+def _columns(w: World, bad: bool) -> list[Check]:
+    reference, window = world(w.folder, ENOUGH, seed=12).rows, w.rows
+    if bad:
+        window = window.assign(income=window["amount"], amount=window["income"])
+    moved = data_drift(w.folder.problem, w.folder.contract, reference, window)
+    return [columns(w.folder.problem, w.folder.contract, reference, window, moved)]
+
+
 def _skew(w: World, bad: bool) -> list[Check]:
     problem, contract = w.folder.problem, w.folder.contract
     online = w.rows.assign(id=[f"p{place}" for place in range(len(w.rows))], probability=w.perfect)
@@ -457,6 +466,7 @@ PLANS: dict[str, Callable[[World, bool], list[Check]]] = {
     "label_classes": _label_classes,
     "label_conflicts": _label_conflicts,
     "validity": _validity,
+    "columns": _columns,
     "skew": _skew,
     "load": _load,
 }

@@ -14,6 +14,7 @@ from ratchet.data.encoding import Encoder
 from ratchet.lesson import DOUBTED
 from ratchet.monitoring.adversarial_input import probes
 from ratchet.monitoring.arrival import Look, clock, volume
+from ratchet.monitoring.columns import columns
 from ratchet.monitoring.concept_drift import Stream, concept_drift
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
@@ -63,9 +64,10 @@ def without_labels(problem: Problem, released: Released, window: pd.DataFrame, a
 
 
 def by_column(problem: Problem, released: Released, window: pd.DataFrame) -> list[Check]:
-    """The monitors that look at one column at a time."""
-    contract, reference = released.contract, released.reference
-    return [validity(problem, contract, reference, window), *data_drift(problem, contract, reference, window)]
+    """The monitors that look at columns, one at a time or beside each other."""
+    asked = problem, released.contract, released.reference, window
+    moved = data_drift(*asked)
+    return [validity(*asked), columns(*asked, moved), *moved]
 
 
 def held_of(released: Released) -> Held:

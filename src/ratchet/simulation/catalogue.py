@@ -12,6 +12,8 @@ from ratchet.contract import Column, Contract
 from ratchet.simulation.skews import Skew, skews
 
 SIZES = ("small", "medium", "large")
+# Skews after which columns are as they were, in another place or unit.
+MIXED_UP = ("column order", "unit")
 # Kinds of faults that are none of the world: a model that learnt from them would learn the fault.
 MISLEADING = ("feedback", "labels", "adversary", "upstream", "skew")
 # How much of the truth is turned around, of an abrupt change; a slow decay takes so many batches to get there.
@@ -226,7 +228,8 @@ def _rows(contract: Contract, relied_on: Sequence[str], answer: Callable[[pd.Dat
 
 def _skews(contract: Contract) -> Iterator[Fault]:
     for skew in skews(contract):
-        yield Fault(f"skew: {skew.name}", "skew", skew.about, (DOOR, PARITY), send=_send(skew))
+        looks = ("columns",) if skew.name in MIXED_UP else ()
+        yield Fault(f"skew: {skew.name}", "skew", skew.about, (DOOR, PARITY, *looks), send=_send(skew))
     yield Fault(
         "skew: scores in 16 bits",
         "skew",

@@ -1,0 +1,95 @@
+"""Does each column hold what it held, in its unit and its place? Values that changed both look like a population that moved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+
+import pandas as pd
+
+from ratchet.check import Check, Verdict, undecided
+from ratchet.contract import Column, Contract
+from ratchet.monitoring.data_drift import MOST_ROWS, dependence, difference
+from ratchet.problem import Problem
+from ratchet.registry import registered
+
+QUESTION = "Does each column hold what it held, in its unit and its place?"
+# What units of one quantity differ by: decimal prefixes, percent, minutes, hours, days, weeks and months.
+FACTORS = tuple(sorted({factor**sign for factor in (10, 100, 1000, 1e6, 60, 3600, 24, 7, 12) for sign in (1, -1)}))
+# Values that moved, but are like those of before in another unit or place: chance would bring about more of a difference in so many windows.
+ALIKE = 0.05
+
+
+@registered("columns", "monitor")
+def columns(problem: Problem, contract: Contract, reference: pd.DataFrame, window: pd.DataFrame, moved: Sequence[Check]) -> Check:
+    """The share of columns whose values are another column's, or in another unit, in a window of n rows; `reference` are training rows.
+
+    `moved` are the checks of `data_drift`. Of the columns that moved beyond chance, a number's is in another unit where its values, times
+    what units differ by, tell no longer from those of before; two have changed places where each is like what the other was. A population
+    that moves does neither. Where that happens while the population moves as well, it is not told.
+    """
+    n, window = len(window), window.tail(MOST_ROWS)
+    found = {check.name.removeprefix("data_drift:"): check.verdict for check in moved}
+    if n < problem.watch.min_window or not moved or all(verdict == "undecided" for verdict in found.values()):
+        reason = f"{n} predictions; {problem.watch.min_window} are needed"
+        return undecided("columns", QUESTION, reason, n, limit=0.0, unit="share of columns")
+    numbers = [
+        column
+        for column in contract.features
+        if found.get(column.name) == "fail" and column.name in window and column.name in reference and _is_amount(column)
+    ]
+    told = _mistaken(contract, reference, window, numbers) if numbers else {}
+    share = len(told) / len(contract.features)
+    others = sum(verdict == "fail" for verdict in found.values()) - len(told)
+    reason = "; ".join(dict.fromkeys(told.values())) or (
+        f"{others} columns moved, and are like no other unit or column of before" if others else "no column moved beyond chance"
+    )
+    verdict: Verdict = "fail" if told else "pass"
+    return Check(
+        "columns", QUESTION, verdict, reason, value=share, limit=0.0, n=n, unit="share of columns", evidence={"columns": sorted(told)}
+    )
+
+
+def _is_amount(column: Column) -> bool:
+    return column.is_numeric and column.values is None and column.scale != "binary"
+
+
+def _mistaken(contract: Contract, reference: pd.DataFrame, window: pd.DataFrame, numbers: Sequence[Column]) -> dict[str, str]:
+    """By column, what is wrong with it in words."""
+    least = dependence(contract, reference), dependence(contract, window)
+    old, new = ({c.name: pd.to_numeric(rows[c.name], errors="coerce").astype(float) for c in numbers} for rows in (reference, window))
+
+    def alike(column: Column, before: pd.Series, after: pd.Series) -> bool:
+        return before.nunique() > 1 and difference(column, before, after, least).p > ALIKE
+
+    told: dict[str, str] = {}
+    for column in numbers:
+        size = [_size(values) for values in (old[column.name], new[column.name])]
+        if min(size) > 0:
+            factor = _nearest(size[0] / size[1])
+            # Whole numbers are compared one by one.
+            if alike(column, old[column.name], (new[column.name] * factor).round(9)):
+                times = f"{1 / factor:g} times as large" if factor < 1 else f"{factor:g} times smaller"
+                told[column.name] = f"{column.name} is as it was, but {times}: its unit changed"
+    for one, other in combinations([column for column in numbers if column.name not in told], 2):
+        if alike(one, old[one.name], new[other.name]) and alike(other, old[other.name], new[one.name]):
+            told[one.name] = told[other.name] = (
+                f"{one.name} is what {other.name} was, and {other.name} what {one.name} was: they changed places"
+            )
+    return told
+
+
+def _size(values: pd.Series) -> float:
+    """How large values are that are not nought; 0 where there is none."""
+    sizes = values.abs()[values.ne(0) & values.notna()]
+    return float(sizes.median()) if len(sizes) else 0.0
+
+
+def _nearest(ratio: float) -> float:
+    """The factor between two units that comes nearest.
+
+    >>> _nearest(950.0), _nearest(0.11)
+    (1000, 0.1)
+    """
+    return min(FACTORS, key=lambda factor: abs(math.log(factor / ratio)))

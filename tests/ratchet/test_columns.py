@@ -1,0 +1,70 @@
+"""Columns that hold another unit or another column's values are told from a population that moved."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ratchet.monitoring.columns import columns
+from ratchet.monitoring.data_drift import data_drift
+
+
+@pytest.fixture(scope="module")
+def worlds(credit):
+    """Training rows, and a window of the same world."""
+    return credit.open_source(None, 31).traffic(5000, drifted=False), credit.open_source(None, 32).traffic(2000, drifted=False)
+
+
+@pytest.fixture
+def told(credit, worlds):
+    def ask(**changed):
+        reference, window = worlds
+        sent = window.assign(**changed)
+        moved = data_drift(credit.problem, credit.contract, reference, sent)
+        return columns(credit.problem, credit.contract, reference, sent, moved)
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("name", "factor", "said"),
+    [
+        ("amount", 0.001, "amount is as it was, but 1000 times smaller: its unit changed"),
+        ("income", 100.0, "income is as it was, but 100 times as large: its unit changed"),
+        ("term_months", 1 / 12, "term_months is as it was, but 12 times smaller: its unit changed"),
+    ],
+)
+def test_another_unit_is_told_with_its_factor(told, worlds, name, factor, said):
+    check = told(**{name: worlds[1][name] * factor})
+    assert (check.verdict, check.reason) == ("fail", said)
+    assert check.evidence["columns"] == [name]
+
+
+def test_columns_that_changed_places_are_told(told, worlds):
+    _, window = worlds
+    check = told(amount=window["income"], income=window["amount"])
+    assert check.verdict == "fail"
+    assert "they changed places" in check.reason
+    assert check.evidence["columns"] == ["amount", "income"]
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.5, 2.0, 9.0])
+def test_amounts_that_grew_are_a_population_that_moved(told, worlds, factor):
+    check = told(amount=worlds[1]["amount"] * factor, income=worlds[1]["income"] * factor)
+    assert check.verdict == "pass"
+    assert "2 columns moved, and are like no other unit or column of before" in check.reason
+
+
+def test_what_is_gone_or_empty_or_nought_is_no_unit(told, worlds, credit):
+    assert told(amount=np.nan).verdict == told(amount=0.0).verdict == told(amount="x").verdict == "pass"
+    reference, window = worlds
+    gone = window.drop(columns="amount")
+    moved = data_drift(credit.problem, credit.contract, reference, gone)
+    assert columns(credit.problem, credit.contract, reference, gone, moved).verdict == "pass"
+
+
+def test_a_world_that_drifts_is_not_taken_for_a_mistake(credit, worlds):
+    window = credit.open_source(None, 33).traffic(2000, drifted=True)
+    moved = data_drift(credit.problem, credit.contract, worlds[0], window)
+    assert any(check.verdict == "fail" for check in moved)
+    assert columns(credit.problem, credit.contract, worlds[0], window, moved).verdict == "pass"
