@@ -261,13 +261,14 @@ def test_labels_that_never_came_of_some_rows_are_usual_and_such_as_stop_coming_a
 @pytest.mark.parametrize("stray", [0.0, 0.01])
 def test_labels_that_stopped_coming_stay_told_however_long_it_lasts(credit, stray):
     """A tenth of the rows never get a label; then none does but a stray one, and what was labelled leaves the rows that are looked at."""
-    frame = credit.open_source(None, 5).traffic(2000, drifted=False)
     rng = np.random.default_rng(1)
     lacking = np.concatenate([rng.random(4000) < 0.1, rng.random(4000) >= stray])
     ledger, told = [], []
     for end in range(2000, 8001, 500):
-        aged = frame.assign(outcome=np.where(lacking[end - 2000 : end], np.nan, 0.0), gold=np.nan)
-        found = quality(credit.problem, credit.contract, frame, frame, aged, True, usual=usually_lacking(reversed(ledger)))
+        aged = pd.DataFrame({"outcome": np.where(lacking[end - 2000 : end], np.nan, 0.0), "gold": np.nan})
+        found = quality(
+            credit.problem, credit.contract, pd.DataFrame(), pd.DataFrame(), aged, True, usual=usually_lacking(reversed(ledger))
+        )
         check = next(check for check in found if check.name == "quality:timeliness")
         ledger.append({"checks": [check.as_dict()]})
         told.append(check.verdict)
@@ -276,12 +277,13 @@ def test_labels_that_stopped_coming_stay_told_however_long_it_lasts(credit, stra
 
 
 def test_what_lacks_by_chance_a_little_more_often_than_at_best_is_usual(credit):
-    frame = credit.open_source(None, 5).traffic(600, drifted=False)
     rng = np.random.default_rng(2)
     ledger = []
     for _ in range(200):
-        aged = frame.assign(outcome=np.where(rng.random(600) < 0.4, np.nan, 0.0), gold=np.nan)
-        found = quality(credit.problem, credit.contract, frame, frame, aged, True, usual=usually_lacking(reversed(ledger)))
+        aged = pd.DataFrame({"outcome": np.where(rng.random(600) < 0.4, np.nan, 0.0), "gold": np.nan})
+        found = quality(
+            credit.problem, credit.contract, pd.DataFrame(), pd.DataFrame(), aged, True, usual=usually_lacking(reversed(ledger))
+        )
         check = next(check for check in found if check.name == "quality:timeliness")
         assert check.verdict == "pass"
         ledger.append({"checks": [check.as_dict()]})

@@ -17,7 +17,7 @@ from ratchet.registry import registered
 QUESTION = "Does each column hold what it held, in its unit and its place?"
 # What units of one quantity differ by: decimal prefixes, percent, minutes, hours, days, weeks and months.
 FACTORS = tuple(sorted({factor**sign for factor in (10, 100, 1000, 1e6, 60, 3600, 24, 7, 12) for sign in (1, -1)}))
-# Values that moved, but are like those of before in another unit or place: chance would bring about more of a difference in so many windows.
+# A difference is none where chance brings about a larger one this often.
 ALIKE = 0.05
 
 
