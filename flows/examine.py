@@ -138,7 +138,9 @@ def _due_only(check: Check, problem: Problem) -> Check:
     if check.name not in ("decay", "concept_drift", "live_slices"):
         return check
     days = f"{problem.watch.label_delay_days:g} days"
-    why = f"labels of one class come sooner, or may where many are not in yet: rows are judged once they are {days} old, or audited"
+    why = f"labels of one class come sooner, or may where many are not in yet: rows are judged once they are {days} old"
+    # The detector reads them in their order, of which audits are none.
+    why += "" if check.name == "concept_drift" else ", or audited"
     return replace(check, reason=f"{check.reason}; {why}")
 
 
@@ -189,7 +191,7 @@ def with_audits(
         Audits(*(rows[name].to_numpy(float) for name in ("probability", "gold", "chance"))) for rows in (earlier, told[asked & sound])
     )
     declared = chances([draw for draw in draws if draw.decision is None], window["seq"].to_numpy(int))
-    paid = bool(asked.any()) or bool((audited.to_numpy(float) > declared).any())
+    paid = bool((asked & sound).any()) or bool((audited.to_numpy(float) > declared).any())
     return window.assign(audited=audited, gold=gold), before, bought, paid
 
 

@@ -158,7 +158,9 @@ def _alerts(console: Console) -> Row:
     cases = sum(path.read_text(encoding="utf-8").count("alertname:") for path in files)
     # A promtool that came to no verdict of a file has found no case of it right.
     judged = told.count("SUCCESS") + told.count("FAILED:") == len(files)
-    failed = told.count("alertname: ") if judged else cases
+    named = told.count("alertname: ")
+    # A file that cannot be read has failed, and names no case.
+    failed = named if judged and (named or "FAILED:" not in told) else cases
     return count("alerts: cases in which promtool found another verdict", failed, cases, "cases")
 
 

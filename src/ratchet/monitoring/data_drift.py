@@ -62,7 +62,7 @@ def dependence(contract: Contract, rows: pd.DataFrame) -> float:
         if column.name not in rows:
             continue
         values = rows[column.name]
-        numbers = pd.to_numeric(values, errors="coerce") if column.values is None else values
+        numbers = pd.to_numeric(values, errors="coerce").astype(float) if column.values is None else values
         if numbers.isna().all():
             continue
         if column.values is None:
