@@ -79,9 +79,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     looks = store.looks(round(min(MOST_LOOKS, max(LEAST_LOOKS, USUAL / problem.watch.every_seconds))))
     looks.append((present, *store.arrived(looks[-1][1] if looks else None)))
     beside = _beside_audits(store, release.version, doubtful, problem)
-    before = reversed(store.decisions(*ACTIONS, newest=LOOKED_BACK, subject=f"version {release.version}"))
-    usual = usually_lacking(entry.evidence for entry in before)
-    checks += on_the_way(problem, released, window, aged, looks, store.labelled(), beside, usual)
+    checks += on_the_way(problem, released, window, aged, looks, store.labelled(), beside, _usual(store, release.version))
     checks += disparity(problem, _ratios(store, contract))
     checks.append(live_slices(problem, contract, held_of(released), known.tail(SLICE_ROWS)))
     wrong = Stream(problem.watch.detector, _wrong(store, release.version, kept_out, found_sound))
@@ -195,6 +193,15 @@ def with_audits(
     return window.assign(audited=audited, gold=gold), before, bought, paid
 
 
+def _usual(store: Store, version: str) -> float | None:
+    """The share of rows that lacked a label when labels of a version came best; where it has had none yet, of those before it."""
+    for subject in (f"version {version}", None):
+        newest = reversed(store.decisions(*ACTIONS, newest=LOOKED_BACK, subject=subject))
+        if (usual := usually_lacking(entry.evidence for entry in newest)) is not None:
+            return usual
+    return None
+
+
 def _beside_audits(store: Store, version: str, labelled: pd.DataFrame, problem: Problem) -> pd.DataFrame:
     """The newest labelled rows with `outcome`, their newest label that is of no audit, and `gold`, what an audit found; NaN where there is none."""
     newest = labelled.tail(max(LATELY) * problem.watch.window)
@@ -242,6 +249,7 @@ def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, patience: dat
     draws = store.draws()
     chance = chances(draws, window["seq"].to_numpy(int))
     asked_for = [draw.at for draw in draws if draw.at is not None and draw.share > 0]
+    bought = [draw.at for draw in draws if draw.at is not None and draw.decision is not None]
     drawn_here = set(window["id"][drawn(window["id"], chance) & (window["audited"] == 0).to_numpy()])
     return Means(
         paused=store.paused,
@@ -255,6 +263,7 @@ def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, patience: dat
         audits_left=left(setting, drawn_here),
         audits_awaited=awaited,
         audits_silent=bool(asked_for) and max(asked_for) < patience and not store.bought(patience),
+        audits_unanswered=bool(bought) and max(bought) < patience and not store.bought(max(bought)),
     )
 
 

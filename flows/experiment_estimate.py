@@ -17,6 +17,7 @@ from models.train import train
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
 from ratchet.data.splits import split
+from ratchet.evaluation.loss import per_row
 from ratchet.monitoring.estimate import NONE, Audits, Held, estimate, relied_on
 from ratchet.monitoring.panel import Released, told_apart
 from ratchet.problem import Costs, Folder, Problem, find_problem
@@ -56,6 +57,13 @@ STREAMS: dict[str, dict[str, dict[str, float]]] = {
         "turning, large": {"concept": 1.0, "prior": 0.9},
     },
 }
+# The same loans at what their errors cost: one kind four times the other, and rarer.
+COSTLY: dict[str, dict[str, dict[str, float]]] = {
+    "loans at their own costs": {
+        name: STREAMS["loans"][name] for name in ("as it was", "covariate, large", "concept, large", "turning, large")
+    }
+}
+KNOWN = STREAMS | COSTLY
 # Of these the first half of the windows is as it was: audits of before are of another concept.
 TURNING = "turning"
 PEERS = ("CBPE", "ATC", "unchanged")
@@ -73,14 +81,14 @@ class Case:
 
 def cases(models: int) -> list[Case]:
     """Every stream for so many models, in windows of 2,000 rows and of 10,000."""
-    streams = [(world, stream) for world, known in STREAMS.items() for stream in known]
+    streams = [(world, stream) for world, known in KNOWN.items() for stream in known]
     # A model is trained once for all of its streams.
     return [Case(world, stream, rows, seed) for seed in range(models) for world, stream in streams for rows in (WINDOW, LONG)]
 
 
 @dataclass(frozen=True)
 class World:
-    """A world in which every error costs one, a model of it, and what its release tells."""
+    """A world, a model of it, and what its release tells."""
 
     problem: Problem
     released: Released
@@ -92,11 +100,12 @@ class World:
 
 @lru_cache(maxsize=2)
 def standing(world: str, seed: int) -> World:
-    """Trees trained on the first 20,000 rows of a world."""
+    """Trees trained on the first 20,000 rows of a world; every error costs one, save where loans have their own costs."""
     params = parameters()["train"] | {"families": ["trees"]}
-    if world == "loans":
+    if world in ("loans", *COSTLY):
         folder = find_problem("credit", settings().problems)
-        problem = folder.problem.model_copy(update={"costs": Costs(false_positive=1.0, false_negative=1.0)})
+        alike = {"costs": Costs(false_positive=1.0, false_negative=1.0)}
+        problem = folder.problem if world in COSTLY else folder.problem.model_copy(update=alike)
         contract, rows, draw, known = folder.contract, first_rows(folder, FIRST, seed), _loans(folder), "p_default"
     else:
         problem, contract, known = population.problem(), population.contract(), "p"
@@ -127,35 +136,42 @@ def _released(
 
 
 def judge(case: Case) -> dict[str, Any]:
-    """By window of a case: the true error, what was estimated with and without audits, what the peers say."""
+    """By window of a case: the true error or cost, what was estimated with and without audits, what the peers say of errors."""
     world = standing(case.world, case.seed)
-    threshold, released, knobs = world.problem.threshold, world.released, STREAMS[case.world][case.stream]
+    threshold, released, knobs = world.problem.threshold, world.released, KNOWN[case.world][case.stream]
     turns = WINDOWS[case.rows] // 2 if case.stream.startswith(TURNING) else 0
     before, was = released.held["probability"].to_numpy(float), released.held["truth"].to_numpy(float)
 
-    def wrong(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        return np.asarray((probability >= threshold) != (truth == 1), dtype=float)
+    def loss(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        return per_row(world.problem, probability, truth)
+
+    def true(probability: np.ndarray, sure: np.ndarray) -> float:
+        one, nought = (loss(probability, np.full(len(probability), value)) for value in (1.0, 0.0))
+        return float((sure * one + (1 - sure) * nought).mean())
 
     told, earlier = [], NONE
     for number in range(WINDOWS[case.rows]):
-        seed = 100_000 + 1000 * case.seed + number
+        # Streams of their own rows and audits.
+        places = list(KNOWN).index(case.world), list(KNOWN[case.world]).index(case.stream)
+        seed = int(np.random.SeedSequence([case.seed, *places, case.rows, number]).generate_state(1)[0])
         window = world.draw(case.rows, knobs if number >= turns else {}, seed)
         p, sure, truth = world.answer(window), window[world.probability].to_numpy(float), window[world.truth].to_numpy(float)
         apart = told_apart(world.problem, released, window)[1]
         assert apart is not None
         drawn = np.flatnonzero(np.random.default_rng(seed).random(case.rows) < AUDITED)
         held = Held(before, was)
-        alone = estimate(wrong, held, apart.ratio, p, apart.foreign)
+        alone = estimate(loss, held, apart.ratio, p, apart.foreign)
         own = Audits(p[drawn], truth[drawn], np.full(len(drawn), AUDITED))
-        ours = estimate(wrong, held, apart.ratio, p, apart.foreign, own.after(earlier), len(own))
+        ours = estimate(loss, held, apart.ratio, p, apart.foreign, own.after(earlier), len(own))
         earlier = Audits(*(np.concatenate(pair) for pair in zip(astuple(earlier), astuple(own), strict=True)))
         # Garg et al., 2022: as many rows are wrong as are less sure than so many held-out ones were.
-        limit = np.quantile(np.maximum(before, 1 - before), wrong(before, was).mean())
+        errors = float(((before >= threshold) != (was == 1)).mean())
+        limit = np.quantile(np.maximum(before, 1 - before), errors)
         told.append(
             {
                 "turned": number >= turns,
                 "by": ours.by,
-                "true": float(np.where(p >= threshold, 1 - sure, sure).mean()),
+                "true": true(p, sure),
                 "confidence": alone.value,
                 "ours": ours.value,
                 "low": ours.low,
@@ -164,17 +180,18 @@ def judge(case: Case) -> dict[str, Any]:
                 "why": ours.why,
                 "CBPE": float(np.minimum(p, 1 - p).mean() if threshold == 0.5 else np.where(p >= threshold, 1 - p, p).mean()),
                 "ATC": float((np.maximum(p, 1 - p) < limit).mean()),
-                "unchanged": float(wrong(before, was).mean()),
+                "unchanged": errors,
             }
         )
     base = world.draw(50_000, {}, 99_000 + case.seed)
     p, sure = world.answer(base), base[world.probability].to_numpy(float)
-    return {**asdict(case), "base": float(np.where(p >= threshold, 1 - sure, sure).mean()), "windows": told}
+    return {**asdict(case), "base": true(p, sure), "windows": told}
 
 
 def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
     """Errors in points of accuracy, by stream; whether the interval holds the truth, and whether it is known where nothing can be told."""
     rows: list[Row] = []
+    every, judged = judged, [told for told in judged if told["world"] in STREAMS]
     short = [told for told in judged if told["rows"] == WINDOW]
     covariate = [told for told in short if told["stream"].startswith("covariate")]
     rows.append(_mean("covariate shift, no label: mean absolute error", covariate, lambda w: abs(w["confidence"] - w["true"])))
@@ -194,14 +211,17 @@ def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
                 count(f"{size:,} rows: streams in which {peer} is nearer the truth, beyond chance", worse, len(compared), "streams")
             )
     for size in (LONG, WINDOW):
-        since = [(told, w) for told in judged if told["rows"] == size for w in told["windows"] if w["turned"]]
-        for name, streams in (("concept drift", ("concept", "both", "prior")), ("windows since a turn of the concept", (TURNING,))):
-            # What confidence tells alone holds where the population moves, and is not meant to where the concept does.
-            mine = [w for told, w in since if told["stream"].startswith(streams) and w["by"] != "confidence"]
-            held = sum(w["low"] <= w["true"] <= w["high"] for w in mine)
-            where = f"{name}, {size:,} rows, 2% audited"
-            rows.append(share(f"{where}: the interval holds the truth", held, len(mine)))
-            rows.append(measured(f"{where}: width of the interval", [100 * (w["high"] - w["low"]) for w in mine], "points"))
+        since = [(told, w) for told in every if told["rows"] == size for w in told["windows"] if w["turned"]]
+        drifting = ("concept", "both", "prior")
+        for name, worlds, streams in (
+            ("concept drift", STREAMS, drifting),
+            ("windows since a turn of the concept", STREAMS, (TURNING,)),
+            ("loans at their own costs, no concept drift", COSTLY, ("as it was", "covariate")),
+            ("loans at their own costs, concept drift", COSTLY, drifting),
+            ("loans at their own costs, windows since a turn of the concept", COSTLY, (TURNING,)),
+        ):
+            mine = [w for told, w in since if told["world"] in worlds and told["stream"].startswith(streams)]
+            rows += _intervals(f"{name}, {size:,} rows, 2% audited", mine, worlds is STREAMS)
     long = [(told, window) for told in judged if told["rows"] == LONG for window in told["windows"]]
     concept = [(told, w) for told, w in long if told["stream"].startswith(("concept", "both", "prior"))]
     # Of a stream in which the population moves as well, not all of the rise is the concept's.
@@ -214,6 +234,21 @@ def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
     none = [w for told, w in long if told["stream"].startswith(("as it was", "covariate"))]
     rows.append(share("no concept drift, 10,000 rows, 2% audited: marked invalid", sum(not w["valid"] for w in none), len(none)))
     return rows
+
+
+def _intervals(of: str, windows: Sequence[dict[str, Any]], errors: bool) -> list[Row]:
+    """Whether intervals hold the truth where audits count, and how wide they are.
+
+    What confidence tells alone holds where the population moves, and is not meant to where the concept does.
+    """
+    mine = [w for w in windows if w["by"] != "confidence"]
+    held = sum(w["low"] <= w["true"] <= w["high"] for w in mine)
+    wide = [(100 if errors else 1) * (w["high"] - w["low"]) for w in mine]
+    return [
+        share(f"{of}: audits count", len(mine), len(windows)),
+        share(f"{of}: the interval holds the truth", held, len(mine)),
+        measured(f"{of}: width of the interval", wide, "points" if errors else "cost per row"),
+    ]
 
 
 def _off(window: dict[str, Any], by: str) -> float:

@@ -32,8 +32,9 @@ SCHEDULES = {WEEK: PROBLEM, OFTEN: problem(PROBLEM.watch.model_copy(update={"eve
 HARMFUL = {"harmful, small": Moved(active=0.1), "harmful, medium": Moved(active=0.2), "harmful, large": Moved(active=0.3)}
 BENIGN = {"benign, small": Moved(idle=0.3), "benign, medium": Moved(idle=0.6), "benign, large": Moved(idle=1.0)}
 CONCEPT = {"concept": Moved(concept=0.9)}
-# Of what hangs together, years take turns: neighbours that correlate a little, and much.
+# Of what hangs together, years take turns: neighbours that correlate a little, and much; both kinds are of other rows.
 YEARS = {"independent": (Moved(),), "hanging together": (Moved(hangs_together=0.2), Moved(hangs_together=0.5))}
+YEARS_APART = 10_000
 # An alarm rings far out: how often is a test's p-value below these, where nothing has moved?
 TAILS = (1e-3, 1e-4, 1e-5)
 HARM, NO_HARM = 0.03, 0.005
@@ -48,7 +49,7 @@ POWER = {
 }
 # Evidently takes two seconds for a batch of 2,000 rows, and as its rows grow: it is asked in some of the runs, and of batches up to so many.
 PEER_EVERY = 5
-YEARS_WITH_PEER = 1
+YEARS_WITH_PEER = 2
 PEER_ROWS = 20_000
 EVIDENTLY = {"evidently": "Evidently's alarm, half of the columns", "evidently_any": "Evidently, any column"}
 # Those who do not look, by the number of the batch.
@@ -68,7 +69,7 @@ class Case:
 
 def cases(runs: int, years: int, large: int) -> list[Case]:
     """Of each shift `runs`, of them `large` with a million rows a batch; `years` clean ones, and as many whose rows hang together."""
-    made = [Case("year", what, BATCH, seed) for what in YEARS for seed in range(years)]
+    made = [Case("year", what, BATCH, YEARS_APART * kind + seed) for kind, what in enumerate(YEARS) for seed in range(years)]
     made += [Case("shift", what, BATCH, seed) for what in (*HARMFUL, *BENIGN) for seed in range(runs)]
     made += [Case("shift", what, LARGE, seed) for what in BENIGN for seed in range(large)]
     made += [Case("concept", what, BATCH, seed) for what in CONCEPT for seed in range(runs)]
@@ -134,7 +135,7 @@ def _year(case: Case) -> dict[str, Any]:
         told["joint"] += "joint_drift" in failed
         for name, rings in DUMMIES.items():
             told[name] += rings(week)
-        if case.seed < YEARS_WITH_PEER:
+        if case.seed % YEARS_APART < YEARS_WITH_PEER:
             peers.append(evidently(CONTRACT, watched.released.reference, window))
     tails = {of: {"tests": len(values), "below": [sum(p < tail for p in values) for tail in TAILS]} for of, values in p_values.items()}
     return told | {"tails": tails} | _peers(peers)

@@ -34,9 +34,9 @@ class Means:
     `lesson`: what a retraining would learn from; `labels_short`: how many rows of it are lacking. `cooling_days`: how long the last
     retraining is still too young. `retrainings_left`: how many more the year allows. `audit_share`: the share of predictions that is drawn
     for an audit, of the window's `rows`; `audits_left`: how many more labels the year's budget buys, beside those that were asked for;
-    `audits_awaited`: how many that were bought may still come; `audits_silent`: whether none has come for as long as labels may take.
-    `unanswered`: how often retraining was asked for since the last generation,
-    and made none.
+    `audits_awaited`: how many that were bought may still come; `audits_silent`: whether none has come for as long as labels may take;
+    `audits_unanswered`: whether that long ago some were bought, and none has come since. `unanswered`: how often retraining was asked for
+    since the last generation, and made none.
     """
 
     paused: bool = False
@@ -50,6 +50,7 @@ class Means:
     audits_left: int = 0
     audits_awaited: int = 0
     audits_silent: bool = False
+    audits_unanswered: bool = False
 
 
 def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: Means) -> Decision:
@@ -147,7 +148,7 @@ def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any
     asked = round(means.audit_share * means.rows)
     # As the window moves on, rows leave it that were drawn: that alone is no reason to buy again.
     awaited = asked >= needed / 2 and asked > audited
-    if means.audits_silent and (awaited or means.audits_awaited >= needed / 2):
+    if means.audits_unanswered or (means.audits_silent and (awaited or means.audits_awaited >= needed / 2)):
         return "ask", "labels were asked for, and no audit has told of any for as long as labels may take: a person must see to them", {}
     if awaited:
         return "wait", f"{audited} of some {asked} labels that were asked for are in; {needed} would tell", {}

@@ -48,6 +48,16 @@ def test_columns_that_changed_places_are_told(told, worlds):
     assert check.evidence["columns"] == ["amount", "income"]
 
 
+def test_few_rows_of_another_shape_are_no_other_unit(told, worlds, credit):
+    reference, window = worlds
+    few = window.head(300)
+    spread = few.assign(amount=few["amount"].median() * (few["amount"] / few["amount"].median()) ** 0.6 * 1000)
+    moved = data_drift(credit.problem, credit.contract, reference, spread)
+    check = columns(credit.problem, credit.contract, reference, spread, moved)
+    assert check.verdict == "pass"
+    assert "1 columns moved" in check.reason
+
+
 @pytest.mark.parametrize("factor", [0.5, 1.5, 2.0, 9.0])
 def test_amounts_that_grew_are_a_population_that_moved(told, worlds, factor):
     check = told(amount=worlds[1]["amount"] * factor, income=worlds[1]["income"] * factor)

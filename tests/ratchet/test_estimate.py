@@ -183,6 +183,26 @@ def test_after_a_turn_the_interval_is_the_windows_own():
     assert np.mean(held) > 0.85 > 0.5 > np.mean(pooled)
 
 
+def test_few_audits_are_not_sure_where_costly_errors_are_rare():
+    """An error of one kind costs four times the other, and is rare: the window's 20 audits often hold none."""
+
+    def costs(probability, truth):
+        decided = probability >= 0.2
+        return np.where(decided & (truth == 0), 1.0, np.where(~decided & (truth == 1), 4.0, 0.0))
+
+    held = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        _, p, _, y = rows(rng, 3000)
+        _, q, true, truth = rows(rng, 2000)
+        _, old, _, old_truth = rows(rng, 380)
+        told = Audits(old, old_truth, np.full(380, 0.02)).and_then(Audits(q[:20], truth[:20], np.full(20, 0.02)))
+        found = estimate(costs, Held(p, y), np.ones(3000), q, 0.0, told, 20)
+        expected = float(np.where(q >= 0.2, 1 - true, 4 * true).mean())
+        held.append(found.low <= expected <= found.high)
+    assert np.mean(held) > 0.93
+
+
 def test_a_concept_that_turned_windows_ago_is_seen_by_audits_of_before():
     rng = np.random.default_rng(8)
     _, p, _, y = rows(rng, 3000)
@@ -197,6 +217,9 @@ def test_a_concept_that_turned_windows_ago_is_seen_by_audits_of_before():
     assert with_earlier.evidence["audited"] == 40
     assert "400 audited rows, 360 of them before the window" in with_earlier.reason
     assert "by the window's 40]" in with_earlier.reason
+    gold = np.where(np.arange(2000) < 10, truth, np.nan)
+    few = expected_harm(*asked[:4], gold, np.where(np.arange(2000) < 10, 0.005, 0.0), Audits(old, old_truth, np.full(400, 0.02)))
+    assert "by those before it as well]" in few.reason
     expected = float(np.where(q >= 0.5, 1 - true, true).mean())
     assert abs(with_earlier.evidence["estimated"] - expected) < abs(alone.evidence["estimated"] - expected)
     assert with_earlier.verdict == "fail"

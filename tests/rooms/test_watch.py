@@ -426,25 +426,38 @@ def test_a_ledger_of_before_does_not_count_labels_that_were_learnt_from(due):
     assert "1500 more labelled rows" in examine.fn(setting, release)[1].reasons[0]
 
 
-def test_labels_of_one_class_that_come_sooner_are_no_harm(standing, credit, tmp_path, monkeypatch):
-    """A hundred rows a day; who defaults is known after 30 days, who pays back after 90, but every fifth of those after 20."""
-    setting, release = opened(standing, credit, tmp_path / "home")
-    days, daily, present = 160, 100, now()
-    at = [present - timedelta(days=days - place / daily) for place in range(days * daily)]
-    truth = traffic(setting, release, days * daily, drifted=False, at=at)
+DAILY = 100
+
+
+def daily(standing, credit, home, days):
+    """A hundred rows a day up to now: the setting, the release, the truth, and when each was asked."""
+    setting, release = opened(standing, credit, home)
+    present = now()
+    at = [present - timedelta(days=days - place / DAILY) for place in range(days * DAILY)]
+    truth = traffic(setting, release, days * DAILY, drifted=False, at=at)
     setting.store.set_route("2", "d", verified=True)
-    delay = np.where(truth == 1, 30, np.where(np.arange(len(truth)) % 5 == 0, 20, 90))
-    come = [(at[n] + timedelta(days=int(delay[n])), n) for n in range(len(truth)) if at[n] + timedelta(days=int(delay[n])) < present]
-    setting.store.add_labels(
-        [{"prediction_id": f"p{n}", "at": when, "value": int(truth[n]), "provenance": "outcome"} for when, n in sorted(come)]
-    )
+    return setting, release, truth, at
+
+
+def come(setting, at, values, delay):
+    """Labels so many days after their rows, as far as they are in by now; never where the delay is not finite."""
+    told = [(at[n] + timedelta(days=float(delay[n])), n) for n in np.flatnonzero(np.isfinite(delay))]
+    rows = [{"prediction_id": f"p{n}", "at": when, "value": int(values[n]), "provenance": "outcome"} for when, n in sorted(told)]
+    setting.store.add_labels([row for row in rows if row["at"] < now()])
+
+
+def test_labels_of_one_class_that_come_sooner_are_no_harm(standing, credit, tmp_path, monkeypatch):
+    """Who defaults is known after 30 days, who pays back after 90, but every fifth of those after 20."""
+    days = 160
+    setting, release, truth, at = daily(standing, credit, tmp_path / "home", days)
+    come(setting, at, truth, np.where(truth == 1, 30, np.where(np.arange(len(truth)) % 5 == 0, 20, 90)))
     checks, decision = examine.fn(setting, release)
     assert named(checks, "decay").verdict != "fail"
     assert "rows are judged once they are 90 days old" in named(checks, "decay").reason
     assert named(checks, "concept_drift").verdict == "pass"
-    assert abs(decision.evidence["inputs"]["judged_until"] - (days - 90) * daily) < 5
+    assert abs(decision.evidence["inputs"]["judged_until"] - (days - 90) * DAILY) < 5
     from_log(setting, lesson_of(setting, 1))
-    assert abs(len(pd.read_parquet(setting.root / "inbox" / "batch.parquet")) - (days - 90) * daily) < 5
+    assert abs(len(pd.read_parquet(setting.root / "inbox" / "batch.parquet")) - (days - 90) * DAILY) < 5
     # However many rows are younger, those that are due are found.
     monkeypatch.setattr("flows.examine.SLICE_ROWS", 1000)
     assert named(examine.fn(setting, release)[0], "decay").n == 2000
@@ -455,42 +468,27 @@ def test_labels_of_one_class_that_come_sooner_are_no_harm(standing, credit, tmp_
 
 def test_audits_of_rows_that_are_too_young_judge_and_teach(standing, credit, tmp_path):
     """Defaults are known after 30 days, the rest after 90; two months ago the concept turned, and a tenth of the rows since was audited."""
-    setting, release = opened(standing, credit, tmp_path / "home")
-    days, daily, present = 160, 100, now()
-    at = [present - timedelta(days=days - place / daily) for place in range(days * daily)]
-    truth = traffic(setting, release, days * daily, drifted=False, at=at)
-    setting.store.set_route("2", "d", verified=True)
-    turned = np.where(np.arange(len(truth)) >= 100 * daily, 1 - truth, truth)
-    delay = np.where(turned == 1, 30, 90)
-    come = [(at[n] + timedelta(days=int(delay[n])), n) for n in range(len(truth)) if at[n] + timedelta(days=int(delay[n])) < present]
-    setting.store.add_labels(
-        [{"prediction_id": f"p{n}", "at": when, "value": int(turned[n]), "provenance": "outcome"} for when, n in sorted(come)]
-    )
+    setting, release, truth, at = daily(standing, credit, tmp_path / "home", 160)
+    turned = np.where(np.arange(len(truth)) >= 100 * DAILY, 1 - truth, truth)
+    come(setting, at, turned, np.where(turned == 1, 30, 90))
     before, _ = examine.fn(setting, release)
     assert named(before, "decay").verdict != "fail"
-    young = range(100 * daily, days * daily, 10)
-    setting.store.add_labels([{"prediction_id": f"p{n}", "at": present, "value": int(turned[n]), "provenance": AUDIT} for n in young])
+    young = range(100 * DAILY, len(truth), 10)
+    setting.store.add_labels([{"prediction_id": f"p{n}", "at": now(), "value": int(turned[n]), "provenance": AUDIT} for n in young])
     after, _ = examine.fn(setting, release)
     assert named(after, "decay").verdict == "fail"
     assert named(after, "label_classes").verdict != "fail"
     from_log(setting, lesson_of(setting, 1))
     taught = set(pd.read_parquet(setting.root / "inbox" / "batch.parquet")[setting.contract.id])
     assert {f"p{n}" for n in young} <= taught
-    assert not {f"p{n}" for n in range(100 * daily, days * daily)} - {f"p{n}" for n in young} & taught
+    assert not ({f"p{n}" for n in range(100 * DAILY, len(truth))} - {f"p{n}" for n in young}) & taught
 
 
 def test_of_a_young_log_nothing_is_judged_while_many_labels_are_to_come(standing, credit, tmp_path):
     """Sixty days, and labels after 90: all defaults are known after 30, and of the rest every fifth."""
-    setting, release = opened(standing, credit, tmp_path / "home")
-    days, daily, present = 60, 100, now()
-    at = [present - timedelta(days=days - place / daily) for place in range(days * daily)]
-    truth = traffic(setting, release, days * daily, drifted=False, at=at)
-    setting.store.set_route("2", "d", verified=True)
+    setting, release, truth, at = daily(standing, credit, tmp_path / "home", 60)
     soon = (truth == 1) | (np.arange(len(truth)) % 5 == 0)
-    first = [n for n in range(30 * daily) if soon[n]]
-    setting.store.add_labels(
-        [{"prediction_id": f"p{n}", "at": at[n] + timedelta(days=30), "value": int(truth[n]), "provenance": "outcome"} for n in first]
-    )
+    come(setting, at, truth, np.where(soon, 30, np.inf))
     checks, decision = examine.fn(setting, release)
     assert decision.evidence["inputs"]["judged_until"] == 0
     assert named(checks, "decay").verdict == "undecided"
@@ -498,10 +496,7 @@ def test_of_a_young_log_nothing_is_judged_while_many_labels_are_to_come(standing
     with pytest.raises(BatchError, match="too young"):
         from_log(setting, lesson_of(setting, 1))
     # Once nearly all are in, they are looked at, be they due or not.
-    rest = [n for n in range(30 * daily) if not soon[n] and n % 20]
-    setting.store.add_labels(
-        [{"prediction_id": f"p{n}", "at": at[n] + timedelta(days=30), "value": int(truth[n]), "provenance": "outcome"} for n in rest]
-    )
+    come(setting, at, truth, np.where(~soon & (np.arange(len(truth)) % 20 > 0), 30, np.inf))
     checks, decision = examine.fn(setting, release)
     assert decision.evidence["inputs"]["judged_until"] is None
     assert (named(checks, "decay").verdict, named(checks, "decay").n) in (("pass", 2000), ("undecided", 2000))
@@ -835,13 +830,19 @@ def test_what_was_drawn_for_audits_that_were_bought_is_spent_from_the_budget_unt
         connection.execute(sa.update(draws).where(draws.c.decision.is_not(None)).values(at=now() - timedelta(days=91)))
     _, asks = examine.fn(setting, release)
     assert asks.action == "ask"
+    assert "labels were asked for, and no audit has told of any" in asks.reasons[0]
     rows, facts = todo(setting)
     left = setting.problem.watch.audit_budget - drawn - len(rows)
     assert (facts["left"], facts["before"]) == (left, 0)
-    assert f"the year's budget has {left} left" in asks.reasons[0]
-    # Who has more to spend buys again.
+    # Who has more to spend does not buy again what nobody tells of.
     path = setting.folder.path / "problem.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("  window: 5000", "  window: 5000\n  audit_budget: 100000"), encoding="utf-8")
+    _, asks = examine.fn(Setting(Folder(setting.folder.path), setting.settings), release)
+    assert asks.action == "ask"
+    assert "labels were asked for, and no audit has told of any" in asks.reasons[0]
+    # Once somebody does, it does.
+    one = rows["prediction_id"].iloc[-1]
+    setting.store.add_labels([{"prediction_id": one, "at": now(), "value": int(truth[int(one[1:]) % 5000]), "provenance": AUDIT}])
     assert examine.fn(Setting(Folder(setting.folder.path), setting.settings), release)[1].action == "buy_labels"
     told = [{"prediction_id": f"p{n}", "at": now(), "value": int(value), "provenance": "audit"} for n, value in enumerate(truth)]
     setting.store.add_labels(told)
@@ -897,6 +898,17 @@ def test_a_trickle_of_labels_does_not_hide_that_they_stopped(due):
     late = named(checks, "quality:timeliness")
     assert (late.verdict, decision.action) == ("fail", "ask")
     assert "when labels came best, 99.0% of the last 10,000" in late.reason
+
+
+def test_what_was_usual_before_a_promotion_is_usual_of_a_version_that_has_told_nothing_yet(due):
+    setting, release, truth = due
+    label(setting, truth, 0, 3000)
+    checks, decision = examine.fn(setting, release)
+    keep(setting, decision)
+    usual = named(checks, "quality:timeliness").evidence["usual"]
+    assert usual < 0.1
+    told = named(examine.fn(setting, replace(release, version="3"))[0], "quality:timeliness")
+    assert (told.verdict, told.evidence["usual"]) == ("undecided", usual)
 
 
 def test_where_only_audits_tell_of_rows_no_label_has_stopped_coming(due):

@@ -108,7 +108,8 @@ def estimate(
     audited rows, drawn at random: the mean of what they cost beyond their expectation corrects it, whatever moved
     (prediction-powered inference; Angelopoulos et al., 2023), and contradicts it where it is not chance. What a row costs beyond its
     expectation may be told by rows of before the window too, as long as the truth of a row has not moved since: `own` is how many of the
-    audits, the last ones, are of the window itself (all where it is left out), and from 20 on the interval is told by these alone.
+    audits, the last ones, are of the window itself (all where it is left out), and from 20 on the interval is told by these alone, and is no
+    narrower than the spread of all of them makes it.
     """
     calibrate = calibration(held, ratio)
     confident = _expected(loss, probability, calibrate(probability))
@@ -139,6 +140,8 @@ def estimate(
     # Of the rows that were drawn from the intervals hold whatever has moved, so they are theirs, even where these agree with confidence.
     last = n if own is None or own < LEAST_OWN else own
     shift, wide = _weighted(excess[-last:], weight[-last:])
+    # A costly error is rare: few rows may hold none, and would seem to be sure.
+    wide = max(wide, spread * math.sqrt(n / last))
     sure = float(stats.t.ppf(0.975, last - 1))
 
     def around(point: float, less: float, more: float) -> tuple[float, float]:
@@ -278,7 +281,9 @@ def expected_harm(
     elif made.by != "confidence" and made.rise_high > limit:
         verdict = "undecided"
     contradiction = "; audited rows contradict the model's confidence, so they alone count" if made.by == "audit" else ""
-    told_by = f" by the window's {len(own)}" if made.audited > len(own) >= LEAST_OWN else ""
+    told_by = ""
+    if made.audited > len(own):
+        told_by = f" by the window's {len(own)}" if len(own) >= LEAST_OWN else " by those before it as well"
     reason = (
         f"{problem.metric} {made.value:.4f} expected from {made.by} ({_counted(made.audited, len(own))}), {made.rise:+.4f} "
         f"[{made.rise_low:+.4f}, {made.rise_high:+.4f}{told_by}] against release, p = {made.p_value:.1e}, limit {level:.1e}, "
