@@ -79,7 +79,9 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     looks = store.looks(round(min(MOST_LOOKS, max(LEAST_LOOKS, USUAL / problem.watch.every_seconds))))
     looks.append((present, *store.arrived(looks[-1][1] if looks else None)))
     beside = _beside_audits(store, release.version, doubtful, problem)
-    checks += on_the_way(problem, released, window, aged, looks, store.labelled(), beside, _usual(store, release.version))
+    before = reversed(store.decisions(*ACTIONS, newest=LOOKED_BACK, subject=f"version {release.version}"))
+    usual = usually_lacking(entry.evidence for entry in before)
+    checks += on_the_way(problem, released, window, aged, looks, store.labelled(), beside, usual)
     checks += disparity(problem, _ratios(store, contract))
     checks.append(live_slices(problem, contract, held_of(released), known.tail(SLICE_ROWS)))
     wrong = Stream(problem.watch.detector, _wrong(store, release.version, kept_out, found_sound))
@@ -90,7 +92,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     learnt = replace(kept_out, since=began if began > 1 else 0)
     fresh = (teaching["seq"].to_numpy(int) >= learnt.since) & (teaching["label_seq"].to_numpy(int) > used)
     awaited = len(store.open_audits(patience, release.version))
-    means = _means(setting, window, learnt, patience, awaited, max(0, problem.watch.min_labels - int(fresh.sum())))
+    means = _means(setting, release.version, window, learnt, patience, awaited, max(0, problem.watch.min_labels - int(fresh.sum())))
     inputs = {
         "version": release.version,
         "from": int(window["seq"].min()) if len(window) else 0,
@@ -193,15 +195,6 @@ def with_audits(
     return window.assign(audited=audited, gold=gold), before, bought, paid
 
 
-def _usual(store: Store, version: str) -> float | None:
-    """The share of rows that lacked a label when labels of a version came best; where it has had none yet, of those before it."""
-    for subject in (f"version {version}", None):
-        newest = reversed(store.decisions(*ACTIONS, newest=LOOKED_BACK, subject=subject))
-        if (usual := usually_lacking(entry.evidence for entry in newest)) is not None:
-            return usual
-    return None
-
-
 def _beside_audits(store: Store, version: str, labelled: pd.DataFrame, problem: Problem) -> pd.DataFrame:
     """The newest labelled rows with `outcome`, their newest label that is of no audit, and `gold`, what an audit found; NaN where there is none."""
     newest = labelled.tail(max(LATELY) * problem.watch.window)
@@ -237,7 +230,9 @@ def _standing(routed: Sequence[str]) -> list[str]:
     return made
 
 
-def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, patience: datetime, awaited: int, labels_short: int) -> Means:
+def _means(
+    setting: Setting, version: str, window: pd.DataFrame, learnt: Lesson, patience: datetime, awaited: int, labels_short: int
+) -> Means:
     """What may still be done and spent this year; audits that were asked for before `patience` have had their time."""
     store, told = setting.store, setting.problem.watch
     present = now()
@@ -249,7 +244,11 @@ def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, patience: dat
     draws = store.draws()
     chance = chances(draws, window["seq"].to_numpy(int))
     asked_for = [draw.at for draw in draws if draw.at is not None and draw.share > 0]
-    bought = [draw.at for draw in draws if draw.at is not None and draw.decision is not None]
+    # A person who resumes has seen to them.
+    seen_to = max((entry.at for entry in store.decisions("resume", newest=1)), default=datetime.min)
+    lapsed = [
+        (draw, end) for draw, end in zip(draws, ends(draws), strict=True) if draw.decision and draw.at and seen_to < draw.at < patience
+    ]
     drawn_here = set(window["id"][drawn(window["id"], chance) & (window["audited"] == 0).to_numpy()])
     return Means(
         paused=store.paused,
@@ -263,7 +262,7 @@ def _means(setting: Setting, window: pd.DataFrame, learnt: Lesson, patience: dat
         audits_left=left(setting, drawn_here),
         audits_awaited=awaited,
         audits_silent=bool(asked_for) and max(asked_for) < patience and not store.bought(patience),
-        audits_unanswered=bool(bought) and max(bought) < patience and not store.bought(max(bought)),
+        audits_unanswered=any(store.told_of(draw, end, version) == 0 for draw, end in lapsed[-1:]),
     )
 
 

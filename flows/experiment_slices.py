@@ -74,9 +74,8 @@ def judge(case: Case) -> dict[str, Any]:
     held = Held(released.held["probability"].to_numpy(float), released.held["truth"].to_numpy(float))
     found = worst_slices(PROBLEM, CONTRACT, held, frame.assign(probability=probability, truth=truth), case.seed)
     alike = [_jaccard(inside, inside_of(categories, each.where)) >= SAME for each in found]
-    # What overlaps the planted slice is worse than the mean by what was planted into both; below the margin it is a false discovery.
-    lost = [float(turned[inside_of(categories, each.where)].mean() - turned.mean()) for each in found]
-    harmed = [each > PROBLEM.gate.slice_margin for each in lost]
+    # What overlaps the planted slice is as bad as what was planted into it; below the margin it is a false discovery.
+    harmed = [float(turned[inside_of(categories, each.where)].mean()) > PROBLEM.gate.slice_margin for each in found]
     alpha = PROBLEM.watch.false_alarms_per_check
     bad = [place for place, each in enumerate(found) if each.p < alpha]
     return {

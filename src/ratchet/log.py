@@ -308,10 +308,18 @@ class Log(Database):
             for draw, end in zip(every, ends(every), strict=True):
                 if draw.decision is None or (draw.at is not None and draw.at < since):
                     continue
-                part = [p.seq >= draw.since, *([p.seq < int(end)] if isfinite(end) else [])]
-                ids = [row.id for row in connection.execute(sa.select(p.id).where(*mine, *part, ~told))]
+                ids = [row.id for row in connection.execute(sa.select(p.id).where(*mine, *_inside(draw, end), ~told))]
                 left |= {identity for identity in ids if lot(identity) < draw.share}
         return left
+
+    def told_of(self, draw: Draw, end: float, version: str) -> int | None:
+        """Of how many of a version's live predictions that a draw up to some place drew audits have told; None where it drew none."""
+        p, told = predictions.c, sa.exists().where(labels.c.prediction_id == predictions.c.id, schema.BY_AUDIT)
+        mine = [(p.problem + "") == self.problem, p.variant.in_(LIVE), p.version == version]
+        with self.engine.connect() as connection:
+            rows = connection.execute(sa.select(p.id, told.label("told")).where(*mine, *_inside(draw, end))).all()
+        found = [bool(row.told) for row in rows if lot(row.id) < draw.share]
+        return sum(found) if found else None
 
     def asked(self, ids: Collection[str]) -> pd.DataFrame:
         """What was asked in those predictions, oldest first: id, seq, at, then the request's columns."""
@@ -330,3 +338,8 @@ class Log(Database):
         query = sa.select(sa.func.count(sa.distinct(labels.c.prediction_id))).where(schema.BY_AUDIT, labels.c.at >= since, mine)
         with self.engine.connect() as connection:
             return int(connection.scalar(query) or 0)
+
+
+def _inside(draw: Draw, end: float) -> list[sa.ColumnElement[bool]]:
+    p = predictions.c
+    return [p.seq >= draw.since, *([p.seq < int(end)] if isfinite(end) else [])]

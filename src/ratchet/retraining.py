@@ -35,7 +35,7 @@ class Means:
     retraining is still too young. `retrainings_left`: how many more the year allows. `audit_share`: the share of predictions that is drawn
     for an audit, of the window's `rows`; `audits_left`: how many more labels the year's budget buys, beside those that were asked for;
     `audits_awaited`: how many that were bought may still come; `audits_silent`: whether none has come for as long as labels may take;
-    `audits_unanswered`: whether that long ago some were bought, and none has come since. `unanswered`: how often retraining was asked for
+    `audits_unanswered`: whether some were bought that long ago, and none of those has come. `unanswered`: how often retraining was asked for
     since the last generation, and made none.
     """
 
@@ -148,12 +148,18 @@ def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any
     asked = round(means.audit_share * means.rows)
     # As the window moves on, rows leave it that were drawn: that alone is no reason to buy again.
     awaited = asked >= needed / 2 and asked > audited
-    if means.audits_unanswered or (means.audits_silent and (awaited or means.audits_awaited >= needed / 2)):
+    if means.audits_silent and (awaited or means.audits_awaited >= needed / 2):
         return "ask", "labels were asked for, and no audit has told of any for as long as labels may take: a person must see to them", {}
     if awaited:
         return "wait", f"{audited} of some {asked} labels that were asked for are in; {needed} would tell", {}
     if means.audits_awaited >= needed / 2:
         return "wait", f"{means.audits_awaited} labels that were asked for may still come; {needed} would tell", {}
+    if means.audits_unanswered:
+        return (
+            "ask",
+            "labels were bought, and none came for as long as labels may take: a person must see to them, and `ratchet resume`",
+            {},
+        )
     if needed > means.rows:
         return "ask", f"{needed} audited labels would tell, more than the {means.rows} rows of the window: a person must decide", {}
     # The draw is by chance, and is to hold enough of them nearly always.

@@ -158,7 +158,8 @@ def test_the_watch(checks, short, action, word):
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_awaited": 229}, "wait", "229 labels that were asked for may still come"),
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_awaited": 20}, "buy_labels", "200 audited labels would tell"),
         # What was bought, and nobody told of, is not bought again.
-        ([SHIFT, NO_LABELS, EXPECTED], {"audits_unanswered": True}, "ask", "no audit has told of any"),
+        ([SHIFT, NO_LABELS, EXPECTED], {"audits_unanswered": True}, "ask", "labels were bought, and none came"),
+        ([SHIFT, NO_LABELS, EXPECTED], {"audits_unanswered": True, "audit_share": 0.1}, "wait", "labels that were asked for are in"),
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_silent": True}, "buy_labels", "200 audited labels would tell"),
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_silent": True, "audit_share": 0.1}, "ask", "no audit has told of any"),
         ([SHIFT, HARM], {"unanswered": 10}, "ask", "none made a generation"),

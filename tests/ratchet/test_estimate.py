@@ -218,6 +218,7 @@ def test_a_concept_that_turned_windows_ago_is_seen_by_audits_of_before():
     assert "400 audited rows, 360 of them before the window" in with_earlier.reason
     assert "by the window's 40]" in with_earlier.reason
     gold = np.where(np.arange(2000) < 10, truth, np.nan)
+    assert "by the window's" not in alone.reason
     few = expected_harm(*asked[:4], gold, np.where(np.arange(2000) < 10, 0.005, 0.0), Audits(old, old_truth, np.full(400, 0.02)))
     assert "by those before it as well]" in few.reason
     expected = float(np.where(q >= 0.5, 1 - true, true).mean())

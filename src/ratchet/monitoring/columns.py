@@ -17,8 +17,8 @@ from ratchet.registry import registered
 QUESTION = "Does each column hold what it held, in its unit and its place?"
 # What units of one quantity differ by: decimal prefixes, percent, minutes, hours, days, weeks and months.
 FACTORS = tuple(sorted({factor**sign for factor in (10, 100, 1000, 1e6, 60, 3600, 24, 7, 12) for sign in (1, -1)}))
-# Values are alike where chance brings about a larger difference this often; in another unit they must also come this much nearer to those of
-# before, in Kolmogorov's distance: few rows are like much.
+# A difference is none where chance brings about a larger one this often. Few rows are like much: of two that changed places, each is also this
+# much nearer to what the other was than to what it was itself (in Kolmogorov's distance).
 ALIKE, NEARER = 1e-3, 0.2
 
 
@@ -27,8 +27,8 @@ def columns(problem: Problem, contract: Contract, reference: pd.DataFrame, windo
     """The share of columns whose values are another column's, or in another unit, in a window of n rows; `reference` are training rows.
 
     `moved` are the checks of `data_drift`. Of the columns that moved beyond chance, a number's is in another unit where its values, times
-    what units differ by, tell no longer from those of before, and a fifth as far from them or less; two have changed places where each is like
-    what the other was. A population that moves does neither. Where that happens while the population moves as well, it is not told.
+    what units differ by, tell no longer from those of before; two have changed places where each is like what the other was, and far nearer
+    to it than to what it was itself. A population that moves does neither. Where that happens while the population moves as well, it is not told.
     """
     n, window = len(window), window.tail(MOST_ROWS)
     found = {check.name.removeprefix("data_drift:"): check.verdict for check in moved}
@@ -64,26 +64,30 @@ def _mistaken(contract: Contract, reference: pd.DataFrame, window: pd.DataFrame,
     def alike(column: Column, before: pd.Series, after: pd.Series) -> bool:
         return before.nunique() > 1 and difference(column, before, after, least).p > ALIKE
 
-    def rescaled(before: pd.Series, after: pd.Series, factor: float) -> bool:
-        # Whole numbers are compared one by one.
-        was, sent, now = (values.dropna().to_numpy() for values in (before, after, (after * factor).round(9)))
-        left = of_numbers(was, now, least)
-        return before.nunique() > 1 and left.p > ALIKE and left.effect <= NEARER * of_numbers(was, sent, least).effect
+    def moved_there(column: Column, there: Column) -> bool:
+        before, own, after = old[there.name], old[column.name], new[column.name]
+        return alike(there, before, after) and _distance(before, after) <= NEARER * _distance(own, after)
 
     told: dict[str, str] = {}
     for column in numbers:
         size = [_size(values) for values in (old[column.name], new[column.name])]
         if min(size) > 0:
             factor = _nearest(size[0] / size[1])
-            if rescaled(old[column.name], new[column.name], factor):
+            # Whole numbers are compared one by one.
+            if alike(column, old[column.name], (new[column.name] * factor).round(9)):
                 times = f"{1 / factor:g} times as large" if factor < 1 else f"{factor:g} times smaller"
                 told[column.name] = f"{column.name} is as it was, but {times}: its unit changed"
     for one, other in combinations([column for column in numbers if column.name not in told], 2):
-        if alike(one, old[one.name], new[other.name]) and alike(other, old[other.name], new[one.name]):
+        if moved_there(one, other) and moved_there(other, one):
             told[one.name] = told[other.name] = (
                 f"{one.name} is what {other.name} was, and {other.name} what {one.name} was: they changed places"
             )
     return told
+
+
+def _distance(before: pd.Series, after: pd.Series) -> float:
+    """Kolmogorov's, of those values that are there."""
+    return of_numbers(before.dropna().to_numpy(), after.dropna().to_numpy()).effect
 
 
 def _size(values: pd.Series) -> float:

@@ -108,8 +108,8 @@ def estimate(
     audited rows, drawn at random: the mean of what they cost beyond their expectation corrects it, whatever moved
     (prediction-powered inference; Angelopoulos et al., 2023), and contradicts it where it is not chance. What a row costs beyond its
     expectation may be told by rows of before the window too, as long as the truth of a row has not moved since: `own` is how many of the
-    audits, the last ones, are of the window itself (all where it is left out), and from 20 on the interval is told by these alone, and is no
-    narrower than the spread of all of them makes it.
+    audits, the last ones, are of the window itself (all where it is left out), and from 20 on the interval is told by these, and is no narrower
+    than the spread of all of them makes it for so few.
     """
     calibrate = calibration(held, ratio)
     confident = _expected(loss, probability, calibrate(probability))
@@ -122,7 +122,7 @@ def estimate(
     # The same labels tell of both populations: what chance has put into them cancels out where those are alike.
     between = np.square((ratio / ratio.sum() - 1 / len(ratio)) * beyond).sum()
     rise_error = float(np.sqrt(drawn + np.var(at_release) * inflation(at_release) / len(at_release) + between))
-    effective = float(ratio.sum() ** 2 / np.square(ratio).sum())
+    effective = _worth(ratio)
     why = ""
     if foreign > MOST_FOREIGN:
         why = f"{foreign:.0%} of the window's rows are like nothing that was held out at release"
@@ -141,7 +141,7 @@ def estimate(
     last = n if own is None or own < LEAST_OWN else own
     shift, wide = _weighted(excess[-last:], weight[-last:])
     # A costly error is rare: few rows may hold none, and would seem to be sure.
-    wide = max(wide, spread * math.sqrt(n / last))
+    wide = max(wide, spread * math.sqrt(_worth(weight) / _worth(weight[-last:])))
     sure = float(stats.t.ppf(0.975, last - 1))
 
     def around(point: float, less: float, more: float) -> tuple[float, float]:
@@ -159,6 +159,11 @@ def estimate(
         return Estimate(*numbers, _chance(point - base, both, n - 1), "confidence and audit", True, n, each)
     numbers = (value + mean, *around(value + mean, 0.0, 0.0), rise, *around(rise, base, at_rest))
     return Estimate(*numbers, _chance(rise, rise_audited, n - 1), "audit", False, n, float(excess.std(ddof=1)), why)
+
+
+def _worth(weight: np.ndarray) -> float:
+    """How many rows of one weight tell as much (Kish's effective size)."""
+    return float(weight.sum() ** 2 / np.square(weight).sum())
 
 
 def _weighted(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
@@ -282,7 +287,7 @@ def expected_harm(
         verdict = "undecided"
     contradiction = "; audited rows contradict the model's confidence, so they alone count" if made.by == "audit" else ""
     told_by = ""
-    if made.audited > len(own):
+    if made.by != "confidence" and made.audited > len(own):
         told_by = f" by the window's {len(own)}" if len(own) >= LEAST_OWN else " by those before it as well"
     reason = (
         f"{problem.metric} {made.value:.4f} expected from {made.by} ({_counted(made.audited, len(own))}), {made.rise:+.4f} "
