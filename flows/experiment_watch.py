@@ -77,7 +77,7 @@ def cases(runs: int, years: int, large: int) -> list[Case]:
     # Twice as many, for one that is late in forty leaves the bar undecided.
     made += [Case("concept", what, BATCH, seed, OFTEN) for what in CONCEPT for seed in range(2 * runs)]
     made += [
-        Case("power", what, rows, seed) for what in POWER for rows in SIZES for seed in range(max(5, runs // 5) if rows < LARGE else 5)
+        Case("power", what, rows, seed) for what in POWER for rows in SIZES for seed in range(max(5, runs // 2) if rows < LARGE else 5)
     ]
     # The long ones first, so that no process waits for the last of them; those of one release side by side, so that it is made once.
     return sorted(made, key=lambda case: (case.kind != "year", -case.rows, case.seed))

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from sklearn.metrics import confusion_matrix, roc_curve
 
 from ratchet.check import Check
@@ -19,6 +20,7 @@ from ratchet.evaluation.loss import Z
 INK, SOFT, GOOD, BAD, ACCENT = "#1f2933", "#9aa5b1", "#2f855a", "#c53030", "#2b6cb0"
 FATE_COLOURS = {"inherited": "#718096", "introduced": BAD, "fixed": GOOD}
 PALETTE = [ACCENT, "#dd6b20", GOOD, "#805ad5", SOFT]
+DASHES, MARKS = ("-", (0, (4, 2)), (0, (1, 1)), "-."), "os^D"
 
 
 def _panels(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
@@ -195,16 +197,18 @@ def shares(panels: Sequence[tuple[str, str, dict[str, pd.DataFrame]]], of: str =
     """Shares with their intervals, a panel for each (axis label, column along it, frame of value, low, high by name)."""
     figure, axes_of = _panels(6.0 * len(panels), 4.2, columns=len(panels))
     for axes, (label, along, lines) in zip(axes_of[0], panels, strict=True):
-        for colour, (name, part) in zip(PALETTE, lines.items(), strict=False):
-            error = [np.maximum(part["value"] - part["low"], 0), np.maximum(part["high"] - part["value"], 0)]
-            axes.errorbar(part[along], part["value"], yerr=error, marker="o", ms=4, lw=1.4, capsize=2, color=colour, label=name)
+        for place, (colour, (name, part)) in enumerate(zip(PALETTE, lines.items(), strict=False)):
+            # One line may lie upon another: by its dashes and marks both are seen.
+            dashes, mark = DASHES[place % len(DASHES)], MARKS[place % len(MARKS)]
+            axes.plot(part[along], part["value"], ls=dashes, marker=mark, ms=5, lw=1.6, color=colour, label=name)
+            axes.fill_between(part[along], part["low"], part["high"], color=colour, alpha=0.12, lw=0)
         if along == "rows":
             axes.set_xscale("log")
             places = sorted({int(rows) for part in lines.values() for rows in part["rows"]})
-            axes.set_xticks(places, [f"{place:,}" for place in places])
+            axes.set_xticks(places, [str(EngFormatter(sep="")(place)) for place in places])
             axes.minorticks_off()
-        axes.set(xlabel=label, ylabel=f"share of {of}", ylim=(-0.03, 1.03))
-        axes.legend(frameon=False, fontsize=8)
+        axes.set(xlabel=label, ylabel=f"share of {of}, 95% interval", ylim=(-0.03, 1.03))
+        axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=3.5)
     return figure
 
 
