@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ from flows.standing import first_rows
 from models.train import train
 from ratchet.data.batch import conform
 from ratchet.data.splits import split
-from ratchet.monitoring.concept_drift import DETECTORS, Stream
+from ratchet.monitoring.concept_drift import CLOCK, DETECTORS, Stream
 from ratchet.problem import Watch, find_problem
 from ratchet.report.results import Row, share
 from ratchet.scoring import Scorer
 from ratchet.settings import parameters, settings
 
 OURS = "adwin"
+# The default at other deltas: what being sooner costs in false alarms.
+DELTAS = {f"{OURS}, delta {delta}": partial(drift.ADWIN, delta=delta, clock=CLOCK) for delta in (0.0045, 0.006)}
 STABLE_ROWS = 100_000
 STREAMS = ("stable", "abrupt", "gradual", "recurring")
 BEFORE, AFTER, GRADUAL = 10_000, 6_000, 4_000
@@ -81,7 +83,8 @@ PEERS: dict[str, Callable[[], Any]] = {
     "alarm every 5,000 rows": lambda: Every(5000),
     "never": Never,
 }
-NAMES = [*DETECTORS, *PEERS]
+WATCHED: dict[str, Callable[[], Any]] = {**DETECTORS, **DELTAS}
+NAMES = [*WATCHED, *PEERS]
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,10 @@ class Case:
 
 
 def cases(runs: int, source: str) -> list[Case]:
-    """Of `runs` streams of each kind for the default, a tenth for the others, and two for the slow one."""
+    """Of `runs` streams of each kind for the default, whatever its delta, a tenth for the others, and two for the slow one."""
     made = []
     for name in NAMES:
-        n = runs if name == OURS else 2 if name == SLOW else max(2, runs // 10)
+        n = runs if name == OURS or name in DELTAS else 2 if name == SLOW else max(2, runs // 10)
         made += [Case(name, stream, source, seed) for stream in STREAMS for seed in range(n)]
     return made
 
@@ -155,8 +158,8 @@ def judge(case: Case) -> dict[str, Any]:
 def _alarms(name: str, wrong: np.ndarray) -> list[int]:
     """The rows at which an alarm begins: ours as the monitor would raise it, looking every so many rows; the peers' as they come."""
     found: list[int] = []
-    if name in DETECTORS:
-        watched, stood = Stream(name), False
+    if name in WATCHED:
+        watched, stood = Stream(WATCHED[name]), False
         for start in range(0, len(wrong), LOOK):
             watched.feed(wrong[start : start + LOOK])
             stands = watched.standing(MIN_RISE) is not None

@@ -44,9 +44,9 @@ class Change:
 class Stream:
     """Wrong decisions in order, chunk by chunk; it keeps what the detector keeps, not the rows."""
 
-    def __init__(self, detector: str, chunks: Iterable[np.ndarray] = ()) -> None:
-        """A detector by its name, fed with chunks of shape (n,)."""
-        self._detector = DETECTORS[detector]()
+    def __init__(self, detector: str | Callable[[], Any], chunks: Iterable[np.ndarray] = ()) -> None:
+        """A detector by its name, or what makes one, fed with chunks of shape (n,)."""
+        self._detector = DETECTORS[detector]() if isinstance(detector, str) else detector()
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._sum, self._rows = 0.0, 0
         self.rows = self.passed_over = 0
