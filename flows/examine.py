@@ -23,6 +23,7 @@ from ratchet.database import now
 from ratchet.decision import JUDGEMENTS, Decision, digest, told_only
 from ratchet.evaluation.loss import per_row
 from ratchet.lesson import Lesson, Span, begins, inside
+from ratchet.monitoring.autocorrelation import standard_error
 from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.estimate import NONE, Audits
 from ratchet.monitoring.feedback_loop import Ratio, disparity
@@ -155,7 +156,7 @@ def released_of(problem: Problem, release: Release, contract: Contract) -> Relea
     mean, error = told["mean"], told["error"]
     if told.get("counted", counted(problem)) != counted(problem):
         losses = per_row(problem, held["probability"].to_numpy(float), held["truth"].to_numpy(float))
-        mean, error = (float(losses.mean()), float(losses.std(ddof=1) / np.sqrt(len(losses)))) if len(losses) > 1 else (np.nan, np.nan)
+        mean, error = (float(losses.mean()), standard_error(losses)) if len(losses) > 1 else (np.nan, np.nan)
     return Released(contract, release.encoder, release.reference, held, relies_on, mean, error, release.threshold)
 
 

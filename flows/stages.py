@@ -105,6 +105,7 @@ def evaluate(root: Path) -> None:
     from ratchet.evaluation.performance import beats_rule, floors, not_worse_than_simple, scores
     from ratchet.evaluation.separation import separation
     from ratchet.evaluation.slices import view
+    from ratchet.monitoring.autocorrelation import standard_error
 
     folder, params = Folder(root / "problem"), parameters(root)
     problem, contract = folder.problem, folder.contract
@@ -159,7 +160,7 @@ def evaluate(root: Path) -> None:
         "families": families,
         "rule": scores(problem, answers["rule"], truth),
         "rows": {"labelled": len(rows)} | {side: int((sides == side).sum()) for side in ("train", "tune", "select")} | {"test": len(test)},
-        "released": {"mean": float(losses.mean()), "error": float(losses.std(ddof=1) / np.sqrt(len(losses))), "counted": counted(problem)},
+        "released": {"mean": float(losses.mean()), "error": standard_error(losses), "counted": counted(problem)},
         "mitigations": offered,
         "checks": [check.as_dict() for check in checks],
     }

@@ -14,6 +14,7 @@ from ratchet.decision import decide
 from ratchet.errors import BatchError
 from ratchet.evaluation.loss import per_row
 from ratchet.interval import fit as fit_interval
+from ratchet.monitoring.autocorrelation import standard_error
 from ratchet.monitoring.estimate import relied_on
 from ratchet.problem import Folder, Problem, counted
 from ratchet.release import Release, write
@@ -74,9 +75,7 @@ def stand(folder: Folder, settings: Settings, family: str, rows: int, seed: int)
 
 def _released(problem: Problem, probability: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     losses = per_row(problem, probability, truth)
-    return {
-        "released": {"mean": float(losses.mean()), "error": float(losses.std(ddof=1) / np.sqrt(len(losses))), "counted": counted(problem)}
-    }
+    return {"released": {"mean": float(losses.mean()), "error": standard_error(losses), "counted": counted(problem)}}
 
 
 def first_rows(folder: Folder, rows: int, seed: int) -> pd.DataFrame:

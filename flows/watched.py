@@ -17,6 +17,7 @@ from ratchet.data.splits import split
 from ratchet.decision import Decision
 from ratchet.evaluation.loss import per_row
 from ratchet.lesson import EVERYTHING, Lesson, begins, inside, learn_from
+from ratchet.monitoring.autocorrelation import standard_error
 from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.estimate import NONE, Audits, relied_on
 from ratchet.monitoring.joint_drift import joint_drift
@@ -55,7 +56,7 @@ def release(problem: Problem, contract: Contract, rows: pd.DataFrame, seed: int)
         held=held[names].assign(probability=answer(held), truth=held[contract.target]),
         relies_on=tuple(relied_on(answer, held, names)),
         mean=float(losses.mean()),
-        error=float(losses.std(ddof=1) / np.sqrt(len(losses))),
+        error=standard_error(losses),
         threshold=problem.threshold,
     ), answer
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.signal import lfilter
 
 from ratchet.monitoring.concept_drift import DETECTORS, Stream, concept_drift
 from ratchet.problem import Watch
@@ -15,6 +16,13 @@ def decisions(seed, *parts):
     """Wrong decisions: each part so many rows, of which such a share is wrong."""
     rng = np.random.default_rng(seed)
     return np.concatenate([rng.random(rows) < share for rows, share in parts]).astype(float)
+
+
+def hanging_together(seed, rows, share, swing=0.12, neighbours=0.9):
+    """Wrong decisions whose chance goes up and down about a share, much like that of the row before."""
+    rng = np.random.default_rng(seed)
+    level = lfilter([np.sqrt(1 - neighbours**2)], [1, -neighbours], rng.normal(size=rows))
+    return (rng.random(rows) < share + swing * level).astype(float)
 
 
 def ask(problem, chunks):
@@ -43,6 +51,18 @@ def test_a_rise_is_told_with_its_place_and_both_levels(problem):
     assert 5000 < check.evidence["at"] < 5500
     assert check.value == pytest.approx(0.15, abs=0.05)
     assert "6,500 labelled decisions: 2" in check.reason
+
+
+def test_decisions_that_hang_together_count_as_fewer(problem):
+    # Fed with every decision it sees a change in 19 of these streams.
+    calm = [ask(problem, [hanging_together(seed, 50_000, 0.2)]) for seed in range(20)]
+    assert sum(bool(check.evidence["changes"]) for check in calm) <= 4
+    assert all(check.verdict == "pass" for check in calm)
+    worse = [ask(problem, [hanging_together(seed, 10_000, 0.2), hanging_together(100 + seed, 4000, 0.35)]) for seed in range(10)]
+    assert all(check.verdict == "fail" for check in worse)
+    assert Stream("adwin", [hanging_together(0, 20_000, 0.2)]).together >= 4
+    # What takes only right and wrong gets each of them.
+    assert Stream("hddm_a", [hanging_together(0, 20_000, 0.2)]).together == 1
 
 
 def test_a_fall_is_no_harm_and_takes_an_alarm_back(problem):

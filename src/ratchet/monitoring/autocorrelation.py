@@ -11,6 +11,11 @@ FEWEST = 10
 SURE = 0.95
 
 
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean of n values, shape (n,) with n of 2 or more, in their order: those that hang together count as fewer."""
+    return float(values.std(ddof=1) * np.sqrt(inflation(values) / len(values)))
+
+
 def inflation(values: np.ndarray, several: bool = False) -> float:
     """By how much dependence blows up the variance of a mean of n rows in their order; 1 where they are independent.
 

@@ -71,8 +71,9 @@ def _mistaken(contract: Contract, reference: pd.DataFrame, window: pd.DataFrame,
     told: dict[str, str] = {}
     for column in numbers:
         size = [_size(values) for values in (old[column.name], new[column.name])]
-        if min(size) > 0:
-            factor = _nearest(size[0] / size[1])
+        ratio = size[0] / size[1] if min(size) > 0 else 0.0
+        if 0 < ratio < math.inf:
+            factor = _nearest(ratio)
             # Whole numbers are compared one by one.
             if alike(column, old[column.name], (new[column.name] * factor).round(9)):
                 times = f"{1 / factor:g} times as large" if factor < 1 else f"{factor:g} times smaller"

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from river import drift
+from river import base, drift
 
 from ratchet.check import Check, undecided
+from ratchet.monitoring.autocorrelation import inflation
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
@@ -20,6 +21,9 @@ DELTA, CLOCK = 0.003, 8
 # The level after a change is told by so many rows.
 RECENT = 300
 YOUNG = 50
+# By how much decisions hang together is told by the newest of them, up to so many, and told anew when as many more are in: first of 1,000.
+TOLD_BY, FIRST_TOLD = 8000, 1000
+MOST_TOGETHER = 128
 # By name: a detector as river has it, fed with one wrong (1) or right (0) decision at a time.
 DETECTORS: dict[str, Callable[[], Any]] = {
     "adwin": lambda: drift.ADWIN(delta=DELTA, clock=CLOCK),  # type: ignore[no-untyped-call]
@@ -42,11 +46,19 @@ class Change:
 
 
 class Stream:
-    """Wrong decisions in order, chunk by chunk; it keeps what the detector keeps, not the rows."""
+    """Wrong decisions in order, chunk by chunk; it keeps what the detector keeps, and the newest 8,000.
+
+    A detector takes what it is fed for independent. Where decisions hang together, so that n of them tell as much as n / k would, it is fed
+    with the mean of every k; one that takes only right and wrong gets each of them.
+    """
 
     def __init__(self, detector: str | Callable[[], Any], chunks: Iterable[np.ndarray] = ()) -> None:
         """A detector by its name, or what makes one, fed with chunks of shape (n,)."""
-        self._detector = DETECTORS[detector]() if isinstance(detector, str) else detector()
+        self._make = DETECTORS[detector] if isinstance(detector, str) else detector
+        self._detector = self._make()
+        self._newest: deque[float] = deque(maxlen=TOLD_BY)
+        self._tell_at, self._told, self.together = FIRST_TOLD, 1, 1
+        self._held: list[float] = []
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._sum, self._rows = 0.0, 0
         self.rows = self.passed_over = 0
@@ -66,9 +78,34 @@ class Stream:
                 self._sum += self._recent[0]
                 self._rows += 1
             self._recent.append(value)
-            self._detector.update(value)
-            if self._detector.drift_detected:
+            self._newest.append(value)
+            if self._detect(value):
                 self._close()
+            if self.rows - self.passed_over == self._tell_at:
+                self._tell_dependence()
+
+    def _detect(self, value: float) -> bool:
+        """Whether the detector sees a change with this decision; it is asked once per so many as hang together."""
+        self._held.append(value)
+        if len(self._held) < self.together:
+            return False
+        self._detector.update(sum(self._held) / len(self._held))
+        self._held.clear()
+        return bool(self._detector.drift_detected)
+
+    def _tell_dependence(self) -> None:
+        """Feed the detector with more or fewer at a time where the newest decisions hang together more or less than they did."""
+        self._tell_at += min(self._tell_at, TOLD_BY)
+        if isinstance(self._detector, base.BinaryDriftDetector):
+            return
+        found, before = _together(np.array(self._newest)), self._told
+        together, self._told = max(found, before), found
+        if together != self.together:
+            self.together, self._detector = together, self._make()
+            self._held.clear()
+            # What it sees in them was seen, or was chance.
+            for value in self._newest:
+                self._detect(value)
 
     def _close(self) -> None:
         """Note a change; what comes from now on is of another level."""
@@ -112,6 +149,14 @@ class Stream:
             if found and after <= (found.before + highest) / 2:
                 found, highest = None, 0.0
         return found if found and self.level - found.before >= least else None
+
+
+def _together(values: np.ndarray) -> int:
+    """The least power of two so that means of so many values, shape (n,), do not hang together, as far as n tell."""
+    size = 1
+    while size < MOST_TOGETHER and inflation(values[: len(values) // size * size].reshape(-1, size).mean(axis=1)) > 1:
+        size *= 2
+    return size
 
 
 @registered("concept_drift", "monitor")

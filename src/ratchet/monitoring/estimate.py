@@ -135,7 +135,7 @@ def estimate(
     weight = 1 / audits.chance
     excess = loss(audits.probability, audits.truth) - _expected(loss, audits.probability, calibrate(audits.probability))
     mean, spread = _weighted(excess, weight)
-    at_rest = float(np.var(told) / len(told))
+    at_rest = float(np.var(told) * inflation(told) / len(told))
     rise, rise_audited = value + mean - base, float(np.sqrt(spread**2 + drawn + at_rest))
     # Of the rows that were drawn from the intervals hold whatever has moved, so they are theirs, even where these agree with confidence.
     last = n if own is None or own < LEAST_OWN else own
