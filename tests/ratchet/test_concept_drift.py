@@ -65,6 +65,33 @@ def test_decisions_that_hang_together_count_as_fewer(problem):
     assert Stream("hddm_a", [hanging_together(0, 20_000, 0.2)]).together == 1
 
 
+@pytest.mark.parametrize("rows_before", [160, 260, 400])
+def test_a_rise_is_not_lost_where_the_detector_is_made_anew(rows_before):
+    # At row 24,000 decisions hang together no longer, and the detector is fed with each of them again.
+    for seed in range(4):
+        parts = [hanging_together(seed, 8000, 0.2), decisions(seed, (16_000 - rows_before, 0.2), (1500, 0.35))]
+        stream = Stream("adwin", [np.concatenate(parts)])
+        assert stream.together == 1
+        rise = stream.standing(least=0.05)
+        assert rise, f"seed {seed}"
+        assert 24_000 - rows_before < rise.at <= stream.rows
+
+
+def test_a_detector_that_is_made_anew_changes_nothing_else():
+    class Silent:
+        drift_detected = False
+
+        def update(self, _):
+            pass
+
+    # Of these not all hang together alike, and some are not to judge.
+    wrong = np.concatenate([hanging_together(0, 9000, 0.2), decisions(0, (24_000, 0.2))])
+    wrong[::7] = np.nan
+    stream = Stream(Silent, [wrong])
+    assert (stream.changes, stream.together) == ([], 1)
+    assert stream.level == pytest.approx(np.nanmean(wrong), abs=1e-12)
+
+
 def test_a_fall_is_no_harm_and_takes_an_alarm_back(problem):
     better = ask(problem, [decisions(2, (5000, 0.35), (2000, 0.2))])
     assert better.verdict == "pass"
@@ -91,9 +118,10 @@ def test_decisions_that_were_better_for_a_while_and_are_as_they_were_do_no_harm(
 
 def test_a_rise_in_steps_too_small_to_matter_alone_is_harm(problem):
     steps = [(8000, 0.2 + 0.03 * step) for step in range(6)]
-    told = concept_drift(with_watch(problem, min_rise=0.05), Stream("adwin", [decisions(1, *steps)]), usual=0.2)
-    assert told.verdict == "fail"
-    assert told.value == pytest.approx(0.15, abs=0.03)
+    told = [concept_drift(with_watch(problem, min_rise=0.05), Stream("adwin", [decisions(seed, *steps)]), usual=0.2) for seed in range(10)]
+    assert [check.verdict for check in told] == ["fail"] * 10
+    # A step that looked larger than it was as it was seen may be taken for one that went back: then it is told from the next.
+    assert np.median([check.value for check in told]) == pytest.approx(0.15, abs=0.03)
 
 
 @pytest.mark.parametrize(("share", "rows", "calm"), [(0.6, 250, 1500), (0.9, 280, 5000), (0.9, 120, 3000)])

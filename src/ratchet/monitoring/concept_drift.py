@@ -17,7 +17,7 @@ from ratchet.registry import registered
 
 QUESTION = "Are decisions as often right as they were, in the order in which labels came?"
 # Found by experiment: of 100,000 stable rows few streams see an alarm; a rise of 10 points takes some 400 rows (docs/results/concept.md).
-DELTA, CLOCK = 0.003, 8
+DELTA, CLOCK = 0.0045, 8
 # The level after a change is told by so many rows.
 RECENT = 300
 YOUNG = 50
@@ -56,7 +56,7 @@ class Stream:
         """A detector by its name, or what makes one, fed with chunks of shape (n,)."""
         self._make = DETECTORS[detector] if isinstance(detector, str) else detector
         self._detector = self._make()
-        self._newest: deque[float] = deque(maxlen=TOLD_BY)
+        self._newest: deque[tuple[int, float]] = deque(maxlen=TOLD_BY)
         self._tell_at, self._told, self.together = FIRST_TOLD, 1, 1
         self._held: list[float] = []
         self._recent: deque[float] = deque(maxlen=RECENT)
@@ -73,16 +73,20 @@ class Stream:
             if value != value:
                 self.passed_over += 1
                 continue
-            # What has left the recent rows is of the level before.
-            if len(self._recent) == RECENT:
-                self._sum += self._recent[0]
-                self._rows += 1
-            self._recent.append(value)
-            self._newest.append(value)
-            if self._detect(value):
-                self._close()
+            self._newest.append((self.rows, value))
+            self._take(self.rows, value)
             if self.rows - self.passed_over == self._tell_at:
                 self._tell_dependence()
+
+    def _take(self, at: int, value: float) -> None:
+        """One decision, of such a row, into the level and the detector."""
+        # What has left the recent rows is of the level before.
+        if len(self._recent) == RECENT:
+            self._sum += self._recent[0]
+            self._rows += 1
+        self._recent.append(value)
+        if self._detect(value):
+            self._close(at)
 
     def _detect(self, value: float) -> bool:
         """Whether the detector sees a change with this decision; it is asked once per so many as hang together."""
@@ -98,24 +102,32 @@ class Stream:
         self._tell_at += min(self._tell_at, TOLD_BY)
         if isinstance(self._detector, base.BinaryDriftDetector):
             return
-        found, before = _together(np.array(self._newest)), self._told
+        found, before = _together(np.array([value for _, value in self._newest])), self._told
         together, self._told = max(found, before), found
         if together != self.together:
             self.together, self._detector = together, self._make()
             self._held.clear()
-            # What it sees in them was seen, or was chance.
-            for value in self._newest:
-                self._detect(value)
+            self._take_again()
 
-    def _close(self) -> None:
-        """Note a change; what comes from now on is of another level."""
+    def _take_again(self) -> None:
+        """Feed the detector, being new, with what came since the last change: one that began and was not noted yet is seen now, or later."""
+        since = self._rows + len(self._recent)
+        again = list(self._newest)[-since:] if since else []
+        self._sum += sum(self._recent) - sum(value for _, value in again)
+        self._rows = since - len(again)
+        self._recent.clear()
+        for at, value in again:
+            self._take(at, value)
+
+    def _close(self, at: int) -> None:
+        """Note a change that was seen at a row; what comes from there on is of another level."""
         recent = list(self._recent)
         if self._rows:
             before, after = self._sum / self._rows, sum(recent) / RECENT
         else:
             # The last change is young: what has come since is the level before this one, its end the level after.
             before, after = float(np.mean(recent)), float(np.mean(recent[-YOUNG:]))
-        self.changes.append(Change(self.rows, before, after))
+        self.changes.append(Change(at, before, after))
         self._recent.clear()
         self._sum, self._rows = 0.0, 0
 
