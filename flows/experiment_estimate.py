@@ -18,7 +18,7 @@ from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
 from ratchet.data.splits import split
 from ratchet.evaluation.loss import per_row
-from ratchet.monitoring.estimate import NONE, Audits, Held, estimate, relied_on
+from ratchet.monitoring.estimate import NONE, Audits, Held, calibration, estimate, relied_on
 from ratchet.monitoring.panel import Released, told_apart
 from ratchet.problem import Costs, Folder, Problem, find_problem
 from ratchet.report.results import Row, count, measured, share
@@ -66,7 +66,7 @@ COSTLY: dict[str, dict[str, dict[str, float]]] = {
 KNOWN = STREAMS | COSTLY
 # Of these the first half of the windows is as it was: audits of before are of another concept.
 TURNING = "turning"
-PEERS = ("CBPE", "ATC", "unchanged")
+PEERS = ("CBPE", "CBPE, calibrated", "ATC", "unchanged")
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,7 @@ def judge(case: Case) -> dict[str, Any]:
     threshold, released, knobs = world.problem.threshold, world.released, KNOWN[case.world][case.stream]
     turns = WINDOWS[case.rows] // 2 if case.stream.startswith(TURNING) else 0
     before, was = released.held["probability"].to_numpy(float), released.held["truth"].to_numpy(float)
+    calibrated = calibration(Held(before, was), np.ones(len(was)))
 
     def loss(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
         return per_row(world.problem, probability, truth)
@@ -178,7 +179,8 @@ def judge(case: Case) -> dict[str, Any]:
                 "high": ours.high,
                 "valid": ours.valid,
                 "why": ours.why,
-                "CBPE": float(np.minimum(p, 1 - p).mean() if threshold == 0.5 else np.where(p >= threshold, 1 - p, p).mean()),
+                "CBPE": float(np.where(p >= threshold, 1 - p, p).mean()),
+                "CBPE, calibrated": float(np.where(p >= threshold, 1 - calibrated(p), calibrated(p)).mean()),
                 "ATC": float((np.maximum(p, 1 - p) < limit).mean()),
                 "unchanged": errors,
             }
@@ -195,6 +197,7 @@ def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
     short = [told for told in judged if told["rows"] == WINDOW]
     covariate = [told for told in short if told["stream"].startswith("covariate")]
     rows.append(_mean("covariate shift, no label: mean absolute error", covariate, lambda w: abs(w["confidence"] - w["true"])))
+    rows.append(_mean("covariate shift, 2% audited: mean absolute error", covariate, lambda w: abs(w["ours"] - w["true"])))
     for size in (WINDOW, LONG):
         for world, stream in [(world, stream) for world, known in STREAMS.items() for stream in known]:
             mine = [told for told in judged if (told["rows"], told["world"], told["stream"]) == (size, world, stream)]
@@ -222,18 +225,26 @@ def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
         ):
             mine = [w for told, w in since if told["world"] in worlds and told["stream"].startswith(streams)]
             rows += _intervals(f"{name}, {size:,} rows, 2% audited", mine, worlds is STREAMS)
-    long = [(told, window) for told in judged if told["rows"] == LONG for window in told["windows"]]
-    concept = [(told, w) for told, w in long if told["stream"].startswith(("concept", "both", "prior"))]
-    # Of a stream in which the population moves as well, not all of the rise is the concept's.
-    strong = [w for told, w in concept if told["stream"] != "both" and w["true"] - told["base"] >= TEN_POINTS]
-    rows.append(
-        share(
-            "concept drift of 10 points or more, 10,000 rows, 2% audited: marked invalid", sum(not w["valid"] for w in strong), len(strong)
-        )
-    )
-    none = [w for told, w in long if told["stream"].startswith(("as it was", "covariate"))]
-    rows.append(share("no concept drift, 10,000 rows, 2% audited: marked invalid", sum(not w["valid"] for w in none), len(none)))
+    for size in (LONG, WINDOW):
+        rows += _marked(f"{size:,} rows, 2% audited: marked invalid", [told for told in judged if told["rows"] == size])
     return rows
+
+
+def _marked(name: str, judged: Sequence[dict[str, Any]]) -> list[Row]:
+    """How often it says that nothing can be told: where the concept moved by much, and where it did not."""
+    # Of a stream in which the population moves as well, not all of the rise is the concept's.
+    strong = [
+        w
+        for told in judged
+        if told["stream"].startswith(("concept", "prior"))
+        for w in told["windows"]
+        if w["true"] - told["base"] >= TEN_POINTS
+    ]
+    none = [w for told in judged if told["stream"].startswith(("as it was", "covariate")) for w in told["windows"]]
+    return [
+        share(f"concept drift of 10 points or more, {name}", sum(not w["valid"] for w in strong), len(strong)),
+        share(f"no concept drift, {name}", sum(not w["valid"] for w in none), len(none)),
+    ]
 
 
 def _intervals(of: str, windows: Sequence[dict[str, Any]], errors: bool) -> list[Row]:

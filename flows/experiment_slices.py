@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flows.experiment_watch import CONTRACT, PROBLEM, standing
+from flows.experiment_watch import CONTRACT, OFTEN, PROBLEM, SCHEDULES, standing
 from ratchet.evaluation.slices import BINS, inside_of, view
 from ratchet.monitoring.estimate import Held
 from ratchet.monitoring.silent_failure import FINE, worst_slices
@@ -82,7 +82,10 @@ def judge(case: Case) -> dict[str, Any]:
         **asdict(case),
         "top": any(alike[:TOP]),
         "first": any(alike[:1]),
+        # Those that were tested, on rows that did not propose them.
+        "top_tested": any([same for same, each in zip(alike, found, strict=True) if each.p < 1][:TOP]),
         "raised": bool(bad),
+        "raised_often": any(each.p < SCHEDULES[OFTEN].watch.false_alarms_per_check for each in found),
         "bad": len(bad),
         "false": sum(not harmed[place] for place in bad),
     }
@@ -99,7 +102,9 @@ def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
     return [
         share("planted slices among the first three found", sum(told["top"] for told in planted), len(planted)),
         share("planted slices found first", sum(told["first"] for told in planted), len(planted)),
+        share("planted slices among the first three that were tested", sum(told["top_tested"] for told in planted), len(planted)),
         share("planted slices: the check fails", sum(told["raised"] for told in planted), len(planted)),
+        share("planted slices: the check fails, looked at every 5 minutes", sum(told["raised_often"] for told in planted), len(planted)),
         share("slices called bad that lose no more than the margin by what was planted", wrong, max(bad, 1)),
         share("no slice planted: the check fails", sum(told["raised"] for told in clean), len(clean)),
     ]

@@ -32,8 +32,8 @@ SCHEDULES = {WEEK: PROBLEM, OFTEN: problem(PROBLEM.watch.model_copy(update={"eve
 HARMFUL = {"harmful, small": Moved(active=0.1), "harmful, medium": Moved(active=0.2), "harmful, large": Moved(active=0.3)}
 BENIGN = {"benign, small": Moved(idle=0.3), "benign, medium": Moved(idle=0.6), "benign, large": Moved(idle=1.0)}
 CONCEPT = {"concept": Moved(concept=0.9)}
-# Of what hangs together, years take turns: neighbours that correlate a little, and much; both kinds are of other rows.
-YEARS = {"independent": (Moved(),), "hanging together": (Moved(hangs_together=0.2), Moved(hangs_together=0.5))}
+# Of what hangs together, years take turns: neighbours that correlate by so much; both kinds are of other rows.
+YEARS = {"independent": (Moved(),), "hanging together": tuple(Moved(hangs_together=correlation) for correlation in (0.2, 0.5, 0.8))}
 YEARS_APART = 10_000
 # An alarm rings far out: how often is a test's p-value below these, where nothing has moved?
 TAILS = (1e-3, 1e-4, 1e-5)
@@ -47,10 +47,10 @@ POWER = {
     "a benign shift of 0.07 standard deviations": Moved(idle=0.07),
     "no shift": Moved(),
 }
-# Evidently takes two seconds for a batch of 2,000 rows, and as its rows grow: it is asked in some of the runs, and of batches up to so many.
+# Evidently takes two seconds for a batch of 2,000 rows, and more as its rows grow: it is asked in some of the runs, and of batches up to so many.
 PEER_EVERY = 5
 YEARS_WITH_PEER = 2
-PEER_ROWS = 20_000
+PEER_ROWS, PEER_MOST = 20_000, 100_000
 EVIDENTLY = {"evidently": "Evidently's alarm, half of the columns", "evidently_any": "Evidently, any column"}
 # Those who do not look, by the number of the batch.
 DUMMIES: dict[str, Callable[[int], bool]] = {"alarm every 10 batches": lambda batch: batch % 10 == 0, "never": lambda batch: False}
@@ -182,7 +182,8 @@ def _power(case: Case) -> dict[str, Any]:
     watched = Run(case.seed)
     window = watched.arrive(case.rows, POWER[case.what])
     decision = watched.decide(labels=False)
-    peers = [evidently(CONTRACT, watched.released.reference, window)] if case.rows <= PEER_ROWS else []
+    asked = case.rows <= PEER_ROWS or (case.rows <= PEER_MOST and case.seed % PEER_EVERY == 0)
+    peers = [evidently(CONTRACT, watched.released.reference, window)] if asked else []
     harm = expected_wrong(window) - _usual(case.seed)
     return {"harm": harm, "seen": _drifted(decision), "raised": _raised(decision), **_peers(peers)}
 

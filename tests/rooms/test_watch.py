@@ -733,6 +733,22 @@ def test_a_column_that_is_gone_spoilt_or_new_is_told_and_nothing_crashes(due, sp
         assert named(checks, "joint_drift").verdict == named(checks, "skew:scores").verdict == "undecided"
 
 
+@pytest.mark.parametrize("left", ["gone", "empty"])
+def test_where_every_column_is_gone_nothing_else_is_green(due, left):
+    setting, release, truth = due
+    label(setting, truth, 0, 3000)
+    said = [(row, {} if left == "gone" else dict.fromkeys(features)) for row, features in lines_of(setting, release, 3000)]
+    setting.store.log([Prediction(*row, json.dumps(features)) for row, features in said])
+    setting.store.add_labels(
+        [{"prediction_id": row[0], "at": now(), "value": n % 2, "provenance": "outcome"} for n, (row, _) in enumerate(said)]
+    )
+    checks, decision = examine.fn(setting, release)
+    assert decision.action == "block"
+    assert named(checks, "validity").verdict == named(checks, "quality:completeness").verdict == "fail"
+    for name in ("columns", "quality:consistency", "quality:uniqueness", "quality:validity"):
+        assert named(checks, name).verdict == "undecided", name
+
+
 def test_a_release_of_before_has_nothing_to_estimate_by(watched):
     setting, release, _ = watched
     old = replace(release, facts={name: value for name, value in release.facts.items() if name != "relies_on"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,11 @@ def flaws(contract: Contract, rows: pd.DataFrame, known: Collection[str]) -> dic
             broken |= ~keeps(rows, rule, contract)
     again = rows[names].astype(object).duplicated(keep=False).to_numpy() if names else nowhere
     return {"completeness": missing, "consistency": broken, "uniqueness": again, "validity": invalid}
+
+
+def with_values(columns: Iterable[Column], rows: pd.DataFrame) -> list[str]:
+    """The names of those columns of which any row has a value."""
+    return [column.name for column in columns if column.name in rows and rows[column.name].notna().any()]
 
 
 def copies(contract: Contract, rows: pd.DataFrame) -> float:

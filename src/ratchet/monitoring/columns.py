@@ -10,6 +10,7 @@ import pandas as pd
 
 from ratchet.check import Check, Verdict, undecided
 from ratchet.contract import Column, Contract
+from ratchet.data.quality import with_values
 from ratchet.monitoring.data_drift import MOST_ROWS, dependence, difference, of_numbers
 from ratchet.problem import Problem
 from ratchet.registry import registered
@@ -35,6 +36,8 @@ def columns(problem: Problem, contract: Contract, reference: pd.DataFrame, windo
     if n < problem.watch.min_window or not moved or all(verdict == "undecided" for verdict in found.values()):
         reason = f"{n} predictions; {problem.watch.min_window} are needed"
         return undecided("columns", QUESTION, reason, n, limit=0.0, unit="share of columns")
+    if not with_values(contract.features, window):
+        return undecided("columns", QUESTION, "no feature is there to be looked at", n, limit=0.0, unit="share of columns")
     numbers = [
         column
         for column in contract.features

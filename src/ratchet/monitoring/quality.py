@@ -12,7 +12,7 @@ from scipy import stats
 
 from ratchet.check import Check, Verdict, undecided
 from ratchet.contract import Contract
-from ratchet.data.quality import copies, flaws
+from ratchet.data.quality import copies, flaws, with_values
 from ratchet.monitoring.autocorrelation import inflation
 from ratchet.monitoring.excess import beyond, fisher, level
 from ratchet.problem import Problem
@@ -72,12 +72,19 @@ def quality(
         worth = {name: [inflation(flags) for flags in (now[name], before[name])] for name in now}
         worth["uniqueness"] = [copies(contract, rows) for rows in newer]
         made = [_of_rows(problem, name, before[name], flawed, worth[name]) for name, flawed in now.items()]
+        if not with_values(contract.features, window):
+            # That they are not there is told; of what is not there nothing else can be.
+            made = [check if check.name == "quality:completeness" else _nothing_there(problem, check, len(window)) for check in made]
     told = aged["outcome"].notna().to_numpy()
     accuracy = _accuracy(problem, _contradicted(aged[told]))
     newest = aged if newest is None else newest
     lately = [_contradicted(newest[newest["outcome"].notna()].tail(times * problem.watch.window)) for times in LATELY]
     accuracy = replace(accuracy, evidence=accuracy.evidence | {"lately": _doubt(lately)})
     return sorted([*made, _timeliness(problem, ~told, labelled_before, usual), accuracy], key=lambda check: check.name)
+
+
+def _nothing_there(problem: Problem, check: Check, n: int) -> Check:
+    return undecided(check.name, check.question, "no feature is there to be looked at", n, limit=level(problem), unit=UNIT)
 
 
 def usually_lacking(ledger: Iterable[dict[str, Any]]) -> float | None:

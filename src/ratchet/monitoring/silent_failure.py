@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from ratchet.check import Check, Verdict, undecided
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
+from ratchet.data.quality import with_values
 from ratchet.evaluation.loss import per_row
 from ratchet.evaluation.pairs import pairs
 from ratchet.evaluation.slices import FEWEST, Slice, inside_of, search, view
@@ -95,6 +96,8 @@ def live_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.D
     if n < max(problem.gate.min_rows, problem.watch.min_window) or np.unique(held.truth).size < 2:
         reason = f"{n} labelled predictions; {max(problem.gate.min_rows, problem.watch.min_window)} are needed"
         return undecided("live_slices", SLICE, reason, n, limit=limit, unit=unit)
+    if not with_values(contract.requested, labelled):
+        return undecided("live_slices", SLICE, "no column is there to be sliced by", n, limit=limit, unit=unit)
     found = worst_slices(problem, contract, held, labelled, seed)
     alpha = problem.watch.false_alarms_per_check
     told = [
