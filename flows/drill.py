@@ -14,7 +14,7 @@ from flows.result import page_key, tell_result
 from flows.setting import Setting
 from ratchet.check import Check
 from ratchet.decision import decide
-from ratchet.errors import BatchError
+from ratchet.errors import BatchError, StoreError
 from ratchet.monitoring.panel import by_column, typed
 from ratchet.monitoring.validity import of_column, stuck
 from ratchet.simulation.faults import Planted, plant
@@ -37,12 +37,12 @@ def drill(problem: str) -> dict[str, Any]:
     """Plant every fault into a copy of the champion's newest window; which of them the watch saw.
 
     Where an alarm rings without the fault already, planting it would tell nothing, and it is passed over. The drill goes to the ledger.
-    BatchError where no model answers yet, or the window is too small to judge.
+    StoreError where no model answers yet; BatchError where the window is too small to judge.
     """
     setting = Setting.of(problem)
     route = setting.store.route()
     if route is None:
-        raise BatchError(f"{setting.problem.name}: no model has been released yet, so there is nothing to drill.")
+        raise StoreError(f"{setting.problem.name}: no model has been released yet, so there is nothing to drill.")
     release = setting.release(route.champion)
     contract = release.contract.as_told_by(setting.contract)
     window = typed(setting.store.window(newest=setting.problem.watch.window, version=route.champion), contract)
@@ -59,8 +59,9 @@ def drill(problem: str) -> dict[str, Any]:
         told.append({"fault": planted.fault, "column": planted.column, "seen": seen, "by": planted.seen_by})
     missed, rang = ([f"{item['column']} {item['fault']}" for item in told if item["seen"] is seen] for seen in (False, None))
     asked = len(told) - len(rang)
-    said = f"{asked - len(missed)} of {asked} planted faults were seen" if asked else "no fault could be planted"
-    said += (f"; not seen: {', '.join(missed)}" if missed else "") + (f"; ringing already: {', '.join(rang)}" if rang else "")
+    said = f"{asked - len(missed)} of {len(told)} planted faults were seen" if told else "no fault could be planted"
+    said += f"; not seen: {', '.join(missed)}" if missed else ""
+    said += f"; {len(rang)} cannot be judged, for what would see them rings already: {', '.join(rang)}" if rang else ""
     inputs = {"version": route.champion, "from": int(window["seq"].min()), "to": int(window["seq"].max()), "held": str(flow_run.id)}
     decision = decide("drill", f"version {route.champion}", [said], inputs | {"missed": missed, "ringing": rang})
     setting.store.record(decision)

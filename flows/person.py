@@ -16,8 +16,11 @@ from ratchet.release import Release
 
 
 def promote(setting: Setting, version: str, reason: str) -> str:
-    """Route to a version that was released before. ReleaseError where there is no such release."""
+    """Route to a version that was released before. ReleaseError where there is no such release, or it answers already."""
     release = _release(setting, version)
+    route = setting.store.route()
+    if route is not None and route.verified and route.champion == version:
+        raise ReleaseError(f"Version {version} answers already.")
     decision = _record(setting, "promote", f"version {version}", reason)
     go_live(setting, release, decision)
     return f"Version {version} answers (decision {decision.id})."
@@ -99,9 +102,11 @@ def pause(setting: Setting, reason: str) -> str:
 
 
 def resume(setting: Setting, reason: str) -> str:
-    """Automatic retraining goes on."""
+    """Automatic retraining goes on, also after so many that made no generation that a person was asked."""
+    paused = setting.store.paused
     decision = _record(setting, "resume", setting.problem.name, reason)
-    return f"Automatic retraining goes on (decision {decision.id})."
+    told = "Automatic retraining goes on" if paused else "Automatic retraining was not paused; what was asked for in vain counts no longer"
+    return f"{told} (decision {decision.id})."
 
 
 def kept_out(setting: Setting) -> Lesson:

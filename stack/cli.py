@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from stack.commands import answer, decide, live, measure, operate
@@ -9,8 +12,16 @@ from stack.commands import answer, decide, live, measure, operate
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", add_completion=False)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"ratchet {version('ratchet')}")
+        raise typer.Exit
+
+
 @app.callback()
-def ratchet() -> None:
+def ratchet(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")] = False,
+) -> None:
     """A model's whole life as a closed loop: validate, version, train, test, release, serve, watch, retrain."""
 
 

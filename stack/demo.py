@@ -131,6 +131,7 @@ def _run(
         processes.down(place)
         raise
     except BaseException:
+        console.print("Ending what was started; the same command goes on from here.")
         processes.down(place)
         raise
     _say_where(console, summary, place, reports, time.monotonic() - begun, keep_up)
@@ -166,3 +167,5 @@ def _say_where(console: Console, summary: dict[str, Any], place: Path, reports: 
         console.print(f"Prefect   {up['prefect']}")
         console.print(f"Service   {up['service']}/docs")
         console.print("The pages stay up. Stop them with: [bold]ratchet down[/bold] (or make down)")
+    else:
+        console.print("The pages are ended with it; [bold]--keep-up[/bold] leaves them up, as a terminal does.")

@@ -153,22 +153,26 @@ def drill(
 ) -> list[Row]:
     """Plant every fault into streams of known truth, and watch clean years; write drill.json, drill.md and drill.html.
 
-    `only` some faults, by their names: then nothing is written. What is in sum is returned. BatchError where a fault is not known.
+    `only` some faults, by their names: then the scoreboard is left as it is, and what was seen of them is returned, else what is in sum.
+    BatchError where a fault is not known, or a scoreboard would have too few runs.
     """
     from flows import scoreboard as experiment
     from ratchet.report.scoreboard import render
 
-    if min(runs, years) < 2 and not only:
-        raise BatchError("A drill needs two runs and two years or more; --only plants a single fault.")
+    if runs < 2 and not only:
+        raise BatchError("A scoreboard needs two runs or more: --runs 2. --only plants a single fault.")
     todo = experiment.cases(runs, years, source)
     known = [name for name in dict.fromkeys(case.fault for case in todo) if name != experiment.CLEAN]
     if unknown := [name for name in only if name not in known]:
-        raise BatchError(f"There is no fault called {unknown[0]!r}. There are: {'; '.join(known)}.")
+        raise BatchError(f"There is no fault called {unknown[0]!r}. There are:\n  " + "\n  ".join(known))
     todo = [case for case in todo if not only or case.fault in only]
     judged = _judged("drill", experiment, todo, workers, console)
     worlds = experiment.board(judged, experiment.faults(judged))
     sums, cells = experiment.measure(worlds)
-    if only or out is None:
+    if only:
+        seen = [cell for cell in cells if cell.value]
+        return [row for row in [*sums, *seen] if any(f", {fault}: " in row.name or f", {fault}, " in row.name for fault in only)]
+    if out is None:
         return [*sums, *cells]
     command = f"ratchet drill --runs {runs} --years {years}" + (f" --source {source.name}" if source else "")
     # Before anything is written: results change the checkout.
@@ -226,6 +230,8 @@ def _all(
     # An answer repeats its case, so that it can be known again.
     done = {json.dumps({key: answer[key] for key in todo[0]}, sort_keys=True): answer for answer in told}
     rest = [case for case, key in zip(todo, asked, strict=True) if key not in done]
+    if len(rest) < len(todo):
+        console.print(f"{len(todo) - len(rest)} of {len(todo)} were judged before, at this commit: {kept} keeps them", soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress, kept.open("a", encoding="utf-8") as file:
         bar = progress.add_task(name, total=len(todo), completed=len(todo) - len(rest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from textwrap import shorten
 from typing import Any
 
 import httpx
@@ -11,9 +12,13 @@ from ratchet.account import overview
 from ratchet.database import now
 from ratchet.errors import StackError
 from ratchet.problem import Folder, find_problem
+from ratchet.retraining import ACTIONS
 from ratchet.settings import settings
 from ratchet.store import Store
 from stack import processes
+
+# A reason may fill a page; what it begins with tells what it is.
+LONG = 300
 
 
 def _folder(problem: str | None) -> Folder:
@@ -110,9 +115,14 @@ def lines(told: dict[str, Any]) -> list[str]:
     counts = ", ".join(f"{count:,} {variant}" for variant, count in sorted(told["predictions"].items())) or "none"
     made.append(f"logged    {counts}; newest {_age(told['newest_prediction'])}")
     made.append(f"labels    newest {_age(told['newest_label'])}")
-    made += [f"decision  {e['at'][:19]} {e['action']} {e['subject']}: {e['why'][:140]}" for e in told["decisions"]]
+    made += [
+        f"decision  {e['at'][:19]} {e['action']} {e['subject']}: {shorten(e['why'], LONG, placeholder=' …')}" for e in told["decisions"]
+    ]
     made += [f"wrong     {sentence}" for sentence in told["wrong"]]
-    return made if told["wrong"] else [*made, "nothing is wrong"]
+    if told["wrong"]:
+        return made
+    watched = next((e["action"] for e in told["decisions"] if e["action"] in ACTIONS), "skip")
+    return [*made, "nothing is wrong" + ("" if watched == "skip" else f" with the stack; of the model the watch says: {watched}")]
 
 
 def _age(at: str | None) -> str:

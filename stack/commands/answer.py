@@ -21,7 +21,10 @@ def sample(
     n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 1,
     seed: Annotated[int, typer.Option(help="The same seed gives the same records.")] = 0,
 ) -> None:
-    """Print valid records as JSON lines, to send to the service."""
+    """Print valid records as JSON lines, to send to the service one by one.
+
+    They are drawn from all that the contract allows, evenly: to the watch traffic of them is a population that moved.
+    """
     with sentences():
         from ratchet.simulation.sample import draw
 

@@ -15,7 +15,9 @@ console = Console()
 
 ProblemName = Annotated[str, typer.Argument(help="A problem's name under problems/, or the path of its folder.")]
 ProblemOption = Annotated[str | None, typer.Option("--problem", help="A problem's name or folder; the running stack's where left out.")]
-Reason = Annotated[str, typer.Option("--reason", prompt="Why", help="Goes to the ledger.")]
+# Without a terminal nobody could be asked: then it is an option that is missing.
+ASKABLE = sys.stdin is not None and sys.stdin.isatty()
+Reason = Annotated[str, typer.Option("--reason", prompt="Why" if ASKABLE else False, help="Goes to the ledger.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from stack.commands.common import ProblemOption, Reason, console, running, sentences
+from stack.commands.common import ASKABLE, ProblemOption, Reason, console, running, sentences
 
 app = typer.Typer()
 
@@ -90,6 +90,8 @@ def trust(
 ) -> None:
     """List the rows of the log that a monitor keeps from teaching, or let some of them teach again."""
     with sentences():
+        if first is not None and reason is None and not ASKABLE:
+            raise typer.BadParameter("it goes to the ledger, and has to be given", param_hint="--reason")
         setting = running(problem)
         from flows.person import kept_out
         from flows.person import trust as believe

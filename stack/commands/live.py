@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from ratchet.check import from_dict
@@ -61,12 +62,16 @@ def run(
 def monitor(problem: ProblemName) -> None:
     """Check the newest window of the log, and ask for retraining where the policy says so."""
     with sentences():
+        from ratchet.errors import StoreError
+
         made = site_of(problem).monitor()
+        if made["action"] is None:
+            raise StoreError(f"{problem}: {'; '.join(made['reasons'])}, so there is nothing to watch. `ratchet run {problem}` makes one.")
         table = Table("check", "verdict", "rows", "why")
         for check in made["checks"]:
             table.add_row(from_dict(check).heading, check["verdict"], str(check["n"]), escape(check["reason"]))
         console.print(table)
-        console.print(f"[bold]{made['action'] or 'nothing to watch'}[/bold] {escape('; '.join(made['reasons']))}")
+        console.print(f"[bold]{made['action']}[/bold] {escape('; '.join(made['reasons']))}")
 
 
 @app.command()
@@ -114,15 +119,17 @@ def audit(
 
 @app.command()
 def drill(
+    context: typer.Context,
     problem: Annotated[
         str | None,
         typer.Argument(help="A running problem: its newest window is drilled. Left out: the whole catalogue, in simulated streams."),
     ] = None,
-    runs: Annotated[int, typer.Option(help="Streams of each fault of the catalogue.")] = 3,
-    years: Annotated[int, typer.Option(help="Clean years of weekly checks.")] = 10,
+    runs: Annotated[int, typer.Option(min=1, help="Streams of each fault of the catalogue.")] = 3,
+    years: Annotated[int, typer.Option(min=2, help="Clean years of weekly checks.")] = 10,
     source: Annotated[Path | None, typer.Option("--source", help="A file of credit_card's real rows, to be drilled as well.")] = None,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="One fault by its name; may be given again for another. Nothing is written.")
+        list[str] | None,
+        typer.Option("--only", help="One fault by its name; may be given again for another. The scoreboard is left as it is."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
@@ -131,12 +138,18 @@ def drill(
     The catalogue takes half an hour, real rows as long again; its scoreboard is docs/results/drill.html.
     """
     with sentences():
+        from ratchet.errors import BatchError
+
         if problem is None:
             from stack import experiment
             from stack.commands.measure import measured
 
             measured(experiment.drill(runs, years, workers, console, source, only or ()))
             return
+        if given := [name for name in context.params if name != "problem" and _given(context, name)]:
+            raise BatchError(
+                f"--{given[0]} is of the whole catalogue: leave it out, or leave out {problem}, whose newest window is drilled."
+            )
         made = site_of(problem).drill()
         table = Table("planted", "column", "seen", "by")
         for item in made["planted"]:
@@ -147,6 +160,12 @@ def drill(
         console.print(f"{escape(made['said'])} (decision {made['decision']})")
         if made["missed"] or not made["asked"]:
             raise typer.Exit(1)
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    """Whether an option was given, and is not its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.command()
@@ -175,17 +194,16 @@ def history(
         if not routes:
             console.print("No version had been released by then.")
             return
-        table = Table("since (UTC)", "version", "verified", "let by", "decision", "reasons")
         answering = [route for route in routes if route.verified] or routes
         for route in answering[-1:] if at else routes:
             entry = by_id.get(route.decision)
-            who, what, why = (
-                (entry.by, f"{entry.action} {entry.id}", escape("; ".join(entry.reasons)[:400]))
-                if entry
-                else ("unknown", route.decision, "not in the ledger")
+            told = f"{route.at:%Y-%m-%d %H:%M:%S} UTC  [bold]version {route.champion}[/bold]" + (
+                "" if route.verified else ", not verified yet"
             )
-            table.add_row(f"{route.at:%Y-%m-%d %H:%M:%S}", route.champion, "yes" if route.verified else "not yet", who, what, why)
-        console.print(table)
+            let = f"{entry.action} by {escape(entry.by)}" if entry else "not in the ledger"
+            console.print(f"{told}  {let} (decision {route.decision})", highlight=False)
+            for reason in entry.reasons if entry else ():
+                console.print(Padding(escape(reason), (0, 0, 0, 2)), highlight=False)
 
 
 @app.command()

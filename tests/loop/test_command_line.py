@@ -34,7 +34,8 @@ def test_history_answers_which_version_answered_then_and_who_let_it(loop):
     assert "No version had been released" in long_ago
     now = datetime.now(UTC) + timedelta(minutes=1)
     said = loop.ratchet("history", "--at", now.strftime("%Y-%m-%dT%H:%M:%S")).stdout
-    assert " 2 " in said
+    assert "version 2" in said
+    assert len(said.splitlines()) < len(loop.ratchet("history").stdout.splitlines())
     whole = loop.ratchet("history").stdout
     assert "ratchet" in whole
 
@@ -43,6 +44,7 @@ def test_a_pause_is_a_decision_with_a_reason(loop):
     assert "paused" in loop.ratchet("pause", "--reason", "audit").stdout
     assert "ratchet resume" in loop.ratchet("status").stdout
     assert "goes on" in loop.ratchet("resume", "--reason", "audit is over").stdout
+    assert "was not paused" in loop.ratchet("resume", "--reason", "once more").stdout
 
 
 def test_the_monitor_by_hand_decides_the_same_twice(loop):

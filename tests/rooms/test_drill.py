@@ -229,6 +229,23 @@ def test_a_fault_that_is_not_known_is_told_with_those_that_are():
     assert "stuck sensor" in told.output
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["drill", "credit", "--only", "stuck sensor"], "leave out credit"),
+        (["drill", "credit", "--runs", "3"], "--runs is of the whole catalogue"),
+        (["drill", "--runs", "1"], "--runs 2"),
+        (["drill", "--years", "1"], "--years"),
+        (["pause"], "--reason"),
+        (["trust", "3"], "--reason"),
+    ],
+)
+def test_what_cannot_be_meant_is_told_by_its_name(asked, said):
+    told = CliRunner().invoke(app, asked, env={"COLUMNS": "200"})
+    assert told.exit_code == 2, told.output
+    assert said in told.output
+
+
 def test_the_scoreboard_has_every_monitor_that_one_version_can_ring():
     # Disparity is told of three generations that came to answer.
     assert set(OURS) - {DOOR, PARITY} == set(registry.MONITORS) - {"disparity"}
