@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from importlib.metadata import version
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -37,8 +40,15 @@ for title, group in (
 app.add_typer(measure.app, name="experiment", rich_help_panel="Measure")
 
 
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    print("\nInterrupted: what is at work is brought to an end. This may take a minute.", file=sys.stderr)
+    signal.default_int_handler(number, frame)
+
+
 def main() -> None:
     """The entry point."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupted)
     app()
 
 

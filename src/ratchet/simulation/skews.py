@@ -35,7 +35,10 @@ def skews(contract: Contract) -> Iterator[Skew]:
     def change(column: Column, how: Callable[[pd.Series], pd.Series]) -> Callable[[pd.DataFrame], pd.DataFrame]:
         return lambda frame: frame.assign(**{column.name: how(frame[column.name])})
 
-    yield Skew("time zone", f"{years.name}, in years, is reckoned from an hour later", change(years, lambda x: x + 1 / HOURS_A_YEAR))
+    said = (
+        "in years, is reckoned from an hour later" if years.unit == "years" else "being no time, is off by as much as an hour is in years"
+    )
+    yield Skew("time zone", f"{years.name}, {said}", change(years, lambda x: x + 1 / HOURS_A_YEAR))
     if may_miss:
         gone = may_miss[0]
         yield Skew("null default", f"a missing {gone.name} is sent as 0", change(gone, lambda x: x.fillna(0)))
