@@ -151,7 +151,7 @@ def estimate(models: int, workers: int, console: Console, out: Path = RESULTS) -
 def drill(
     runs: int, years: int, workers: int, console: Console, source: Path | None = None, only: Sequence[str] = (), out: Path | None = RESULTS
 ) -> list[Row]:
-    """Plant every fault into streams of known truth, and watch clean years; write drill.json, drill.md and drill.html.
+    """Plant every fault into streams of known truth, and watch clean years; write drill.json, .md, .html, and each run in drill_runs.jsonl.
 
     `only` some faults, by their names: then the scoreboard is left as it is, and what was seen of them is returned, else what is in sum.
     BatchError where a fault is not known, or a scoreboard would have too few runs.
@@ -179,6 +179,9 @@ def drill(
     page = render(worlds, experiment.WATCH, sums, command=command, commit=code_version(), batch=experiment.BATCH, delay=experiment.DELAY)
     _write(out, "drill", [*sums, *cells], command, sorted({case.seed for case in todo}), shown=len(sums))
     (out / "drill.html").write_text(page, encoding="utf-8")
+    # Who did not ring is left out; nobody else's machine has that path.
+    runs = [told | {"source": Path(told["source"]).name, "rang": {name: at for name, at in told["rang"].items() if at}} for told in judged]
+    (out / "drill_runs.jsonl").write_text("".join(json.dumps(run) + "\n" for run in runs), encoding="utf-8")
     return sums
 
 
