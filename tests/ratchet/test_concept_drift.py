@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import lfilter
+from scipy.special import ndtr
 
 from ratchet.monitoring.concept_drift import DETECTORS, Stream, concept_drift
 from ratchet.problem import Watch
@@ -23,6 +24,13 @@ def hanging_together(seed, rows, share, swing=0.12, neighbours=0.9):
     rng = np.random.default_rng(seed)
     level = lfilter([np.sqrt(1 - neighbours**2)], [1, -neighbours], rng.normal(size=rows))
     return (rng.random(rows) < share + swing * level).astype(float)
+
+
+def in_runs(seed, rows, neighbours):
+    """Wrong decisions, a fifth in the mean; some rows are hard and most are not, much like the row before."""
+    rng = np.random.default_rng(seed)
+    level = lfilter([np.sqrt(1 - neighbours**2)], [1, -neighbours], rng.normal(size=rows))
+    return (rng.random(rows) < ndtr(level) ** 4).astype(float)
 
 
 def ask(problem, chunks):
@@ -63,6 +71,15 @@ def test_decisions_that_hang_together_count_as_fewer(problem):
     assert Stream("adwin", [hanging_together(0, 20_000, 0.2)]).together >= 4
     # What takes only right and wrong gets each of them.
     assert Stream("hddm_a", [hanging_together(0, 20_000, 0.2)]).together == 1
+
+
+def test_nothing_is_seen_before_it_is_told_how_much_decisions_hang_together():
+    starts = [in_runs(seed, 1000, neighbours=0.9) for seed in range(40)]
+    # Fed with every decision from the first on it sees a change in 34 of these streams.
+    assert sum(bool(Stream("adwin", [start]).changes) for start in starts) <= 6
+    # A rise that came sooner is seen then, at its place.
+    early = [Stream("adwin", [decisions(seed, (250, 0.05), (250, 0.8))]) for seed in range(10)]
+    assert all(250 < stream.changes[0].at <= 400 for stream in early)
 
 
 @pytest.mark.parametrize("rows_before", [160, 260, 400])
@@ -146,7 +163,15 @@ def test_a_rise_too_small_to_matter_is_seen_and_passes(problem):
 def test_too_little_says_nothing(problem, chunks):
     check = ask(problem, chunks)
     assert check.verdict == "undecided"
-    assert f"{problem.watch.min_window} are needed" in check.reason
+    assert "500 are needed" in check.reason
+    check = ask(with_watch(problem, min_window=800), [*chunks, decisions(5, (600, 0.9))])
+    assert (check.verdict, "800 are needed" in check.reason) == ("undecided", True)
+
+
+def test_what_no_detector_has_looked_at_is_not_passed(problem):
+    soon = with_watch(problem, min_window=100)
+    assert ask(soon, [decisions(5, (499, 0.9))]).verdict == "undecided"
+    assert ask(soon, [decisions(5, (500, 0.9))]).verdict == "pass"
 
 
 @pytest.mark.parametrize("constant", [0.0, 1.0])

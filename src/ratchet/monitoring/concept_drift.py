@@ -21,8 +21,8 @@ DELTA, CLOCK = 0.0045, 8
 # The level after a change is told by so many rows.
 RECENT = 300
 YOUNG = 50
-# By how much decisions hang together is told by the newest of them, up to so many, and told anew when as many more are in: first of 1,000.
-TOLD_BY, FIRST_TOLD = 8000, 1000
+# By how much decisions hang together is told by the newest of them, up to so many, and told anew when as many more are in; first of so few.
+TOLD_BY, FIRST_TOLD = 8000, 500
 MOST_TOGETHER = 128
 # By name: a detector as river has it, fed with one wrong (1) or right (0) decision at a time.
 DETECTORS: dict[str, Callable[[], Any]] = {
@@ -49,7 +49,8 @@ class Stream:
     """Wrong decisions in order, chunk by chunk; it keeps what the detector keeps, and the newest 8,000.
 
     A detector takes what it is fed for independent. Where decisions hang together, so that n of them tell as much as n / k would, it is fed
-    with the mean of every k; one that takes only right and wrong gets each of them.
+    with the mean of every k, and with nothing before k (`together`) is told of the first 500; then it gets these too. One that takes only
+    right and wrong gets each as it comes.
     """
 
     def __init__(self, detector: str | Callable[[], Any], chunks: Iterable[np.ndarray] = ()) -> None:
@@ -57,7 +58,8 @@ class Stream:
         self._make = DETECTORS[detector] if isinstance(detector, str) else detector
         self._detector = self._make()
         self._newest: deque[tuple[int, float]] = deque(maxlen=TOLD_BY)
-        self._tell_at, self._told, self.together = FIRST_TOLD, 1, 1
+        self._tell_at, self._told = FIRST_TOLD, 1
+        self.together: int | None = 1 if isinstance(self._detector, base.BinaryDriftDetector) else None
         self._held: list[float] = []
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._sum, self._rows = 0.0, 0
@@ -90,6 +92,8 @@ class Stream:
 
     def _detect(self, value: float) -> bool:
         """Whether the detector sees a change with this decision; it is asked once per so many as hang together."""
+        if self.together is None:
+            return False
         self._held.append(value)
         if len(self._held) < self.together:
             return False
@@ -180,8 +184,9 @@ def concept_drift(problem: Problem, stream: Stream, usual: float = 0.0) -> Check
     half of its rise is. The same stream gives the same verdict, however it is cut into chunks.
     """
     n, limit, unit = stream.rows - stream.passed_over, problem.watch.min_rise, "share of decisions"
-    if n < problem.watch.min_window:
-        reason = f"{n} labels of this version are in; {problem.watch.min_window} are needed"
+    least = max(problem.watch.min_window, FIRST_TOLD)
+    if n < least:
+        reason = f"{n} labels of this version are in; {least} are needed"
         return undecided("concept_drift", QUESTION, reason, n, limit=limit, unit=unit)
     changes = [[change.at, change.before, change.after] for change in stream.changes]
     harm = stream.standing(limit, usual)
