@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from prefect import flow
+from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
@@ -63,15 +63,15 @@ def tell_story(setting: Setting, journal: dict[str, Any], reports: Path, *, kept
         steps=journal["steps"],
     )
     _write(reports / "index.html", page)
-    create_markdown_artifact(
-        key=page_key(setting.problem.name, "report"),
-        markdown="\n".join(
-            f"- {name}: [{where}]({where})"
-            for name, where in (({"report": (reports / "index.html").as_uri()} if kept else {}) | links(setting, journal)).items()
-        ),
-        description="Where the whole story stands",
-    )
+    _tell_where(setting.problem.name, ({"report": (reports / "index.html").as_uri()} if kept else {}) | links(setting, journal))
     return summary
+
+
+@task
+def _tell_where(problem: str, places: dict[str, str]) -> None:
+    """Name the addresses on Prefect's page of artifacts; a task, since on this machine the story is told outside of a flow."""
+    told = "\n".join(f"- {name}: [{where}]({where})" for name, where in places.items())
+    create_markdown_artifact(key=page_key(problem, "report"), markdown=told, description="Where the whole story stands")
 
 
 def summarise(setting: Setting, journal: dict[str, Any], comparison: Comparison) -> dict[str, Any]:

@@ -186,8 +186,9 @@ def adopt(home: Path, problem: str) -> None:
     if not found and elsewhere():
         return
     if missing := [name for name in PORTS if name not in found]:
+        known = Path(problem).name if Path(problem).parent == ROOT / "problems" else problem
         raise StackError(
-            f"{missing[0]} does not run in {home}. Start the stack with `ratchet up {problem}`, or name servers that run "
+            f"{missing[0]} does not run in {home}. Start the stack with `ratchet up {known}`, or name servers that run "
             f"elsewhere in {', '.join(ELSEWHERE)}."
         )
     ports = {name: int(url.rsplit(":", 1)[1]) for name, url in found.items()}
@@ -233,8 +234,8 @@ def _port(name: str, number: int, free_ports: bool) -> int:
         except OSError as error:
             if not free_ports:
                 raise StackError(
-                    f"Port {number}, which {name} needs, is in use. End what uses it, or let Ratchet take free ports: "
-                    "`ratchet up --free-ports`."
+                    f"Port {number}, which {name} needs, is in use. End what uses it (a demonstration that stayed up: `ratchet down`), or "
+                    "let Ratchet take free ports: `ratchet up --free-ports`."
                 ) from error
     return free_port()
 

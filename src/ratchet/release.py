@@ -119,6 +119,10 @@ def write(
 
 def read(folder: Path) -> Release:
     """Open a release and verify the hash of every file. ReleaseError where one is missing or changed."""
+    if not folder.is_dir():
+        there = [path.name for path in sorted(folder.parent.glob("*/")) if not path.name.startswith(".")]
+        known = f"there are {', '.join(there)}" if there else "there is none yet"
+        raise ReleaseError(f"Version {folder.name} of {folder.parent.name} is not released; {known}.")
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
@@ -217,7 +218,8 @@ def generations(as_json: AsJson = False, problem: ProblemOption = None) -> None:
         if as_json:
             print(json.dumps(told))
             return
-        table = Table("version", "parent", "family", "metric", "value", "rule", "decision", "alias", "snapshot")
+        titles = ("version", "parent", "family", "metric", "value", "rule", "decision", "alias", "snapshot")
+        table = Table(*titles, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for item in told:
             table.add_row(
                 item["version"],
@@ -228,7 +230,7 @@ def generations(as_json: AsJson = False, problem: ProblemOption = None) -> None:
                 f"{item['baseline_value']:.4f}",
                 item["decision"] or "",
                 item["alias"] or "",
-                item["snapshot"],
+                item["snapshot"][:8],
             )
         console.print(table)
 

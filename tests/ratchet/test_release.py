@@ -68,6 +68,16 @@ def test_a_probe_that_is_answered_otherwise_is_noticed(tmp_path, parts):
         write(tmp_path, version="1", **(parts | {"probe": wrong})).answer_probe()
 
 
+def test_a_version_that_is_not_released_is_told_with_those_that_are(tmp_path, parts):
+    name = parts["contract"].name
+    with pytest.raises(ReleaseError, match=f"Version 9 of {name} is not released; there is none yet."):
+        read(tmp_path / name / "9")
+    write(tmp_path, version="1", **parts)
+    write(tmp_path, version="2", **parts)
+    with pytest.raises(ReleaseError, match=f"Version 9 of {name} is not released; there are 1, 2."):
+        read(tmp_path / name / "9")
+
+
 def test_a_folder_that_is_no_release(tmp_path):
     with pytest.raises(ReleaseError, match="is not a release"):
         read(tmp_path)
