@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import httpx
 import pandas as pd
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogHandler
 
 from flows import traffic
 from flows.result import ask_prefect, run_and_read
@@ -26,6 +28,7 @@ from ratchet.settings import Settings
 GENERATION_WITHIN = 900.0
 REPORT_WITHIN = 300.0
 RUN_WITHIN = 180.0
+TOLD_WITHIN = 5.0
 
 
 class Site(Protocol):
@@ -95,6 +98,12 @@ class Here:
         from flows.story import tell_story
 
         return tell_story(self.setting, journal, reports)
+
+
+def tell_prefect() -> None:
+    """Send what flows of this process logged and did; to do before Prefect's server ends, else it is tried again as this process ends."""
+    APILogHandler().flush()
+    EventsWorker.drain_all(timeout=TOLD_WITHIN)
 
 
 @dataclass(frozen=True)

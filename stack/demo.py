@@ -128,16 +128,23 @@ def _run(
     except RatchetError:
         # The story came to another end: the next start tells it from the beginning. A kill leaves it to be taken up.
         (place / "wanted.json").unlink(missing_ok=True)
-        processes.down(place)
+        _end(place)
         raise
     except BaseException:
         console.print("Ending what was started; the same command goes on from here.")
-        processes.down(place)
+        _end(place)
         raise
     _say_where(console, summary, place, reports, time.monotonic() - begun, keep_up)
     if not keep_up:
-        processes.down(place)
+        _end(place)
     return summary
+
+
+def _end(place: Path) -> None:
+    from flows.site import tell_prefect
+
+    tell_prefect()
+    processes.down(place)
 
 
 def _resumable(place: Path, wanted: dict[str, Any]) -> bool:

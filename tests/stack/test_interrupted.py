@@ -66,7 +66,12 @@ def test_killed_again_and_again_the_loop_still_closes_once(home):
     finished = start(home)
     assert finished.wait(timeout=300) == 0, (home / "demo.log").read_text(encoding="utf-8")[-3000:]
 
-    assert "going on where it stopped" in (home / "demo.log").read_text(encoding="utf-8")
+    said = (home / "demo.log").read_text(encoding="utf-8")
+    assert "going on where it stopped" in said
+    # Nothing is left to be sent to a server that has ended, and nobody is warned of what is not theirs.
+    last = said.rpartition("going on where it stopped")[2]
+    assert "Error logging" not in last
+    assert "Warning" not in last
     summary = json.loads((home / "reports" / "summary.json").read_text(encoding="utf-8"))
     assert [(g["version"], g["parent"]) for g in summary["generations"]] == [("1", None), ("2", "1")]
     assert [d["action"] for d in summary["decisions"]] == ["promote", "skip", "wait", "wait", "retrain", "promote"]
