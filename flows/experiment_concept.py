@@ -28,7 +28,7 @@ OURS = "adwin"
 # The default at other deltas: what being later saves in false alarms, and being sooner costs.
 DELTAS = {f"{OURS}, delta {delta}": partial(drift.ADWIN, delta=delta, clock=CLOCK) for delta in (0.003, 0.006)}
 STABLE_ROWS = 100_000
-STABLE = ("stable", "stable and hanging together")
+STABLE = ("stable", "stable, autocorrelated")
 STREAMS = (*STABLE, "abrupt", "gradual", "recurring")
 # So much a row's chance of being wrong is like that of the row before (a Gaussian copula), in turn.
 NEIGHBOURS = (0.5, 0.8)
@@ -105,7 +105,7 @@ class Case:
 def cases(runs: int, source: str) -> list[Case]:
     """Of `runs` streams of each kind for the default, whatever its delta, a tenth for the others, and two for the slow one.
 
-    Of those that hang together a fifth as many.
+    Of autocorrelated ones a fifth as many.
     """
     made = []
     for name in NAMES:
@@ -192,7 +192,7 @@ def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
     rows = []
     for name in NAMES:
         mine = [told for told in judged if told["detector"] == name]
-        for kind, of in zip(STABLE, ("stable rows", "stable rows that hang together"), strict=True):
+        for kind, of in zip(STABLE, ("stable rows", "autocorrelated stable rows"), strict=True):
             stable = [told for told in mine if told["stream"] == kind]
             rows.append(share(f"{name}: a false alarm in 100,000 {of}", sum(told["early"] > 0 for told in stable), len(stable)))
         for kind in STREAMS[len(STABLE) :]:

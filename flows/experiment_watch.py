@@ -32,8 +32,8 @@ SCHEDULES = {WEEK: PROBLEM, OFTEN: problem(PROBLEM.watch.model_copy(update={"eve
 HARMFUL = {"harmful, small": Moved(active=0.1), "harmful, medium": Moved(active=0.2), "harmful, large": Moved(active=0.3)}
 BENIGN = {"benign, small": Moved(idle=0.3), "benign, medium": Moved(idle=0.6), "benign, large": Moved(idle=1.0)}
 CONCEPT = {"concept": Moved(concept=0.9)}
-# Of what hangs together, years take turns: neighbours that correlate by so much; both kinds are of other rows.
-YEARS = {"independent": (Moved(),), "hanging together": tuple(Moved(hangs_together=correlation) for correlation in (0.2, 0.5, 0.8))}
+# Autocorrelated years take turns: neighbours correlate by so much; both kinds are of other rows.
+YEARS = {"independent": (Moved(),), "autocorrelated": tuple(Moved(autocorrelation=correlation) for correlation in (0.2, 0.5, 0.8))}
 YEARS_APART = 10_000
 # An alarm rings far out: how often is a test's p-value below these, where nothing has moved?
 TAILS = (1e-3, 1e-4, 1e-5)
@@ -68,7 +68,7 @@ class Case:
 
 
 def cases(runs: int, years: int, large: int) -> list[Case]:
-    """Of each shift `runs`, of them `large` with a million rows a batch; `years` clean ones, and as many whose rows hang together."""
+    """Of each shift `runs`, of them `large` with a million rows a batch; `years` clean ones, and as many whose rows are autocorrelated."""
     made = [Case("year", what, BATCH, YEARS_APART * kind + seed) for kind, what in enumerate(YEARS) for seed in range(years)]
     made += [Case("shift", what, BATCH, seed) for what in (*HARMFUL, *BENIGN) for seed in range(runs)]
     made += [Case("shift", what, LARGE, seed) for what in BENIGN for seed in range(large)]
@@ -84,17 +84,17 @@ def cases(runs: int, years: int, large: int) -> list[Case]:
 
 
 @lru_cache(maxsize=2)
-def standing(seed: int, hangs_together: float) -> tuple[Released, Answer]:
+def standing(seed: int, autocorrelation: float) -> tuple[Released, Answer]:
     """Trees trained on a first batch, as their release would tell of it, and what they answer."""
-    return release(PROBLEM, CONTRACT, draw(FIRST, Moved(hangs_together=hangs_together), seed), seed)
+    return release(PROBLEM, CONTRACT, draw(FIRST, Moved(autocorrelation=autocorrelation), seed), seed)
 
 
 class Run:
     """Batches of one population, watched."""
 
-    def __init__(self, seed: int, hangs_together: float = 0.0, delay: int = DELAY, every: float = WEEK) -> None:
+    def __init__(self, seed: int, autocorrelation: float = 0.0, delay: int = DELAY, every: float = WEEK) -> None:
         self._seed = seed
-        self.released, answer = standing(seed, hangs_together)
+        self.released, answer = standing(seed, autocorrelation)
         self._watched = Watched(SCHEDULES[every], self.released, answer, delay, BATCH)
 
     def arrive(self, rows: int, moved: Moved) -> pd.DataFrame:
@@ -116,7 +116,7 @@ def judge(case: Case) -> dict[str, Any]:
 def _year(case: Case) -> dict[str, Any]:
     """A clean year: whether any week retrained, raised harm that was not there, or saw a shift that was not."""
     moved = YEARS[case.what][case.seed % len(YEARS[case.what])]
-    watched = Run(case.seed, moved.hangs_together)
+    watched = Run(case.seed, moved.autocorrelation)
     told: dict[str, Any] = {"retrained": 0, "raised": 0, "columns": 0, "joint": 0} | dict.fromkeys(DUMMIES, 0)
     peers: list[tuple[bool, bool]] = []
     p_values: dict[str, list[float]] = {"columns": [], "decay": []}

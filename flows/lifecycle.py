@@ -278,7 +278,7 @@ def make_release(setting: Setting, generation: Generation, version: str, evaluat
         contract=contract,
         threshold=setting.problem.threshold,
         probe=[{"request": request, "probability": float(p)} for request, p in zip(requests, answers, strict=True)],
-        # In their order, so that rows which hang together can be told from independent ones.
+        # In their order, so that autocorrelated rows can be told from independent ones.
         reference=population[[*names, *(column.name for column in contract.watched)]]
         .sample(min(REFERENCE_ROWS, len(population)), random_state=0)
         .sort_index(),

@@ -82,7 +82,7 @@ def experiment_concept(
 @app.command("watch")
 def experiment_watch(
     runs: Annotated[int, typer.Option(help="Shifts of each kind.")] = 100,
-    years: Annotated[int, typer.Option(help="Clean years of weekly checks, and as many in which rows hang together.")] = 100,
+    years: Annotated[int, typer.Option(help="Clean years of weekly checks, and as many with autocorrelated rows.")] = 100,
     large: Annotated[int, typer.Option(help="Benign shifts of each size at a million rows a batch.")] = 25,
     workers: Workers = 2,
 ) -> None:

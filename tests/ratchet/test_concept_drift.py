@@ -19,7 +19,7 @@ def decisions(seed, *parts):
     return np.concatenate([rng.random(rows) < share for rows, share in parts]).astype(float)
 
 
-def hanging_together(seed, rows, share, swing=0.12, neighbours=0.9):
+def autocorrelated(seed, rows, share, swing=0.12, neighbours=0.9):
     """Wrong decisions whose chance goes up and down about a share, much like that of the row before."""
     rng = np.random.default_rng(seed)
     level = lfilter([np.sqrt(1 - neighbours**2)], [1, -neighbours], rng.normal(size=rows))
@@ -61,19 +61,19 @@ def test_a_rise_is_told_with_its_place_and_both_levels(problem):
     assert "6,500 labelled decisions: 2" in check.reason
 
 
-def test_decisions_that_hang_together_count_as_fewer(problem):
+def test_autocorrelated_decisions_count_as_fewer(problem):
     # Fed with every decision it sees a change in 19 of these streams.
-    calm = [ask(problem, [hanging_together(seed, 50_000, 0.2)]) for seed in range(20)]
+    calm = [ask(problem, [autocorrelated(seed, 50_000, 0.2)]) for seed in range(20)]
     assert sum(bool(check.evidence["changes"]) for check in calm) <= 4
     assert all(check.verdict == "pass" for check in calm)
-    worse = [ask(problem, [hanging_together(seed, 10_000, 0.2), hanging_together(100 + seed, 4000, 0.35)]) for seed in range(10)]
+    worse = [ask(problem, [autocorrelated(seed, 10_000, 0.2), autocorrelated(100 + seed, 4000, 0.35)]) for seed in range(10)]
     assert all(check.verdict == "fail" for check in worse)
-    assert Stream("adwin", [hanging_together(0, 20_000, 0.2)]).together >= 4
+    assert Stream("adwin", [autocorrelated(0, 20_000, 0.2)]).together >= 4
     # What takes only right and wrong gets each of them.
-    assert Stream("hddm_a", [hanging_together(0, 20_000, 0.2)]).together == 1
+    assert Stream("hddm_a", [autocorrelated(0, 20_000, 0.2)]).together == 1
 
 
-def test_nothing_is_seen_before_it_is_told_how_much_decisions_hang_together():
+def test_nothing_is_seen_before_it_is_told_how_autocorrelated_decisions_are():
     starts = [in_runs(seed, 1000, neighbours=0.9) for seed in range(40)]
     # Fed with every decision from the first on it sees a change in 34 of these streams.
     assert sum(bool(Stream("adwin", [start]).changes) for start in starts) <= 6
@@ -84,9 +84,9 @@ def test_nothing_is_seen_before_it_is_told_how_much_decisions_hang_together():
 
 @pytest.mark.parametrize("rows_before", [160, 260, 400])
 def test_a_rise_is_not_lost_where_the_detector_is_made_anew(rows_before):
-    # At row 24,000 decisions hang together no longer, and the detector is fed with each of them again.
+    # At row 24,000 decisions are autocorrelated no longer, and the detector is fed with each of them again.
     for seed in range(4):
-        parts = [hanging_together(seed, 8000, 0.2), decisions(seed, (16_000 - rows_before, 0.2), (1500, 0.35))]
+        parts = [autocorrelated(seed, 8000, 0.2), decisions(seed, (16_000 - rows_before, 0.2), (1500, 0.35))]
         stream = Stream("adwin", [np.concatenate(parts)])
         assert stream.together == 1
         rise = stream.standing(least=0.05)
@@ -101,8 +101,8 @@ def test_a_detector_that_is_made_anew_changes_nothing_else():
         def update(self, _):
             pass
 
-    # Of these not all hang together alike, and some are not to judge.
-    wrong = np.concatenate([hanging_together(0, 9000, 0.2), decisions(0, (24_000, 0.2))])
+    # Of these not all are alike autocorrelated, and some are not to judge.
+    wrong = np.concatenate([autocorrelated(0, 9000, 0.2), decisions(0, (24_000, 0.2))])
     wrong[::7] = np.nan
     stream = Stream(Silent, [wrong])
     assert (stream.changes, stream.together) == ([], 1)

@@ -73,7 +73,7 @@ def test_each_scale_sees_a_shift_and_rings_as_seldom_as_its_level(kind):
 
 
 @pytest.mark.parametrize("kind", ["continuous", "discrete", "ordinal", "binary"])
-def test_rows_that_hang_together_do_not_ring(kind):
+def test_autocorrelated_rows_do_not_ring(kind):
     rng = np.random.default_rng(6)
 
     def stream(n):

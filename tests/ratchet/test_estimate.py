@@ -120,7 +120,7 @@ def test_what_the_model_does_not_look_at_is_left_out(contract, credit):
 
 
 @pytest.mark.parametrize("shape", ["alone", "columns"])
-def test_rows_that_hang_together_are_worth_fewer(shape):
+def test_autocorrelated_rows_are_worth_fewer(shape):
     rng = np.random.default_rng(4)
     alone = rng.normal(size=(3000, 3))
     together = np.repeat(rng.normal(size=(300, 3)), 10, axis=0)

@@ -53,10 +53,10 @@ def test_every_bar_has_a_row(every):
 
 def test_what_goes_wrong_is_counted_where_it_did(every):
     def wrong(case):
-        """One false retraining among rows that hang together, a benign shift that blocks, an alarm that rang before its change."""
+        """One false retraining among autocorrelated rows, a benign shift that blocks, an alarm that rang before its change."""
         if case.seed % YEARS_APART:
             return {}
-        if (case.kind, case.what) == ("year", "hanging together"):
+        if (case.kind, case.what) == ("year", "autocorrelated"):
             return {"retrained": 2}
         if (case.kind, case.what, case.rows) == ("shift", "benign, small", BATCH):
             return {"left": False}
@@ -64,7 +64,7 @@ def test_what_goes_wrong_is_counted_where_it_did(every):
 
     rows = {row.name: row.value for row in measure([made(case, **wrong(case)) for case in every])}
     assert rows["clean years, of both kinds: a false retraining"] == 1 / 80
-    assert rows["clean years, hanging together: a false retraining"] == 1 / 40
+    assert rows["clean years, autocorrelated: a false retraining"] == 1 / 40
     assert rows["clean years, independent: a false retraining"] == 0
     assert rows["benign shifts, 2,000 rows a batch: left alone"] == 14 / 15
     often = "harmful changes of the concept, looked at every 5 minutes: raised"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-# Blocks of consecutive rows, about as many as each has rows: long enough to hold what hangs together, and many enough.
+# Blocks of consecutive rows, about as many as each has rows: long enough to hold the dependence, and many enough.
 FEWEST = 10
 # From here on what blocks vary more than chance would have them is taken for dependence.
 SURE = 0.95
 
 
 def standard_error(values: np.ndarray) -> float:
-    """Of the mean of n values, shape (n,) with n of 2 or more, in their order: those that hang together count as fewer."""
+    """Of the mean of n values, shape (n,) with n of 2 or more, in their order: autocorrelated ones count as fewer."""
     return float(values.std(ddof=1) * np.sqrt(inflation(values) / len(values)))
 
 

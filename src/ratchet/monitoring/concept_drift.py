@@ -21,7 +21,7 @@ DELTA, CLOCK = 0.0045, 8
 # The level after a change is told by so many rows.
 RECENT = 300
 YOUNG = 50
-# By how much decisions hang together is told by the newest of them, up to so many, and told anew when as many more are in; first of so few.
+# How autocorrelated decisions are is told by the newest of them, up to so many, and told anew when as many more are in; first of so few.
 TOLD_BY, FIRST_TOLD = 8000, 500
 MOST_TOGETHER = 128
 # By name: a detector as river has it, fed with one wrong (1) or right (0) decision at a time.
@@ -48,7 +48,7 @@ class Change:
 class Stream:
     """Wrong decisions in order, chunk by chunk; it keeps what the detector keeps, and the newest 8,000.
 
-    A detector takes what it is fed for independent. Where decisions hang together, so that n of them tell as much as n / k would, it is fed
+    A detector takes what it is fed for independent. Where decisions are autocorrelated, so that n of them tell as much as n / k would, it is fed
     with the mean of every k, and with nothing before k (`together`) is told of the first 500; then it gets these too. One that takes only
     right and wrong gets each as it comes.
     """
@@ -91,7 +91,7 @@ class Stream:
             self._close(at)
 
     def _detect(self, value: float) -> bool:
-        """Whether the detector sees a change with this decision; it is asked once per so many as hang together."""
+        """Whether the detector sees a change with this decision; it is asked once per `together` of them."""
         if self.together is None:
             return False
         self._held.append(value)
@@ -102,7 +102,7 @@ class Stream:
         return bool(self._detector.drift_detected)
 
     def _tell_dependence(self) -> None:
-        """Feed the detector with more or fewer at a time where the newest decisions hang together more or less than they did."""
+        """Feed the detector with more or fewer at a time where the newest decisions are more or less autocorrelated than they were."""
         self._tell_at += min(self._tell_at, TOLD_BY)
         if isinstance(self._detector, base.BinaryDriftDetector):
             return
@@ -168,7 +168,7 @@ class Stream:
 
 
 def _together(values: np.ndarray) -> int:
-    """The least power of two so that means of so many values, shape (n,), do not hang together, as far as n tell."""
+    """The least power of two so that means of so many values, shape (n,), are not autocorrelated, as far as n tell."""
     size = 1
     while size < MOST_TOGETHER and inflation(values[: len(values) // size * size].reshape(-1, size).mean(axis=1)) > 1:
         size *= 2

@@ -21,7 +21,7 @@ from ratchet.registry import registered
 QUESTION = "Could this window's values come from the population of training?"
 # Whole numbers of no more values than these are counted, not ranked: ties would hide what moved.
 COUNTED = 30
-# More rows than these tell little more of how they hang together.
+# More rows than these tell little more of their autocorrelation.
 MOST_ROWS = 20_000
 # The chi-squared limit needs so many expected rows in a cell.
 EXPECTED = 5.0
@@ -44,7 +44,7 @@ def data_drift(problem: Problem, contract: Contract, reference: pd.DataFrame, wi
 
     Half of the year's budget of false alarms is spent over the year's checks and all columns (Bonferroni), so the limit of
     the p-value moves with the sample size by itself; the effect size stands in the evidence. Rows of both frames are in their
-    order: where they hang together, fewer count.
+    order: where they are autocorrelated, fewer count.
     """
     columns = contract.features + contract.watched
     alpha = problem.watch.false_alarms_per_check / 2 / len(columns)
@@ -53,9 +53,9 @@ def data_drift(problem: Problem, contract: Contract, reference: pd.DataFrame, wi
 
 
 def dependence(contract: Contract, rows: pd.DataFrame) -> float:
-    """By how much rows in their order hang together, all features looked at: a single column may by chance not show it.
+    """How autocorrelated rows in their order are, by all features: a single column may by chance not show it.
 
-    Of more than 20,000 rows the newest are looked at: what hangs together over longer, each column shows by itself.
+    Of more than 20,000 rows the newest are looked at: longer dependence, each column shows by itself.
     """
     rows, told = rows.tail(MOST_ROWS), []
     for column in contract.features:
@@ -66,7 +66,7 @@ def dependence(contract: Contract, rows: pd.DataFrame) -> float:
         if numbers.isna().all():
             continue
         if column.values is None:
-            # A tenth as good as a rank: means and ranks hang together more than whether a value is high.
+            # A tenth as good as a rank: means and ranks are more autocorrelated than whether a value is high.
             told.append(np.searchsorted(np.nanquantile(numbers, TENTHS), numbers))
         else:
             codes, _ = factorised(values)
@@ -108,7 +108,7 @@ def difference(column: Column, old: pd.Series, new: pd.Series, least: tuple[floa
 
     Continuous: Kolmogorov-Smirnov. Discrete and ordinal: Mann-Whitney and chi-squared. Nominal and binary: chi-squared, missing
     being a category of its own. Text and images: Kolmogorov-Smirnov of each of their projections. Where several questions are asked
-    of one column, the smallest p-value counts so many times. `least` is by how much the rows of both hang together as their other
+    of one column, the smallest p-value counts so many times. `least` is how autocorrelated the rows of both are as their other
     columns tell.
     """
     if column.scale == "text":
@@ -193,7 +193,7 @@ def _counted(old: np.ndarray, new: np.ndarray, names: list[str], order: list[str
         return found
     known = [*order, *(name for name in names if name not in {*order, "missing"})]
     places = np.array([names.index(name) for name in known if name in names], dtype=int)
-    # In their order values hang together more than each of them does.
+    # Values in their order are more autocorrelated than each of them.
     worth = [max(inflation(_ranked(codes, places, len(names))), at) for codes, at in zip((old, new), worth, strict=True)]
     counts = [np.bincount(codes, minlength=len(names)) / each for codes, each in zip((old, new), worth, strict=True)]
     p, effect = _mann_whitney(np.column_stack(counts)[places])

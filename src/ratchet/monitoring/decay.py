@@ -21,7 +21,7 @@ def decay(problem: Problem, probability: np.ndarray, truth: np.ndarray, released
     `released_mean` and `released_error` (its standard error) are those of the release's test rows. The level spends half of the year's
     false-alarm budget over the year's checks (the other half is left to the detector of concept drift, whose rate is measured:
     docs/results/concept.md); the rise must also exceed the problem's margin, so that a rise too small to matter does not fire at any sample
-    size. It passes where the rise's 95% interval leaves no room for one that would matter. Where rows hang together, fewer count. It is
+    size. It passes where the rise's 95% interval leaves no room for one that would matter. Where rows are autocorrelated, fewer count. It is
     `passing` (in the evidence) where the newer half of the rows does not show it.
     """
     n = len(truth)

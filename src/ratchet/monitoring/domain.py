@@ -60,8 +60,8 @@ def thinned(rows: int, most: int = MOST_ROWS) -> np.ndarray:
 def domain(reference: np.ndarray, window: np.ndarray, seed: int = 0) -> Domain:
     """Tell n reference rows from m window rows, shapes (n, k) and (m, k) (Bickel, Brückner and Scheffer, 2009).
 
-    Each row is judged by a classifier that has seen neither it nor its neighbours, so that neither chance nor what hangs
-    together in time is taken for a difference. Of more than 6,000 rows in the window, 6,000 are looked at.
+    Each row is judged by a classifier that has seen neither it nor its neighbours, so that neither chance nor
+    autocorrelation is taken for a difference. Of more than 6,000 rows in the window, 6,000 are looked at.
     """
     window = window[thinned(len(window))]
     rows = np.concatenate([reference, window])
@@ -95,9 +95,9 @@ def domain(reference: np.ndarray, window: np.ndarray, seed: int = 0) -> Domain:
 
 
 def _auc(old: np.ndarray, new: np.ndarray) -> tuple[float, float]:
-    """The area under the curve and its standard error (DeLong et al., 1988); rows that hang together count as fewer.
+    """The area under the curve and its standard error (DeLong et al., 1988); autocorrelated rows count as fewer.
 
-    Classifiers of different folds have learnt from the same rows: their scores hang together too (Nadeau and Bengio, 2003).
+    Classifiers of different folds have learnt from the same rows: their scores are correlated too (Nadeau and Bengio, 2003).
     """
     places = [_below(old, new), 1 - _below(new, old)]
     variance = sum(each.var() * inflation(each) / len(each) for each in places) * (1 + FOLDS / (FOLDS - 1))

@@ -54,7 +54,7 @@ def more_often(
 ) -> Check:
     """Whether a share is larger among rows of the window than among rows of the release, both of them flags in their order.
 
-    Fisher's exact test, one-sided; where rows hang together, fewer count, unless `bursts` are what is looked for. `what` names what
+    Fisher's exact test, one-sided; where rows are autocorrelated, fewer count, unless `bursts` are what is looked for. `what` names what
     the flags say, in the plural; `n` counts the window's rows. Undecided where the release has no row to compare with, or too few.
     """
     limit = level(problem)

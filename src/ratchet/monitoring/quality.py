@@ -68,7 +68,7 @@ def quality(
         size = min(len(held), len(window))
         newer = [rows.tail(size) for rows in (window, held)]
         now["uniqueness"], before["uniqueness"] = (flaws(contract, rows, known)["uniqueness"] for rows in newer)
-        # Those that hang together count as fewer; two that are the same are one event.
+        # Autocorrelated ones count as fewer; two that are the same are one event.
         worth = {name: [inflation(flags) for flags in (now[name], before[name])] for name in now}
         worth["uniqueness"] = [copies(contract, rows) for rows in newer]
         made = [_of_rows(problem, name, before[name], flawed, worth[name]) for name, flawed in now.items()]

@@ -23,7 +23,7 @@ def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, wind
 
     Beyond chance is told by a one-sided binomial test, each column at an equal part of the level: for gaps against the contract's
     allowance, where those that come in runs count in full, for it is a limit whatever they come from; for one value against its share in
-    the reference, where rows that hang together count as fewer. Retraining on such a window would learn the fault, so the policy blocks.
+    the reference, where autocorrelated rows count as fewer. Retraining on such a window would learn the fault, so the policy blocks.
     """
     n, names = len(window), [column.name for column in contract.features]
     if n < problem.watch.min_window:

@@ -44,14 +44,14 @@ class Moved:
 
     `idle` and `active`: by how many standard deviations the columns without and with a part in the outcome move, the latter towards
     where the outcome is hard to tell. `prior`: the rise of the log-odds everywhere. `concept`: how far (0 to 1) two
-    in three effects are turned around: P(y | x) changes. `hangs_together`: the correlation of neighbouring rows (AR(1), 0 to 1).
+    in three effects are turned around: P(y | x) changes. `autocorrelation`: of neighbouring rows (AR(1), 0 to 1).
     """
 
     idle: float = 0.0
     active: float = 0.0
     prior: float = 0.0
     concept: float = 0.0
-    hangs_together: float = 0.0
+    autocorrelation: float = 0.0
 
 
 def contract() -> Contract:
@@ -87,7 +87,7 @@ def problem(watch: Watch | None = None, margin: float = 0.02) -> Problem:
 def draw(rows: int, moved: Moved, seed: int, first: int = 0) -> pd.DataFrame:
     """Rows with their outcome and `p`, the true P(y | x); ids count from `first`, one row a second."""
     rng = np.random.default_rng([seed, first])
-    latent = _latent(rng, rows, moved.hangs_together)
+    latent = _latent(rng, rows, moved.autocorrelation)
     active = np.isin(np.arange(WIDTH), list(SIGN))
     direction = np.zeros(WIDTH)
     for place, sign in SIGN.items():
@@ -110,14 +110,14 @@ def _kind(place: int) -> Scale:
     return KINDS_OF_COLUMNS[int(np.searchsorted(edges, place, side="right"))]
 
 
-def _latent(rng: np.random.Generator, rows: int, hangs_together: float) -> np.ndarray:
+def _latent(rng: np.random.Generator, rows: int, autocorrelation: float) -> np.ndarray:
     """Normal numbers of shape (rows, 30): three common factors, and what is each column's own."""
-    warm = 200 if hangs_together else 0
+    warm = 200 if autocorrelation else 0
     own, common = rng.normal(size=(rows + warm, WIDTH)), rng.normal(size=(rows + warm, 3))
     both = np.sqrt(0.75) * own + 0.5 * common[:, np.arange(WIDTH) % 3]
-    if not hangs_together:
+    if not autocorrelation:
         return np.asarray(both)
-    return np.asarray(lfilter([np.sqrt(1 - hangs_together**2)], [1, -hangs_together], both, axis=0)[warm:])
+    return np.asarray(lfilter([np.sqrt(1 - autocorrelation**2)], [1, -autocorrelation], both, axis=0)[warm:])
 
 
 def _column(place: int, latent: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
