@@ -31,13 +31,14 @@ SCHEDULES = {WEEK: PROBLEM, OFTEN: problem(PROBLEM.watch.model_copy(update={"eve
 # What moves, by how much: the standard deviations of population.Moved.
 HARMFUL = {"harmful, small": Moved(active=0.1), "harmful, medium": Moved(active=0.2), "harmful, large": Moved(active=0.3)}
 BENIGN = {"benign, small": Moved(idle=0.3), "benign, medium": Moved(idle=0.6), "benign, large": Moved(idle=1.0)}
-CONCEPT = {"concept": Moved(concept=0.9)}
+CONCEPT = {"small": Moved(concept=0.7), "medium": Moved(concept=0.8), "large": Moved(concept=0.9)}
 # Autocorrelated years take turns: neighbours correlate by so much; both kinds are of other rows.
 YEARS = {"independent": (Moved(),), "autocorrelated": tuple(Moved(autocorrelation=correlation) for correlation in (0.2, 0.5, 0.8))}
 YEARS_APART = 10_000
 # An alarm rings far out: how often is a test's p-value below these, where nothing has moved?
 TAILS = (1e-3, 1e-4, 1e-5)
 HARM, NO_HARM = 0.03, 0.005
+UNIT = "of decisions, more of them wrong"
 # What the watch does about harm, and the checks that see it on labels.
 RAISED, HARMED = ("retrain", "buy_labels", "ask"), ("decay", "concept_drift")
 LEFT_ALONE = ("skip", "wait")
@@ -72,10 +73,9 @@ def cases(runs: int, years: int, large: int) -> list[Case]:
     made = [Case("year", what, BATCH, YEARS_APART * kind + seed) for kind, what in enumerate(YEARS) for seed in range(years)]
     made += [Case("shift", what, BATCH, seed) for what in (*HARMFUL, *BENIGN) for seed in range(runs)]
     made += [Case("shift", what, LARGE, seed) for what in BENIGN for seed in range(large)]
-    made += [Case("concept", what, BATCH, seed) for what in CONCEPT for seed in range(runs)]
     made += [Case("shift", what, BATCH, seed, OFTEN) for what in HARMFUL for seed in range(runs)]
-    # Twice as many, for one that is late in forty leaves the bar undecided.
-    made += [Case("concept", what, BATCH, seed, OFTEN) for what in CONCEPT for seed in range(2 * runs)]
+    # Twice as many, for a few that are late leave the bar undecided.
+    made += [Case("concept", what, BATCH, seed, every) for every in SCHEDULES for what in CONCEPT for seed in range(2 * runs)]
     made += [
         Case("power", what, rows, seed) for what in POWER for rows in SIZES for seed in range(max(5, runs // 2) if rows < LARGE else 5)
     ]
@@ -239,13 +239,7 @@ def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
                 )
         rows += _others(f"clean years, {what}", mine)
     rows += _shifts(judged)
-    for every, name in ((WEEK, "harmful changes of the concept"), (OFTEN, "harmful changes of the concept, looked at every 5 minutes")):
-        mine = [told for told in judged if told["kind"] == "concept" and told["every"] == every and told["harm"] >= HARM]
-        rows.append(share(f"{name}: raised within 3 batches of labels", sum(told["raised"] for told in mine), len(mine)))
-        rows.append(
-            share(f"{name}: raised within 1 batch of labels", sum(told["after"] == 1 and not told["early"] for told in mine), len(mine))
-        )
-        rows.append(share(f"{name}: raised before they came", sum(told["early"] for told in mine), len(mine)))
+    rows += _concepts(judged)
     for what in POWER:
         for size in SIZES:
             mine = [told for told in judged if (told["kind"], told["what"], told["rows"]) == ("power", what, size)]
@@ -253,7 +247,7 @@ def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
             rows.append(share(f"{what}, {size:,} rows: harm raised", sum(told["raised"] for told in mine), len(mine)))
             rows += _others(f"{what}, {size:,} rows", mine)
         harms = [told["harm"] for told in judged if (told["kind"], told["what"]) == ("power", what) and told["rows"] >= PEER_ROWS]
-        rows.append(measured(f"{what}: what it really does", harms, "of decisions, more of them wrong"))
+        rows.append(measured(f"{what}: what it really does", harms, UNIT))
     return rows
 
 
@@ -284,6 +278,24 @@ def _shifts(judged: Sequence[dict[str, Any]]) -> list[Row]:
         rows.append(share(f"benign shifts, {size:,} rows a batch: seen as a shift", sum(told["seen"] for told in mine), len(mine)))
     for kind, of in (("harmful", harmful), ("benign", benign)):
         rows += _others(f"{kind} shifts, {BATCH:,} rows a batch", [told for told in of if told["rows"] == BATCH])
+    return rows
+
+
+def _concepts(judged: Sequence[dict[str, Any]]) -> list[Row]:
+    """Harmful is what turns three decisions in a hundred and more; each size by itself too, since the smallest are hardest to tell."""
+    rows = []
+    for every, name in ((WEEK, "harmful changes of the concept"), (OFTEN, "harmful changes of the concept, looked at every 5 minutes")):
+        turned = [told for told in judged if told["kind"] == "concept" and told["every"] == every]
+        harmful = [told for told in turned if told["harm"] >= HARM]
+        rows.append(share(f"{name}: raised within 3 batches of labels", sum(told["raised"] for told in harmful), len(harmful)))
+        for what in CONCEPT:
+            mine = [told for told in harmful if told["what"] == what]
+            rows.append(share(f"{name}, {what}: raised within 3 batches of labels", sum(told["raised"] for told in mine), len(mine)))
+            harms = [told["harm"] for told in turned if told["what"] == what]
+            rows.append(measured(f"{name}, {what}: what they really do, less harmful ones too", harms, UNIT))
+        prompt = sum(told["after"] == 1 and not told["early"] for told in harmful)
+        rows.append(share(f"{name}: raised within 1 batch of labels", prompt, len(harmful)))
+        rows.append(share(f"{name}: raised before they came", sum(told["early"] for told in harmful), len(harmful)))
     return rows
 
 
