@@ -8,6 +8,7 @@ import subprocess
 import pytest
 from typer.testing import CliRunner
 
+from ratchet.report.results import overview, share, write
 from ratchet.settings import ROOT
 from stack.cli import app
 
@@ -51,3 +52,20 @@ def test_decisions_are_short_and_numbered():
         lines = page.read_text(encoding="utf-8").splitlines()
         assert lines[0].startswith(f"# {number}. ")
         assert len(lines) <= 12
+
+
+def test_the_page_of_bars_is_that_of_the_results():
+    results = ROOT / "docs" / "results"
+    assert (results / "README.md").read_text(encoding="utf-8") == overview(results)
+
+
+def test_every_bar_has_a_line_measured_or_not(tmp_path):
+    (tmp_path / "bars.yaml").write_text("door:\n  closed: {at_least: 0.5}\n  open: {at_most: 0.5}\nroof:\n  dry: {at_least: 1}\n")
+    rows = [share("closed", 90, 100), share("open", 90, 100), share("painted", 1, 2)]
+    write(tmp_path, "door", rows, command="look", commit="abc", seeds=[0], machine="a desk")
+    lines = (tmp_path / "README.md").read_text(encoding="utf-8").splitlines()
+    assert "Of 3 bars ([bars.yaml](bars.yaml)): 1 hold, 1 missed, 1 not measured." in lines[2]
+    assert "| closed | 0.9 of runs | 0.8256 to 0.9448 | 100 | at least 0.5 | yes |" in lines
+    assert "| open | 0.9 of runs | 0.8256 to 0.9448 | 100 | at most 0.5 | no |" in lines
+    assert "| dry | | | | at least 1 | not measured |" in lines
+    assert not any("painted" in line for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ import yaml
 from scipy import stats
 
 Holds = Literal["yes", "no", "undecided", ""]
+HEAD = ("| what | value | 95% interval | runs | bar | holds |", "|---|---|---|---|---|---|")
+ANSWERS = {"yes": "hold", "undecided": "undecided", "no": "missed", "not measured": "not measured"}
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def against(row: Row, bars: dict[str, dict[str, float]]) -> Row:
 def write(
     folder: Path, name: str, rows: Sequence[Row], *, command: str, commit: str, seeds: Sequence[int], machine: str, shown: int | None = None
 ) -> None:
-    """Write NAME.json and NAME.md, the latter with the first `shown` rows. KeyError where a bar of this result was not measured."""
+    """Write NAME.json, NAME.md (the first `shown` rows) and README.md (every bar). KeyError where a bar of this result was not measured."""
     bars: dict[str, Any] = yaml.safe_load((folder / "bars.yaml").read_text(encoding="utf-8")).get(name, {})
     if missing := sorted(set(bars) - {row.name for row in rows}):
         raise KeyError(f"{name}: no row measures the bar {missing[0]!r}")
@@ -82,12 +85,44 @@ def write(
     told = {"command": command, "commit": commit, "seeds": list(seeds), "machine": machine, "rows": [asdict(row) for row in judged]}
     (folder / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     lines = [f"# {name}", "", f"Made by `{command}` at commit `{commit}`, seeds {_spans(seeds)}, on {machine}.", ""]
-    lines += ["| what | value | 95% interval | runs | bar | holds |", "|---|---|---|---|---|---|"]
-    for row in judged[:shown]:
-        interval = f"{row.low:.4g} to {row.high:.4g}" if row.low is not None else ""
-        bar = f"{row.limit:g}" if row.limit is not None else ""
-        lines.append(f"| {row.name} | {row.value:.4g} {row.unit} | {interval} | {row.n} | {bar} | {row.holds} |")
+    lines += [*HEAD, *(_line(row, bars) for row in judged[:shown])]
     (folder / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(overview(folder), encoding="utf-8")
+
+
+def overview(folder: Path) -> str:
+    """Every bar of bars.yaml in one page, with what the newest NAME.json says of it; one that was never measured says so."""
+    bars: dict[str, dict[str, Any]] = yaml.safe_load((folder / "bars.yaml").read_text(encoding="utf-8"))
+    parts, holds = list[str](), list[str]()
+    for name, of in sorted(bars.items()):
+        told = json.loads(path.read_text(encoding="utf-8")) if (path := folder / f"{name}.json").exists() else {"rows": []}
+        rows = {row["name"]: Row(**row) for row in told["rows"]}
+        made = f"Made by `{told['command']}` at commit `{told['commit']}`: [all rows]({name}.md)." if rows else "Not measured yet."
+        parts += ["", f"## {name}", "", made, "", *HEAD]
+        for bar in of:
+            row = against(rows[bar], of) if bar in rows else None
+            holds.append(row.holds if row else "not measured")
+            parts.append(_line(row, of) if row else f"| {bar} | | | | {_bar(bar, of)} | not measured |")
+    counts = Counter(holds)
+    said = ", ".join(f"{counts[answer]} {what}" for answer, what in ANSWERS.items() if counts[answer])
+    lead = f"Of {len(holds)} bars ([bars.yaml](bars.yaml)): {said}. A bar holds where the whole interval does, and is missed where none of it does."
+    return "\n".join(["# Every bar, and whether it holds", "", lead, *parts]) + "\n"
+
+
+def _line(row: Row, bars: dict[str, dict[str, float]]) -> str:
+    """A row of the table under HEAD."""
+    interval = f"{row.low:.4g} to {row.high:.4g}" if row.low is not None else ""
+    value = f"{row.value:.4g} {row.unit}".strip()
+    return f"| {row.name} | {value} | {interval} | {row.n} | {_bar(row.name, bars)} | {row.holds} |"
+
+
+def _bar(name: str, bars: dict[str, dict[str, float]]) -> str:
+    """A bar as a person reads it.
+
+    >>> _bar("a false alarm", {"a false alarm": {"at_most": 0.05}})
+    'at most 0.05'
+    """
+    return " ".join(f"{side.replace('_', ' ')} {limit:g}" for side, limit in bars.get(name, {}).items())
 
 
 def _spans(numbers: Sequence[int]) -> str:
