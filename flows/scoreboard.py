@@ -40,7 +40,10 @@ QUIET, FAULTY, YEAR = 3, 8, 52
 # Clean years cost most, and Evidently two seconds a batch: it is asked in the first of each.
 RUNS_WITH_PEER, YEARS_WITH_PEER = 1, 1
 EVERY = 4
-CLEAN = "a clean year"
+CLEAN, AUTOCORRELATED = "a clean year", "a clean year of autocorrelated rows"
+YEARS = (CLEAN, AUTOCORRELATED)
+# So much neighbours correlate in such years, in turn.
+NEIGHBOURS = (0.2, 0.5, 0.8)
 ACTS, RETRAINS = "the watch acts", "the watch retrains"
 # Its window is tested anew for every row.
 SLOW = ("kswin",)
@@ -77,24 +80,27 @@ class World:
 
 
 def cases(runs: int, years: int, source: Path | None) -> list[Case]:
-    """Every fault so many times and so many clean years, in the simulated world, and in real rows where there is a file of them."""
+    """Every fault so many times and so many clean years, in the simulated world, and in real rows where there is a file of them.
+
+    Real rows are drawn by lot, so years of autocorrelated ones are of the simulated world.
+    """
     worlds = [("population", ""), *([("credit_card", str(source.resolve()))] if source else [])]
     made = []
     for seed in range(max(runs, years)):
         for name, file in worlds:
             # A model is trained once for all that is planted into its stream.
-            made += [Case(name, CLEAN, seed, file)] if seed < years else []
+            made += [Case(name, year, seed, file) for year in ((CLEAN,) if file else YEARS) if seed < years]
             made += [Case(name, fault, seed, file) for fault in world(name, file, 0).faults] if seed < runs else []
     return made
 
 
 @lru_cache(maxsize=2)
-def world(name: str, source: str, seed: int) -> World:
+def world(name: str, source: str, seed: int, autocorrelation: float = 0.0) -> World:
     """The simulated population, or a file's rows: the first of them train, batches are drawn from the others."""
     if name == "population":
         problem, contract = population.problem(), population.contract()
-        released, answer = release(problem, contract, population.draw(FIRST, Moved(), seed), seed)
-        return World(problem, released, answer, _simulated(seed), _faults(contract, released, answer, problem))
+        released, answer = release(problem, contract, population.draw(FIRST, Moved(autocorrelation=autocorrelation), seed), seed)
+        return World(problem, released, answer, _simulated(seed, autocorrelation), _faults(contract, released, answer, problem))
     folder = find_problem(name, settings().problems)
     problem = folder.problem.model_copy(update={"watch": population.problem().watch})
     every, contract = _kept(conform(read_table(Path(source)), folder.contract, source), _named(folder.contract))
@@ -144,11 +150,11 @@ def _faults(contract: Contract, released: Released, answer: Answer, problem: Pro
     return {fault.name: fault for fault in every if fault.kind != "skew" or changes(fault)}
 
 
-def _simulated(seed: int) -> Callable[[int, Drift, int], pd.DataFrame]:
+def _simulated(seed: int, autocorrelation: float) -> Callable[[int, Drift, int], pd.DataFrame]:
     idle, active = (0.0, 0.3, 0.6, 1.0), (0.0, 0.1, 0.2, 0.3)
 
     def draw(rows: int, drift: Drift, place: int) -> pd.DataFrame:
-        moved = Moved(idle=idle[drift.benign], active=active[drift.harmful], concept=0.9 * drift.concept, prior=drift.prior)
+        moved = Moved(idle[drift.benign], active[drift.harmful], drift.prior, 0.9 * drift.concept, autocorrelation)
         return population.draw(rows, moved, seed, FIRST + 1_000_000 * (1 + place))
 
     return draw
@@ -182,8 +188,9 @@ def _standard(values: np.ndarray) -> np.ndarray:
 
 def judge(case: Case) -> dict[str, Any]:
     """By monitor, in which batches it rang, as plain data; of a fault, the harm that it does and in which batch it began."""
-    at = world(case.world, case.source, case.seed)
-    clean = case.fault == CLEAN
+    clean = case.fault in YEARS
+    autocorrelation = NEIGHBOURS[case.seed % len(NEIGHBOURS)] if case.fault == AUTOCORRELATED else 0.0
+    at = world(case.world, case.source, case.seed, autocorrelation)
     stream = _Planted(at, None if clean else at.faults[case.fault], case.seed)
     peer = case.seed < (YEARS_WITH_PEER if clean else RUNS_WITH_PEER)
     rang: dict[str, list[int]] = {name: [] for name in MONITORS if peer or name not in EVIDENTLY}
@@ -284,7 +291,7 @@ def board(judged: Sequence[dict[str, Any]], about: dict[str, dict[str, Fault]]) 
         by_fault: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for told in mine:
             by_fault[told["fault"]].append(told)
-        years = by_fault.pop(CLEAN, [])
+        years = {year: by_fault.pop(year, []) for year in YEARS}
         worlds.append(
             {
                 "name": name,
@@ -292,7 +299,8 @@ def board(judged: Sequence[dict[str, Any]], about: dict[str, dict[str, Fault]]) 
                 if name == "population"
                 else f"Real rows: {name} (one amount in another currency, one with gaps)",
                 "faults": [_of_fault(about[name][fault], runs) for fault, runs in by_fault.items()],
-                "clean": {monitor: _of_years(years, monitor) for monitor in MONITORS},
+                "clean": {monitor: _of_years(years[CLEAN], monitor) for monitor in MONITORS},
+                "autocorrelated": {monitor: _of_years(years[AUTOCORRELATED], monitor) for monitor in MONITORS},
             }
         )
     return worlds
@@ -343,9 +351,10 @@ def measure(worlds: Iterable[dict[str, Any]]) -> tuple[list[Row], list[Row]]:
             asked = sum(fault["cells"][monitor]["n"] for fault in faults)
             if asked:
                 rows.append(share(f"{name}: faults seen, {monitor}", sum(fault["cells"][monitor]["seen"] for fault in faults), asked))
-            if (clean := at["clean"][monitor])["n"]:
-                rows.append(share(f"{name}: clean years with an alarm, {monitor}", clean["with_alarm"], clean["n"]))
-                rows.append(share(f"{name}: checks of clean years that ring, {monitor}", clean["alarms"], clean["checks"]))
+            for kind, years in (("clean", "clean years"), ("autocorrelated", "clean years of autocorrelated rows")):
+                if (clean := at[kind][monitor])["n"]:
+                    rows.append(share(f"{name}: {years} with an alarm, {monitor}", clean["with_alarm"], clean["n"]))
+                    rows.append(share(f"{name}: checks of {years} that ring, {monitor}", clean["alarms"], clean["checks"]))
         for fault in faults:
             rows.append(share(f"{name}, {fault['name']}: seen by {' or '.join(fault['seen_by'])}", fault["meant"], fault["n"]))
             rows.append(measured(f"{name}, {fault['name']}: harm", fault["harm"], "of the metric, a row"))

@@ -162,7 +162,7 @@ def drill(
     if runs < 2 and not only:
         raise BatchError("A scoreboard needs two runs or more: --runs 2. --only plants a single fault.")
     todo = experiment.cases(runs, years, source)
-    known = [name for name in dict.fromkeys(case.fault for case in todo) if name != experiment.CLEAN]
+    known = [name for name in dict.fromkeys(case.fault for case in todo) if name not in experiment.YEARS]
     if unknown := [name for name in only if name not in known]:
         raise BatchError(f"There is no fault called {unknown[0]!r}. There are:\n  " + "\n  ".join(known))
     todo = [case for case in todo if not only or case.fault in only]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ratchet.monitoring.columns import columns
@@ -65,11 +66,47 @@ def test_two_alike_that_move_apart_have_not_changed_places(credit, worlds, seed)
     assert columns(credit.problem, credit.contract, swapped[1], swapped[0], moved).verdict == "fail"
 
 
+@pytest.mark.parametrize("value", [0.0, -999.0, 30000.0])
+def test_gaps_that_are_filled_are_told_with_the_value(credit, worlds, value):
+    name = next(column.name for column in credit.contract.features if column.missing > 0 and column.scale == "continuous")
+    reference, window = (rows.assign(**{name: rows[name].mask(np.random.default_rng(0).random(len(rows)) < 0.1)}) for rows in worlds)
+    sent = window.assign(**{name: window[name].fillna(value)})
+    moved = data_drift(credit.problem, credit.contract, reference, sent)
+    check = columns(credit.problem, credit.contract, reference, sent, moved)
+    assert (check.verdict, check.evidence["columns"]) == ("fail", [name])
+    assert check.reason == f"{name} is {value:.0f} where it was missing: gaps are filled"
+
+
+def test_fewer_gaps_are_no_fault(credit, worlds):
+    name = next(column.name for column in credit.contract.features if column.missing > 0 and column.scale == "continuous")
+    reference = worlds[0].assign(**{name: worlds[0][name].mask(np.random.default_rng(0).random(len(worlds[0])) < 0.2)})
+    window = worlds[1].assign(**{name: worlds[1][name].fillna(worlds[1][name].sample(len(worlds[1]), random_state=0, ignore_index=True))})
+    moved = data_drift(credit.problem, credit.contract, reference, window)
+    assert any(check.verdict == "fail" for check in moved)
+    assert columns(credit.problem, credit.contract, reference, window, moved).verdict == "pass"
+
+
+@pytest.mark.parametrize("share", [0.6, 0.95])
+def test_fewer_gaps_in_a_column_of_mostly_one_value_are_no_fault(credit, worlds, share):
+    """The value that all rise with is the most frequent one: it fills no gaps."""
+    column = next(column for column in credit.contract.features if column.scale == "binary" or column.values)
+    rng, (one, other) = np.random.default_rng(1), column.values[:2]
+    reference, window = (
+        rows.assign(
+            **{column.name: pd.Series(np.where(rng.random(len(rows)) < share, one, other), dtype=object).mask(rng.random(len(rows)) < gaps)}
+        )
+        for rows, gaps in zip(worlds, (0.2, 0.05), strict=True)
+    )
+    moved = data_drift(credit.problem, credit.contract, reference, window)
+    assert any(check.verdict == "fail" for check in moved)
+    assert columns(credit.problem, credit.contract, reference, window, moved).verdict == "pass"
+
+
 @pytest.mark.parametrize("factor", [0.5, 1.5, 2.0, 9.0])
 def test_amounts_that_grew_are_a_population_that_moved(told, worlds, factor):
     check = told(amount=worlds[1]["amount"] * factor, income=worlds[1]["income"] * factor)
     assert check.verdict == "pass"
-    assert "2 columns moved, and are like no other unit or column of before" in check.reason
+    assert "2 columns moved, and are like no other unit or column of before, nor filled gaps" in check.reason
 
 
 def test_what_is_gone_or_empty_or_nought_is_no_unit(told, worlds, credit):

@@ -6,6 +6,7 @@ import base64
 import io
 import struct
 import zlib
+from bisect import bisect
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import stats
 from scipy.signal import lfilter
 
 from ratchet.contract import Column
@@ -221,3 +223,34 @@ def test_text_that_is_no_image_or_says_it_is_huge_is_missing():
     for value in ("\xe9", "", "no image", unknown, huge, bomb, cut, base64.b64encode(b"GIF89a").decode()):
         assert np.isnan(image(pd.Series([value]))["brightness"]).all(), value[:20]
     assert image(pd.Series([png(np.full((4, 4, 3), 7))]))["brightness"][0] == 7
+
+
+@pytest.mark.parametrize("level", [2e-8, 1.6e-5, 1e-3])
+@pytest.mark.parametrize(("rows", "share"), [(300, 0.02), (500, 0.01), (300, 0.2), (2000, 0.004), (2000, 0.05), (20_000, 0.001)])
+def test_counts_ring_as_seldom_as_their_level_far_out_in_the_tail(rows, share, level):
+    """The true level of two binomials, all outcomes counted: where a year of checks looks, the chi-squared limit alone is a hundred times off."""
+    reference = 5000
+    rang = 0.0
+    olds = np.unique(np.linspace(stats.binom.ppf(1e-9, reference, share), stats.binom.isf(1e-9, reference, share), 25).astype(int))
+    weights = stats.binom.pmf(olds, reference, share)
+    for old, weight in zip(olds, weights / weights.sum(), strict=True):
+        middle = round(rows * old / reference)
+        for outward, beyond in ((range(middle + 1, rows + 1), stats.binom.sf), (range(middle, -1, -1), stats.binom.cdf)):
+            # The further out, the smaller the p-value.
+            at = bisect(
+                outward, -level, key=lambda new, old=old: -_chi_squared(np.array([[reference - old, rows - new], [old, new]], float))[0]
+            )
+            if at < len(outward):
+                rang += weight * beyond(outward[at] - (beyond is stats.binom.sf), rows, share)
+    assert rang <= 1.25 * level
+
+
+def test_a_category_that_was_rare_and_one_that_moved_among_many_are_seen():
+    """Thin categories are asked one by one and in groups: neither a single one nor many that move together hide."""
+    few = np.tile([200.0, 40.0], (25, 1))
+    one, many = few.copy(), few.copy()
+    one[3, 1] = 100.0
+    many[:, 1] = np.where(np.arange(25) < 12, 60.0, 21.5)
+    assert _chi_squared(few)[0] > 0.9
+    assert _chi_squared(one)[0] < 1e-6
+    assert _chi_squared(many)[0] < 1e-6

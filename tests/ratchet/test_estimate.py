@@ -37,6 +37,22 @@ def one(seed, middle=-1.5, turned=0.0, audited=0, n=4000):
     return made, float(np.where(q >= 0.5, 1 - true, true).mean())
 
 
+def test_a_rise_that_may_be_beyond_the_margin_is_no_pass():
+    """Without an audit too: below the margin in the mean, but not in all of the interval."""
+    rng = np.random.default_rng(3)
+    _, p, _, y = rows(rng, 3000)
+    _, q, _, _ = rows(rng, 400)
+    found = Domain(0.5, 0.48, 0.52, 0.5, np.ones(3000), 0.0)
+    nothing = np.full(400, np.nan)
+    told = expected_harm(framed(), Held(p, y), found, q, nothing, np.zeros(400))
+    assert told.low < told.value < told.high
+    margin = (told.value + told.high) / 2
+    at, above = (framed().model_copy(update={"gate": framed().gate.model_copy(update={"margin": m})}) for m in (margin, told.high + 0.001))
+    near = expected_harm(at, Held(p, y), found, q, nothing, np.zeros(400))
+    assert (near.verdict, near.evidence["by"]) == ("undecided", "confidence")
+    assert expected_harm(above, Held(p, y), found, q, nothing, np.zeros(400)).verdict == "pass"
+
+
 @pytest.mark.parametrize("middle", [-1.5, -1.2, -0.8, -2.2])
 def test_where_the_population_moves_it_is_near_the_truth(middle):
     told = [one(seed, middle) for seed in range(6)]

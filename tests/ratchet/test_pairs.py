@@ -108,3 +108,26 @@ def test_the_first_one_found_is_the_strongest_that_there_is(kinds, seed, support
         assert found == []
     else:
         assert strength(found[0]) == pytest.approx(best, rel=1e-4)
+
+
+def test_ordered_values_beyond_counting_are_joined_with_their_neighbours():
+    """Of two such columns every pair of runs is looked at: of 300 values each there are two thousand million."""
+    rng = np.random.default_rng(4)
+    names = [f"grade {place:03}" for place in range(300)]
+    place = rng.integers(0, 300, 8000)
+    rows = pd.DataFrame({"one": np.array(names)[place], "two": np.array(names)[rng.integers(0, 300, 8000)]})
+    rows.loc[:99, "two"] = None
+    columns = (
+        Column(name="row", role="id", scale="nominal"),
+        *(Column(name=name, scale="ordinal", values=names, missing=0.1) for name in rows),
+    )
+    categories = view(rows, Contract(name="grades", columns=(*columns, Column(name="y", role="target", scale="binary"))), 20)
+    assert [len(categories[name].cat.categories) for name in rows] == [21, 21]
+    assert categories["two"].iloc[:100].eq("missing").all()
+    assert categories["one"].cat.categories[0].startswith("grade 000 to grade 01")
+    sizes = categories["one"].value_counts().drop("missing")
+    assert sizes.min() > 200
+    (where, *_) = pairs(categories, rng.normal(size=8000) + 1.5 * ((place >= 90) & (place < 120)), 0.02)
+    inside = inside_of(categories, where)
+    assert place[inside].min() >= 70
+    assert place[inside].max() < 140

@@ -11,7 +11,24 @@ from typer.testing import CliRunner
 
 from flows import scoreboard
 from flows.drill import rings
-from flows.scoreboard import ACTS, BATCH, CLEAN, DELAY, DUMMIES, EVIDENTLY, MONITORS, OURS, QUIET, WATCH, Case, board, judge, measure, world
+from flows.scoreboard import (
+    ACTS,
+    AUTOCORRELATED,
+    BATCH,
+    CLEAN,
+    DELAY,
+    DUMMIES,
+    EVIDENTLY,
+    MONITORS,
+    OURS,
+    QUIET,
+    WATCH,
+    Case,
+    board,
+    judge,
+    measure,
+    world,
+)
 from flows.watched import Watched
 from ratchet import registry
 from ratchet.check import Check
@@ -184,16 +201,16 @@ def judged():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoreboard, "YEAR", 3)
         patch.setattr(scoreboard, "FAULTY", 2)
-        return [judge(Case("population", "stuck sensor", 1)), judge(Case("population", CLEAN, 1))]
+        return [judge(Case("population", what, 1)) for what in ("stuck sensor", CLEAN, AUTOCORRELATED)]
 
 
 def test_a_stuck_sensor_is_seen_at_once_and_a_clean_year_is_quiet(judged):
-    fault, year = judged
+    fault, year, autocorrelated = judged
     assert min(fault["rang"]["validity"]) == QUIET
     assert min(fault["rang"][ACTS]) == QUIET
     assert not any(place < QUIET for name in OURS for place in fault["rang"][name])
     assert year["harm"] is None
-    assert not any(year["rang"][name] for name in (*OURS, ACTS, DUMMIES[1]))
+    assert not any(told["rang"][name] for told in (year, autocorrelated) for name in (*OURS, ACTS, DUMMIES[1]))
     assert year["rang"][DUMMIES[0]] == [2]
     assert not set(EVIDENTLY) & set(fault["rang"])
 
@@ -205,7 +222,8 @@ def test_the_scoreboard_counts_what_was_seen_and_how_soon(judged, at):
     assert (fault["meant"], fault["n"]) == (1, 2)
     assert fault["cells"]["validity"] == {"n": 2, "seen": 1, "delay": 2000.0}
     assert fault["cells"]["never"] == {"n": 2, "seen": 0, "delay": None}
-    assert worlds[0]["clean"]["validity"]["with_alarm"] == 0
+    assert worlds[0]["clean"]["validity"]["with_alarm"] == worlds[0]["autocorrelated"]["validity"]["with_alarm"] == 0
+    assert worlds[0]["clean"]["validity"]["n"] == worlds[0]["autocorrelated"]["validity"]["n"] == 1
     sums, cells = measure(worlds)
     told = {row.name: row for row in [*sums, *cells]}
     assert told["population: faults seen by a monitor that is meant to"].value == 0.5
@@ -213,8 +231,9 @@ def test_the_scoreboard_counts_what_was_seen_and_how_soon(judged, at):
     assert told["population, stuck sensor, validity: seen"].n == 2
 
     page = render(worlds, WATCH, sums, command="ratchet drill", commit="abc", batch=2000, delay=2)
-    # The watch and the others, each with a head, a fault and what clean years cost.
-    assert page.count("<tr") == 8
+    # The watch and the others, each with a head, a fault and what clean years cost, those of autocorrelated rows too.
+    assert page.count("<tr") == 12
+    assert 'title="validity: in 1 of 2 runs, after 2,000 rows, 0.5 label delays"' in page
     assert page.count("stuck sensor") == 2
     assert "1/2<br>2k" in page
     assert "<li>faults seen by a monitor that is meant to: 1 of 2 runs [" in page

@@ -82,9 +82,10 @@ def view(frame: pd.DataFrame, contract: Contract, bins: int = BINS) -> pd.DataFr
             continue
         values = frame[column.name]
         if not column.is_numeric:
-            text = values.map(as_text, na_action=None)
+            text, ordered = values.map(as_text, na_action=None), column.scale == "ordinal"
             known = [as_text(value) for value in column.values or ()]
-            made[column.name] = pd.Categorical(text, [*known, *sorted(set(text) - set(known))], ordered=column.scale == "ordinal")
+            names = [*known, *sorted(set(text) - set(known))]
+            made[column.name] = _joined(text, names, bins) if ordered and len(names) > bins + 1 else pd.Categorical(text, names, ordered)
             continue
         numbers = values.to_numpy(float)
         told = np.unique(numbers[~np.isnan(numbers)])
@@ -97,6 +98,17 @@ def view(frame: pd.DataFrame, contract: Contract, bins: int = BINS) -> pd.DataFr
         binned = np.array([*names, MISSING], dtype=object)[np.where(np.isnan(numbers), len(names), place)]
         made[column.name] = pd.Categorical(binned, [*names, MISSING], ordered=True)
     return pd.DataFrame(made, index=frame.index)
+
+
+def _joined(text: pd.Series, names: list[str], bins: int) -> Any:
+    """Values in their order, neighbours joined so that about as many rows are in each of so many bins; missing is none of them."""
+    order = [name for name in names if name != MISSING]
+    counts = text.value_counts().reindex(order, fill_value=0).to_numpy(float)
+    # By the middle of its rows a value falls into a bin.
+    place = np.minimum(((counts.cumsum() - counts / 2) / max(counts.sum(), 1.0) * bins).astype(int), bins - 1)
+    runs = [[name for name, at in zip(order, place, strict=True) if at == one] for one in np.unique(place)]
+    said = {name: run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs for name in run} | {MISSING: MISSING}
+    return pd.Categorical(text.map(said), [*dict.fromkeys(said.values())], ordered=True)
 
 
 def _written(edges: np.ndarray) -> list[str]:

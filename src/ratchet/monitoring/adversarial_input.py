@@ -13,7 +13,7 @@ from ratchet.check import Check, undecided
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
 from ratchet.evaluation.loss import log_odds
-from ratchet.monitoring.excess import MOST_ROWS, RARE, level, more_often
+from ratchet.monitoring.excess import MOST_ROWS, RARE, halves, level, more_often
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
@@ -47,7 +47,7 @@ def probes(problem: Problem, contract: Contract, encoder: Encoder, held: pd.Data
     margins = [np.abs(log_odds(rows["probability"].to_numpy(float)) - log_odds(problem.threshold)) for rows in (held, window)]
     # Among those around it: a population that moved has more or fewer rows there, but not more at the very threshold.
     hugging = [margin[margin < AROUND] < NEAR for margin in margins]
-    learnt, told = before["bins"][::2], before["bins"][1::2]
+    learnt, told = halves(before["bins"])
     strange = _oddness(learnt, [told, now["bins"]])
     rare = float(np.quantile(strange[0], 1 - RARE))
     n, told_of = len(window), "at the very threshold, of those near it"

@@ -1,21 +1,23 @@
-"""Does each column hold what it held, in its unit and its place? Values that changed both look like a population that moved."""
+"""Does each column hold what it held, in its unit, its place, and nothing where nothing is known? Else it looks like a population that moved."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import pandas as pd
 
 from ratchet.check import Check, Verdict, undecided
 from ratchet.contract import Column, Contract
 from ratchet.data.quality import with_values
+from ratchet.data.values import as_text
 from ratchet.monitoring.data_drift import MOST_ROWS, dependence, difference, of_numbers
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
-QUESTION = "Does each column hold what it held, in its unit and its place?"
+QUESTION = "Does each column hold what it held, in its unit and its place, and nothing where nothing is known?"
 # What units of one quantity differ by: decimal prefixes, percent, minutes, hours, days, weeks and months.
 FACTORS = tuple(sorted({factor**sign for factor in (10, 100, 1000, 1e6, 60, 3600, 24, 7, 12) for sign in (1, -1)}))
 # A difference is none where chance brings about a larger one this often. Few rows are like much: of two that changed places, each is also this
@@ -25,11 +27,13 @@ ALIKE, NEARER = 1e-3, 0.2
 
 @registered("columns", "monitor")
 def columns(problem: Problem, contract: Contract, reference: pd.DataFrame, window: pd.DataFrame, moved: Sequence[Check]) -> Check:
-    """The share of columns whose values are another column's, or in another unit, in a window of n rows; `reference` are training rows.
+    """The share of columns whose values are another column's, in another unit, or fill what was missing, in a window of n rows.
 
-    `moved` are the checks of `data_drift`. Of the columns that moved beyond chance, a number's is in another unit where its values, times
-    what units differ by, tell no longer from those of before; two have changed places where each is like what the other was, and far nearer
-    to it than to what it was itself. A population that moves does neither. Where that happens while the population moves as well, it is not told.
+    `reference` are training rows, `moved` the checks of `data_drift`. Of the columns that moved beyond chance, a number's is in another
+    unit where its values, times what units differ by, tell no longer from those of before; two have changed places where each is like
+    what the other was, and far nearer to it than to what it was itself; gaps are filled where fewer are missing, and a value with which
+    all is as it was if it counts as missing. A population that moves does none of it. Where that happens while the population moves as
+    well, it is not told.
     """
     n, window = len(window), window.tail(MOST_ROWS)
     found = {check.name.removeprefix("data_drift:"): check.verdict for check in moved}
@@ -38,16 +42,14 @@ def columns(problem: Problem, contract: Contract, reference: pd.DataFrame, windo
         return undecided("columns", QUESTION, reason, n, limit=0.0, unit="share of columns")
     if not with_values(contract.features, window):
         return undecided("columns", QUESTION, "no feature is there to be looked at", n, limit=0.0, unit="share of columns")
-    numbers = [
-        column
-        for column in contract.features
-        if found.get(column.name) == "fail" and column.name in window and column.name in reference and _is_amount(column)
-    ]
-    told = _mistaken(contract, reference, window, numbers) if numbers else {}
+    asked = [c for c in contract.features if found.get(c.name) == "fail" and c.name in window and c.name in reference]
+    told = _mistaken(contract, reference, window, asked) if asked else {}
     share = len(told) / len(contract.features)
     others = sum(verdict == "fail" for verdict in found.values()) - len(told)
     reason = "; ".join(dict.fromkeys(told.values())) or (
-        f"{others} columns moved, and are like no other unit or column of before" if others else "no column moved beyond chance"
+        f"{others} columns moved, and are like no other unit or column of before, nor filled gaps"
+        if others
+        else "no column moved beyond chance"
     )
     verdict: Verdict = "fail" if told else "pass"
     return Check(
@@ -59,9 +61,9 @@ def _is_amount(column: Column) -> bool:
     return column.is_numeric and column.values is None and column.scale != "binary"
 
 
-def _mistaken(contract: Contract, reference: pd.DataFrame, window: pd.DataFrame, numbers: Sequence[Column]) -> dict[str, str]:
+def _mistaken(contract: Contract, reference: pd.DataFrame, window: pd.DataFrame, asked: Sequence[Column]) -> dict[str, str]:
     """By column, what is wrong with it in words."""
-    least = dependence(contract, reference), dependence(contract, window)
+    least, numbers = (dependence(contract, reference), dependence(contract, window)), [column for column in asked if _is_amount(column)]
     old, new = ({c.name: pd.to_numeric(rows[c.name], errors="coerce").astype(float) for c in numbers} for rows in (reference, window))
 
     def alike(column: Column, before: pd.Series, after: pd.Series) -> bool:
@@ -72,7 +74,19 @@ def _mistaken(contract: Contract, reference: pd.DataFrame, window: pd.DataFrame,
         return alike(there, before, after) and _distance(before, after) <= NEARER * _distance(own, after)
 
     told: dict[str, str] = {}
-    for column in numbers:
+    for column in asked:
+        before, after = reference[column.name], window[column.name]
+        value = _filler(before, after)
+        if value is None:
+            continue
+        same, there = (
+            alike(column, before.mask(before == value), after.mask(after == value)),
+            alike(column, before.dropna(), after.dropna()),
+        )
+        # Where fewer are missing and no value fills the gaps, those that are there are as they were.
+        if same and not there:
+            told[column.name] = f"{column.name} is {as_text(value)} where it was missing: gaps are filled"
+    for column in [column for column in numbers if column.name not in told]:
         size = [_size(values) for values in (old[column.name], new[column.name])]
         ratio = size[0] / size[1] if min(size) > 0 else 0.0
         if 0 < ratio < math.inf:
@@ -87,6 +101,18 @@ def _mistaken(contract: Contract, reference: pd.DataFrame, window: pd.DataFrame,
                 f"{one.name} is what {other.name} was, and {other.name} what {one.name} was: they changed places"
             )
     return told
+
+
+def _filler(before: pd.Series, after: pd.Series) -> Any:
+    """The value that has become more frequent than any other, where fewer are missing than before; else None.
+
+    >>> float(_filler(pd.Series([1.0, 2.0, None, None]), pd.Series([1.0, 2.0, 0.0, 0.0])))
+    0.0
+    """
+    if after.isna().mean() >= before.isna().mean() or after.isna().all():
+        return None
+    shares = [values.value_counts() / len(values) for values in (before, after)]
+    return shares[1].sub(shares[0], fill_value=0.0).idxmax()
 
 
 def _distance(before: pd.Series, after: pd.Series) -> float:

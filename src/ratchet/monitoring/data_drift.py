@@ -23,8 +23,9 @@ QUESTION = "Could this window's values come from the population of training?"
 COUNTED = 30
 # More rows than these tell little more of their autocorrelation.
 MOST_ROWS = 20_000
-# The chi-squared limit needs so many expected rows in a cell.
-EXPECTED = 5.0
+# Categories are counted apart where so many rows of each are expected; the chi-squared limit holds far out in its tail, where a year of
+# checks looks, from so many on.
+EXPECTED, PLENTY = 5.0, 100.0
 TENTHS = np.linspace(0.1, 0.9, 9)
 
 
@@ -229,17 +230,42 @@ def _chi_squared(counts: np.ndarray) -> tuple[float, float]:
         table = _halved(counts)
         p = float(stats.fisher_exact(np.round(table).astype(int)).pvalue)
         return p, float(abs(np.subtract(*(table[0] / table.sum(axis=0))))) if smaller else 0.0
-    test = stats.chi2_contingency(table, correction=False)
-    effect = float(np.sqrt(test.statistic / counts.sum()))
+    effect = float(np.sqrt(stats.chi2_contingency(table, correction=False).statistic / counts.sum()))
     if not rare.any() or seldom.sum() * smaller >= EXPECTED:
-        return float(test.pvalue), effect
+        return _of_table(table), effect
     exact = float(stats.fisher_exact(np.round([often.sum(axis=0), seldom]).astype(int)).pvalue)
     if len(often) == 1:
         return exact, effect
     if not often.sum(axis=0).all():
         # One side has rare ones alone.
         return min(1.0, 2 * exact), effect
-    return min(1.0, 2 * min(exact, float(stats.chi2_contingency(often, correction=False).pvalue))), effect
+    return min(1.0, 2 * min(exact, _of_table(often))), effect
+
+
+def _of_table(table: np.ndarray) -> float:
+    """p-value of counts of shape (k, 2), k of 2 or more.
+
+    The chi-squared limit is far too small where a year of checks looks (by a hundred times at 1e-8, with five rows expected). So
+    categories of which fewer than 100 are expected are each tested exactly against all others (Bonferroni), and enter chi-squared in
+    groups of so many: two questions, of which the clearer answer counts twice.
+    """
+    smaller = float(table.sum(axis=0).min() / table.sum())
+    thin = table.sum(axis=1) * smaller < PLENTY
+    grouped = [row for row in (*table[~thin], *_grouped(table[thin], PLENTY / smaller)) if row.sum() * smaller >= PLENTY]
+    asked = [float(stats.chi2_contingency(np.array(grouped), correction=False).pvalue)] if len(grouped) > 1 else []
+    if thin.any():
+        # Of two categories one tells what the other does.
+        asked.append(float(_exactly(table)[thin].min()) * (1 if len(table) == 2 else int(thin.sum())))
+    return min(1.0, len(asked) * min(asked))
+
+
+def _exactly(table: np.ndarray) -> np.ndarray:
+    """Two-sided p-values of each row of counts, shape (k, 2), against all others (Fisher, 1922; the smaller side, twice), shape (k,)."""
+    counts = np.round(table).astype(int)
+    rows, (m, n) = counts.sum(axis=1), counts.sum(axis=0)
+    above = stats.hypergeom.sf(counts[:, 1] - 1, m + n, rows, n)
+    below = stats.hypergeom.cdf(counts[:, 1], m + n, rows, n)
+    return np.asarray(np.minimum(1.0, 2 * np.minimum(above, below)))
 
 
 def _grouped(counts: np.ndarray, least: float) -> list[np.ndarray]:

@@ -242,7 +242,7 @@ def expected_harm(
     the evidence, as `of_labelled`, for who holds it against what they do cost. `paid` is whether any of the own audits was bought. It fails
     like `decay` does: beyond the problem's margin, and beyond chance at a level that spends the year's budget over the year's checks; where
     audited rows alone count, and were bought, over as many audits as the year's budget buys. Undecided where it cannot tell: with rows
-    unlike those held out, with a rise that may be chance, or where audited rows leave room for one beyond the margin.
+    unlike those held out, with a rise that may be chance, or where the interval leaves room for one beyond the margin.
     """
     n, limit, unit = len(probability), problem.gate.margin, f"{problem.metric} per row"
     alpha = problem.watch.false_alarms_per_check
@@ -283,7 +283,7 @@ def expected_harm(
     verdict: Verdict = "pass"
     if made.rise > limit:
         verdict = "fail" if made.p_value < level else "undecided"
-    elif made.by != "confidence" and made.rise_high > limit:
+    elif made.rise_high > limit:
         verdict = "undecided"
     contradiction = "; audited rows contradict the model's confidence, so they alone count" if made.by == "audit" else ""
     told_by = ""

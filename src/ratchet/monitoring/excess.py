@@ -26,6 +26,14 @@ def level(problem: Problem) -> float:
     return problem.watch.false_alarms_per_check / len(QUESTIONS)
 
 
+def halves(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first half of n rows in their order, to learn from, and the second, which tells what is rare.
+
+    Every second row would be the neighbour of one that was learnt from: of autocorrelated rows those look more usual than any new one.
+    """
+    return rows[: (len(rows) + 1) // 2], rows[(len(rows) + 1) // 2 :]
+
+
 def fisher(inside: tuple[int, int], outside: tuple[int, int]) -> float:
     """How likely chance brings about so many flagged rows inside, one-sided; both are flagged rows and others (Fisher, 1922)."""
     return float(stats.fisher_exact(np.array([inside, outside]), alternative="greater").pvalue)

@@ -19,7 +19,7 @@ from ratchet.evaluation.slices import FEWEST, Slice, inside_of, search, view
 from ratchet.monitoring.data_drift import of_numbers
 from ratchet.monitoring.domain import thinned
 from ratchet.monitoring.estimate import Held, calibration
-from ratchet.monitoring.excess import MOST_ROWS, RARE, level, more_often
+from ratchet.monitoring.excess import MOST_ROWS, RARE, halves, level, more_often
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
@@ -65,12 +65,12 @@ def _confidence(problem: Problem, held: pd.DataFrame, window: pd.DataFrame) -> C
 def _outliers(problem: Problem, encoder: Encoder, names: list[str], held: pd.DataFrame, window: pd.DataFrame) -> Check:
     """The share of rows that are further from their neighbours, or sooner alone, than the rarest hundredth of rows held out at release.
 
-    Distance to the fifth nearest neighbour (Ramaswamy et al., 2000) and isolation forest (Liu et al., 2008), both learnt on every second
-    held-out row; the others tell what is rare.
+    Distance to the fifth nearest neighbour (Ramaswamy et al., 2000) and isolation forest (Liu et al., 2008), both learnt on the
+    first half of the held-out rows; the second tells what is rare.
     """
     window = window.iloc[thinned(len(window), MOST_ROWS)]
     before, now = (encoder.encode({name: rows[name] for name in names}, ("dense",))["dense"] for rows in (held, window))
-    learnt, told = before[::2], before[1::2]
+    learnt, told = halves(before)
     with threadpool_limits(1):
         near = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(learnt)
         forest = IsolationForest(n_estimators=50, random_state=0).fit(learnt)

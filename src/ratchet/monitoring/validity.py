@@ -43,7 +43,6 @@ def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, wind
         elif stuck(values, reference[column.name], alpha):
             columns.append(column.name)
             faults.append(f"{column.name} is stuck on {values.dropna().iloc[0]}")
-    share = len(faults) / len(names)
     for name in sorted(set(window.columns) - {column.name for column in contract.columns} - set(LOGGED)):
         # What nobody sends any more stands in older rows yet.
         if window[name].tail(FEW).notna().any():
@@ -54,7 +53,7 @@ def validity(problem: Problem, contract: Contract, reference: pd.DataFrame, wind
         question=QUESTION,
         verdict="fail" if faults else "pass",
         reason="; ".join(faults) if faults else f"{len(names)} features vary and are there, {n} predictions",
-        value=share,
+        value=len(faults) / len(names),
         limit=0.0,
         n=n,
         unit="share of features",

@@ -15,9 +15,9 @@ def render(
     """The page as text.
 
     `worlds` is what flows/scoreboard.py's `board` tells: by world its faults, each with `cells` by monitor (how many runs, in how many it
-    was seen, the median delay in rows), and its clean years. `ours` are the monitors of the watch; all others stand apart. `sums` are the
-    results in sum: those that begin with a world's name and tell of no single monitor or fault stand above its table. `batch` is the rows
-    of a batch, `delay` after how many batches labels come.
+    was seen, the median delay in rows), and its clean years, those of autocorrelated rows apart. `ours` are the monitors of the watch;
+    all others stand apart. `sums` are the results in sum: those that begin with a world's name and tell of no single monitor or fault
+    stand above its table. `batch` is the rows of a batch, `delay` after how many batches labels come.
     """
     others = [name for name in worlds[0]["clean"] if name not in ours] if worlds else []
     said = {at["name"]: [_said(at["name"], row) for row in sums if _whole(at["name"], row)] for at in worlds}

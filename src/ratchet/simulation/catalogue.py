@@ -13,7 +13,7 @@ from ratchet.simulation.skews import Skew, skews
 
 SIZES = ("small", "medium", "large")
 # Skews after which columns are as they were, in another place or unit.
-MIXED_UP = ("column order", "unit")
+MIXED_UP = ("column order", "unit", "null default", "missing-value code")
 # Kinds of faults that are none of the world: a model that learnt from them would learn the fault.
 MISLEADING = ("feedback", "labels", "adversary", "upstream", "skew")
 # How much of the truth is turned around, of an abrupt change; a slow decay takes so many batches to get there.
