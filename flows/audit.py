@@ -64,6 +64,8 @@ def take(setting: Setting, path: Path) -> int:
     if lacking := sorted({ID, LABEL} - set(frame.columns)):
         raise BatchError(f"{path}: column {lacking[0]!r} is missing; an audit's file has the columns {ID} and {LABEL}.")
     frame = frame.assign(row=np.arange(len(frame)) + 2)[frame[LABEL].notna().to_numpy()]
+    if frame.empty:
+        raise BatchError(f"{path}: no row has a label yet; fill in the column {LABEL} with 0 or 1.")
     values = pd.to_numeric(frame[LABEL], errors="coerce")
     if len(wrong := frame[~values.isin([0, 1])]):
         raise BatchError(f"{path}: row {wrong['row'].iloc[0]}: label {str(wrong[LABEL].iloc[0])!r} is neither 0 nor 1.")

@@ -97,15 +97,21 @@ def _beside(setting: Setting, version: str | None) -> None:
 
 def pause(setting: Setting, reason: str) -> str:
     """Automatic retraining waits until `resume`."""
+    if setting.store.paused:
+        return "Automatic retraining is paused already. Go on with `ratchet resume --reason ...`."
     decision = _record(setting, "pause", setting.problem.name, reason)
-    return f"Automatic retraining is paused (decision {decision.id}). Go on with `ratchet resume`."
+    return f"Automatic retraining is paused (decision {decision.id}). Go on with `ratchet resume --reason ...`."
 
 
 def resume(setting: Setting, reason: str) -> str:
     """Automatic retraining goes on, also after so many that made no generation that a person was asked."""
     paused = setting.store.paused
     decision = _record(setting, "resume", setting.problem.name, reason)
-    told = "Automatic retraining goes on" if paused else "Automatic retraining was not paused; what was asked for in vain counts no longer"
+    told = (
+        "Automatic retraining goes on"
+        if paused
+        else "Automatic retraining was not paused; retrainings and audits that came to nothing count no longer"
+    )
     return f"{told} (decision {decision.id})."
 
 
@@ -119,7 +125,9 @@ def trust(setting: Setting, first: int, last: int, reason: str) -> str:
     known, newest = kept_out(setting), setting.store.arrived(None)[0]
     if last > newest:
         raise BatchError(f"The log ends at place {newest}; what comes after it cannot be known to be sound.")
-    if first > last or not any(one <= last and other >= first for one, other in (*known.without, *known.audited)):
+    if first > last:
+        raise BatchError(f"Place {first} comes after place {last}: give the first one first.")
+    if not any(one <= last and other >= first for one, other in (*known.without, *known.audited)):
         raise BatchError(f"No row from place {first} to {last} of the log is kept from teaching; `ratchet trust` lists those that are.")
     decision = decide("trust", f"places {first} to {last}", [reason], {"from": first, "to": last}, by=getpass.getuser())
     setting.store.record(decision)

@@ -49,6 +49,8 @@ def main() -> None:
     """The entry point."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
+        # Who ends a job this way, as CI does at its time limit, wants no servers left behind either.
+        signal.signal(signal.SIGTERM, _interrupted)
     app()
 
 

@@ -160,7 +160,9 @@ def _closed(summary: dict[str, Any], seconds: float) -> str:
     told = f"{errors['fixed']} errors fixed, {errors['introduced']} introduced, {errors['inherited']} inherited"
     if costs:
         told += f"; the {last['metric']} of those fixed is {costs['fixed']:,.1f}, of those introduced {costs['introduced']:,.1f}"
-    return f"[bold]The loop closed in {seconds:.0f} s.[/bold] Version {last['version']} ({last['family']}): {last['decision']}; {told}."
+    # Starting and ending servers is no part of the loop, nor is what an earlier attempt of a resumed one did of this one.
+    took = f"[bold]The loop closed in {summary['seconds']:.0f} s[/bold] ({seconds:.0f} s with its servers, this time)."
+    return f"{took} Version {last['version']} ({last['family']}): {last['decision']}; {told}."
 
 
 def _say_where(console: Console, summary: dict[str, Any], place: Path, reports: Path, seconds: float, keep_up: bool) -> None:

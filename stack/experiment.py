@@ -10,9 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from ratchet.errors import BatchError
 from ratchet.report.figures import svg
@@ -170,8 +173,9 @@ def drill(
     worlds = experiment.board(judged, experiment.faults(judged))
     sums, cells = experiment.measure(worlds)
     if only:
-        seen = [cell for cell in cells if cell.value]
-        return [row for row in [*sums, *seen] if any(f", {fault}: " in row.name or f", {fault}, " in row.name for fault in only)]
+        for at in worlds:
+            _tell_faults(at, console)
+        return []
     if out is None:
         return [*sums, *cells]
     command = f"ratchet drill --runs {runs} --years {years}" + (f" --source {source.name}" if source else "")
@@ -183,6 +187,21 @@ def drill(
     runs = [told | {"source": Path(told["source"]).name, "rang": {name: at for name, at in told["rang"].items() if at}} for told in judged]
     (out / "drill_runs.jsonl").write_text("".join(json.dumps(run) + "\n" for run in runs), encoding="utf-8")
     return sums
+
+
+def _tell_faults(world: dict[str, Any], console: Console) -> None:
+    """Each fault of a world in a sentence, and below it who saw it how soon."""
+    from flows.scoreboard import BATCH, DELAY
+
+    for fault in world["faults"]:
+        meant = " or ".join(fault["seen_by"])
+        said = f"seen as meant (by {meant}) in {fault['meant']} of {fault['n']} runs, harm {np.mean(fault['harm']):+.3f} a row"
+        console.print(f"[bold]{escape(world['title'])}, {escape(fault['name'])}[/bold]: {escape(said)}", highlight=False)
+        table = Table("rang", "runs", "after rows", "after label delays")
+        for monitor, cell in fault["cells"].items():
+            if cell["seen"]:
+                table.add_row(monitor, f"{cell['seen']} of {cell['n']}", f"{cell['delay']:,.0f}", f"{cell['delay'] / (DELAY * BATCH):g}")
+        console.print(table)
 
 
 def slices(runs: int, workers: int, console: Console, out: Path = RESULTS) -> list[Row]:

@@ -12,7 +12,6 @@ from ratchet.account import overview
 from ratchet.database import now
 from ratchet.errors import StackError
 from ratchet.problem import Folder, find_problem
-from ratchet.retraining import ACTIONS
 from ratchet.settings import settings
 from ratchet.store import Store
 from stack import processes
@@ -76,7 +75,7 @@ def _lacking(told: dict[str, Any], command: str) -> list[str]:
     elif not told["verified"]:
         wrong.append(f"version {told['champion']} was routed to but not verified: run the same command again")
     if told["paused"]:
-        wrong.append(f"automatic retraining is paused: `{command}resume`")
+        wrong.append(f"automatic retraining is paused: `{command}resume --reason ...`")
     if told["spilled"]:
         wrong.append(f"{told['spilled']:,} answers wait in the spill for the store: is it up?")
     return wrong
@@ -119,10 +118,12 @@ def lines(told: dict[str, Any]) -> list[str]:
         f"decision  {e['at'][:19]} {e['action']} {e['subject']}: {shorten(e['why'], LONG, placeholder=' …')}" for e in told["decisions"]
     ]
     made += [f"wrong     {sentence}" for sentence in told["wrong"]]
-    if told["wrong"]:
-        return made
-    watched = next((e["action"] for e in told["decisions"] if e["action"] in ACTIONS), "skip")
-    return [*made, "nothing is wrong" + ("" if watched == "skip" else f" with the stack; of the model the watch says: {watched}")]
+    watched = told.get("watched") or "skip"
+    if watched != "skip":
+        made.append(f"watch     of the model it says: {watched}; `ratchet monitor {told['problem']}` says why")
+    if not told["wrong"]:
+        made.append("nothing is wrong" + ("" if watched == "skip" else " with the stack"))
+    return made
 
 
 def _age(at: str | None) -> str:

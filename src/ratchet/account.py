@@ -15,7 +15,7 @@ ASKED = ("id", "at", "version", "variant", "propensity", "probability", "label",
 
 
 def overview(store: Store, spilled: int = 0) -> dict[str, Any]:
-    """Who answers since when, how fresh the log and the labels are, the last three decisions, as plain data."""
+    """Who answers since when, how fresh the log and the labels are, what the watch said last, the last three decisions, as plain data."""
     route, fresh = store.route(), store.freshness()
     return {
         "problem": store.problem,
@@ -30,6 +30,7 @@ def overview(store: Store, spilled: int = 0) -> dict[str, Any]:
         "newest_prediction": fresh["prediction"],
         "newest_label": fresh["label"],
         "paused": store.paused,
+        "watched": next((entry.action for entry in store.decisions(*ACTIONS, newest=1)), None),
         "decisions": [{"at": e.at, "action": e.action, "subject": e.subject, "why": e.reasons[0]} for e in store.decisions(newest=3)],
     }
 

@@ -30,6 +30,8 @@ Action = Literal[
     "challenge",
     "shadow",
 ]
+# The checks that say what a candidate is worth beside the champion, or the rule.
+COMPARED = ("non_inferior_to_champion", "beats_rule")
 # What the gate says of a candidate.
 JUDGEMENTS: tuple[Action, ...] = ("promote", "refuse", "undecided")
 
@@ -118,8 +120,10 @@ def gate(checks: Sequence[Check], subject: str, inputs: dict[str, Any]) -> Decis
         return decide("undecided", subject, [f"{c.name}: {c.reason}{_lacking(c)}" for c in unclear], inputs, checks)
     if not any(check.verdict == "pass" for check in blocking):
         return decide("refuse", subject, ["no blocking check was answered"], inputs, checks)
-    passed = [f"{c.name}: {c.reason}" for c in blocking if c.verdict == "pass"]
-    return decide("promote", subject, passed, inputs, checks)
+    passed = [check for check in blocking if check.verdict == "pass"]
+    # First what the candidate is worth beside the champion, or, where there is none, beside the rule.
+    passed.sort(key=lambda check: check.name not in COMPARED)
+    return decide("promote", subject, [f"{check.name}: {check.reason}" for check in passed], inputs, checks)
 
 
 def _lacking(check: Check) -> str:

@@ -32,6 +32,24 @@ def sample(
             print(json.dumps(record))
 
 
+@app.command("traffic")
+def traffic_command(
+    problem: ProblemName,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 1000,
+    drifted: Annotated[bool, typer.Option("--drifted", help="Of the population as it is once it has drifted.")] = False,
+    labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Tell what turned out to be true as well, at once.")] = True,
+    seed: Annotated[int, typer.Option(help="That of `ratchet run`, whose rows are not sent.")] = 7,
+) -> None:
+    """Ask the live service about rows of the problem's own source, as customers would, and tell their labels."""
+    with sentences():
+        setting = running(problem)
+        from flows.traffic import send_own
+
+        with console.status(f"{n:,} requests"):
+            answered, told = send_own(setting, n, drifted, labels, seed)
+        console.print(f"{answered:,} answered, {told:,} new labels. `ratchet monitor {problem}` looks at them.", highlight=False)
+
+
 @app.command()
 def score(
     file: Annotated[Path, typer.Argument(help="Parquet or CSV, with the contract's columns.")],

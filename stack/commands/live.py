@@ -99,7 +99,9 @@ def audit(
             f"the year's budget has {facts['left']:,} labels left"
             + (f"; {facts['before']} of before were bought, and are awaited" if facts.get("before") else "")
         )
-        if out is not None:
+        if out is not None and rows.empty:
+            console.print("No prediction waits for an audit, so no file was written; more are drawn as the service answers.")
+        elif out is not None:
             if out.exists():
                 raise BatchError(f"{out} is there already, perhaps with labels filled in. Name another file, or move it away.")
             if not out.parent.is_dir():
@@ -145,7 +147,8 @@ def drill(
             from stack import experiment
             from stack.commands.measure import measured
 
-            measured(experiment.drill(runs, years, workers, console, source, only or ()))
+            if rows := experiment.drill(runs, years, workers, console, source, only or ()):
+                measured(rows)
             return
         if given := [name for name in context.params if name != "problem" and _given(context, name)]:
             raise BatchError(

@@ -42,6 +42,7 @@ def test_history_answers_which_version_answered_then_and_who_let_it(loop):
 
 def test_a_pause_is_a_decision_with_a_reason(loop):
     assert "paused" in loop.ratchet("pause", "--reason", "audit").stdout
+    assert "is paused already" in loop.ratchet("pause", "--reason", "audit").stdout
     assert "ratchet resume" in loop.ratchet("status").stdout
     assert "goes on" in loop.ratchet("resume", "--reason", "audit is over").stdout
     assert "was not paused" in loop.ratchet("resume", "--reason", "once more").stdout
@@ -57,6 +58,8 @@ def test_the_monitor_by_hand_decides_the_same_twice(loop):
 
 def test_rows_that_are_kept_from_teaching_are_listed_and_only_they_can_be_trusted(loop):
     assert loop.ratchet("trust").stdout == "credit: every labelled row teaches.\n"
+    turned = loop.ratchet("trust", "9", "5", "--reason", "it was maintenance", check=False)
+    assert (turned.returncode, "Place 9 comes after place 5" in turned.stderr) == (2, True)
     wrong = loop.ratchet("trust", "5", "9", "--reason", "it was maintenance", check=False)
     assert (wrong.returncode, "No row from place 5 to 9 of the log is kept from teaching" in wrong.stderr) == (2, True)
 
@@ -75,6 +78,13 @@ def test_audits_are_handed_out_and_what_is_wrong_with_them_is_said(loop, tmp_pat
     assert "is there already" in again.stderr
     nowhere = loop.ratchet("audit", "--out", str(tmp_path / "no" / "audit.csv"), check=False)
     assert (nowhere.returncode, "is no folder" in nowhere.stderr) == (2, True)
+    empty = loop.ratchet("audit", "--labels", str(file), check=False)
+    assert (empty.returncode, "no row has a label yet" in empty.stderr) == (2, True)
+    rows.assign(label=1).to_csv(file, index=False, sep=";")
+    parted = loop.ratchet("audit", "--labels", str(file), check=False)
+    assert (parted.returncode, "parted by semicolons" in parted.stderr) == (2, True)
+    folder = loop.ratchet("audit", "--labels", str(tmp_path), check=False)
+    assert (folder.returncode, "this is a folder, not a file" in folder.stderr) == (2, True)
     rows.assign(label=2).to_csv(file, index=False)
     wrong = loop.ratchet("audit", "--labels", str(file), check=False)
     assert wrong.returncode == 2

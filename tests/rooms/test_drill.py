@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from flows import scoreboard
@@ -37,6 +40,7 @@ from ratchet.request import accepted, as_sent
 from ratchet.simulation.catalogue import DOOR, PARITY, Drift, Labelled
 from ratchet.simulation.faults import Planted
 from stack.cli import app
+from stack.experiment import _tell_faults
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +243,14 @@ def test_the_scoreboard_counts_what_was_seen_and_how_soon(judged, at):
     assert "<li>faults seen by a monitor that is meant to: 1 of 2 runs [" in page
     assert "<li>misleading faults that retrain: 0 of 2 runs [" in page
     assert page.count("<li>faults seen") == 1
+
+
+def test_a_single_fault_is_told_in_a_sentence_and_by_whom_it_was_seen(judged, at):
+    told = io.StringIO()
+    worlds = board([judged[0] | {"world": "population"}], {"population": at.faults})
+    _tell_faults(worlds[0], Console(file=told, width=120))
+    assert "The simulated world, stuck sensor: seen as meant (by validity) in 1 of 1 runs, harm" in told.getvalue()
+    assert re.search(r"validity\s+│ 1 of 1\s+│ 2,000\s+│ 0.5", told.getvalue())
 
 
 def test_a_fault_that_is_not_known_is_told_with_those_that_are():

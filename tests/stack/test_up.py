@@ -68,6 +68,13 @@ def test_an_own_problem_is_served_watched_and_ended(own_problem, home):
     assert store.decisions("wait"), "the schedule made no monitor run"
     assert store.decisions("wait")[0].reasons[0] == "nothing could be checked"
     assert set(store.window()["note"]) == {record["note"] for record in sample}
+
+    sent = ratchet("traffic", str(own_problem), "-n", "400", home=home)
+    assert "400 answered, 400 new labels" in sent.stdout, sent.stderr
+    sent = ratchet("traffic", str(own_problem), "-n", "100", "--drifted", "--no-labels", home=home)
+    assert "100 answered, 0 new labels" in sent.stdout, sent.stderr
+    assert store.counts()["champion"] == 505
+    assert store.window(newest=505)["truth"].notna().sum() == 400
     store.close()
 
     running = processes.started(home)

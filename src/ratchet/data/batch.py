@@ -16,7 +16,7 @@ from ratchet.errors import BatchError
 def read_table(path: Path) -> pd.DataFrame:
     """Read a CSV or Parquet file. BatchError where it is missing, empty or no table."""
     if not path.is_file():
-        raise BatchError(f"{path}: there is no such file.")
+        raise BatchError(f"{path}: {'this is a folder, not a file' if path.is_dir() else 'there is no such file'}.")
     try:
         # The text of a CSV is kept as it stands; the contract says what each column is.
         frame = (
@@ -30,6 +30,8 @@ def read_table(path: Path) -> pd.DataFrame:
         raise BatchError(f"{path}: cannot be read as a table: {str(error).strip()}.") from error
     if frame.empty:
         raise BatchError(f"{path}: the file has a header but no rows.")
+    if frame.shape[1] == 1 and any(separator in str(frame.columns[0]) for separator in ";\t"):
+        raise BatchError(f"{path}: the columns are parted by semicolons or tabs; save the file with commas.")
     return frame
 
 

@@ -48,7 +48,9 @@ def feedback(problem: Problem, contract: Contract, aged: pd.DataFrame) -> list[C
     """
     both = aged[aged["outcome"].notna() & aged["gold"].notna()]
     if len(both) < problem.gate.min_group:
-        reason = f"{len(both)} audited rows have an outcome as well, of {len(aged):,} predictions; {problem.gate.min_group} are needed"
+        reason = (
+            f"{len(both)} of {len(aged):,} rows older than the label delay have a label and an audit; {problem.gate.min_group} are needed"
+        )
         told = {"limit": level(problem), "unit": "p-value"}
         unknown = {"feedback:labels": LEANS, "feedback:slice": WHERE}
         by_audit = [undecided(name, question, reason, len(aged), **told) for name, question in unknown.items()]

@@ -131,7 +131,11 @@ def _timeliness(problem: Problem, lacking: np.ndarray, labelled_before: bool, us
     """
     n, least, limit = len(lacking), 2 * problem.watch.min_window, level(problem)
     if n < least or lacking.all():
-        said = f"none of {n:,} rows older than the label delay has a label" if n >= least else f"{n} rows to judge by; {least} are needed"
+        said = (
+            f"none of {n:,} rows older than the label delay has a label"
+            if n >= least
+            else f"{n} rows are older than the label delay; {least} are needed"
+        )
         if n >= least and labelled_before:
             told: dict[str, object] = {"trend": scores(lacking), "usual": usual}
             return _check("timeliness", "fail", f"{said}, and labels did come before", lacking, limit, told)
@@ -162,7 +166,7 @@ def _accuracy(problem: Problem, wrong: np.ndarray) -> Check:
     """Whether audits contradict a share of the labels that matters."""
     n, least = len(wrong), problem.gate.min_group
     if n < least:
-        reason = f"{n} rows to judge by; {least} are needed"
+        reason = f"{n} rows older than the label delay have a label and an audit; {least} are needed"
         return undecided("quality:accuracy", ASKED["accuracy"], reason, n, limit=1 - NOISE, unit=UNIT)
     verdict = beyond(int(wrong.sum()), n, NOISE, level(problem))
     reason = f"audits contradict {int(wrong.sum()):,} of {n:,} labels, {wrong.mean():.1%}; {NOISE:.0%} matters beyond chance"
