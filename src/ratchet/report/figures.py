@@ -139,8 +139,10 @@ def drift(checks: Sequence[Check]) -> Figure:
     strength = [-np.log10(max(check.value or 0.0, floor)) for check in told]
     axes.barh(names, strength, color=[BAD if check.verdict == "fail" else GOOD for check in told])
     if told and told[0].limit:
-        axes.axvline(-np.log10(told[0].limit), color=INK, ls="--", lw=1, label="limit")
-        axes.legend(frameon=False, loc="lower right")
+        limit = -np.log10(told[0].limit)
+        axes.axvline(limit, color=INK, ls="--", lw=1)
+        # Beside the line, above the first bar: a legend would lie upon one.
+        axes.annotate(" limit", (limit, -0.6), color=INK, va="bottom", fontsize=8, annotation_clip=False)
     axes.set(xlabel="strength of evidence, -log10 p (cut at 30)", title="Drift by feature")
     axes.invert_yaxis()
     return figure
