@@ -13,6 +13,7 @@ import pandas as pd
 from flows.setting import Setting
 from ratchet.contract import Contract
 from ratchet.data.batch import conform
+from ratchet.decision import digest
 from ratchet.errors import StackError
 from ratchet.prediction import LIVE
 from ratchet.request import records
@@ -48,26 +49,28 @@ def tell(url: str, ids: list[str], truth: pd.Series) -> int:
     return accepted
 
 
-def send_own(setting: Setting, rows: int, drifted: bool, labelled: bool, seed: int) -> tuple[int, int]:
+def send_own(setting: Setting, rows: int, drifted: bool, labelled: bool, seed: int, source: str | None = None) -> tuple[int, int]:
     """Ask about the next rows of the problem's own source, and tell their labels; how many were answered, how many labels were new.
 
-    They come after those of the first batch and all that were sent before, which the state folder knows, so that no row comes twice. Cut
-    short, the same call is answered from the log. BatchError where the source has too few rows left.
+    They come after those of the first batch, which a file `source` does not hold, and all that were sent before, which the state folder
+    knows, so that no row comes twice. Cut short, the same call is answered from the log. BatchError where too few rows are left.
     """
-    path = setting.settings.home / "traffic" / f"{setting.problem.name}-{seed}.json"
+    of = f"{seed}-{digest(source)}" if source else f"{seed}"
+    path = setting.settings.home / "traffic" / f"{setting.problem.name}-{of}.json"
     if not path.exists():
         # What a demonstration sent was drawn from the same source.
-        before = sum(count for variant, count in setting.store.counts().items() if variant in LIVE)
+        before = 0 if source else sum(count for variant, count in setting.store.counts().items() if variant in LIVE)
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps([[before, False]] if before else []), encoding="utf-8")
     told = json.loads(path.read_text(encoding="utf-8"))
-    opened = setting.folder.open_source(None, seed)
-    opened.first_batch(setting.problem.demo.first)
+    opened = setting.folder.open_source(source, seed)
+    if source is None:
+        opened.first_batch(setting.problem.demo.first)
     for count, moved in told:
         opened.traffic(count, moved)
     frame = conform(opened.traffic(rows, drifted), setting.contract, opened.description)
     url, place = setting.settings.service_url, sum(count for count, _ in told)
-    ids = ask(url, frame, setting.contract, f"traffic:{seed}:{place}:{rows}:{drifted}")
+    ids = ask(url, frame, setting.contract, f"traffic:{of}:{place}:{rows}:{drifted}")
     truth = frame[setting.contract.target].dropna()
     new = tell(url, [ids[place] for place in truth.index], truth) if labelled else 0
     path.write_text(json.dumps([*told, [rows, drifted]]), encoding="utf-8")

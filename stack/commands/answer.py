@@ -38,6 +38,10 @@ def traffic_command(
     n: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 1000,
     drifted: Annotated[bool, typer.Option("--drifted", help="Of the population as it is once it has drifted.")] = False,
     labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Tell what turned out to be true as well, at once.")] = True,
+    source: Annotated[
+        Path | None,
+        typer.Option("--source", help="A CSV or Parquet file of other rows than the first batch; the problem's own source where left out."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="That of `ratchet run`, whose rows are not sent.")] = 7,
 ) -> None:
     """Ask the live service about rows of the problem's own source, as customers would, and tell their labels."""
@@ -46,7 +50,7 @@ def traffic_command(
         from flows.traffic import send_own
 
         with console.status(f"{n:,} requests"):
-            answered, told = send_own(setting, n, drifted, labels, seed)
+            answered, told = send_own(setting, n, drifted, labels, seed, str(source.resolve()) if source else None)
         console.print(f"{answered:,} answered, {told:,} new labels. `ratchet monitor {problem}` looks at them.", highlight=False)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from flows import traffic
 from flows.setting import Setting
-from ratchet.errors import StackError
+from ratchet.errors import BatchError, StackError
 from ratchet.settings import Settings
 
 
@@ -42,6 +42,18 @@ def test_each_call_sends_rows_that_were_neither_learnt_from_nor_sent_before(aske
     shares = [(frame["employment"] == "gig").mean() for frame in asked["rows"]]
     assert shares[1] > 2 * max(shares[0], shares[2])
     assert list(asked["labels"][0].values()) == asked["rows"][0][credit.contract.target].tolist()
+
+
+def test_rows_of_a_file_are_sent_each_once_until_there_are_too_few(asked, credit, tmp_path):
+    rows = credit.open_source(None, 9).traffic(500, drifted=False)
+    rows.to_parquet(tmp_path / "rows.parquet", index=False)
+    file = str(tmp_path / "rows.parquet")
+    assert [traffic.send_own(asked["setting"], 200, False, True, 7, file) for _ in range(2)] == [(200, 200), (200, 200)]
+    ids = [identity for frame in asked["rows"] for identity in frame[credit.contract.id]]
+    assert len(set(ids)) == 400
+    assert set(ids) <= set(rows[credit.contract.id])
+    with pytest.raises(BatchError, match="200 more labelled rows are asked for, 100 are left"):
+        traffic.send_own(asked["setting"], 200, False, True, 7, file)
 
 
 def test_a_call_that_was_cut_short_sends_the_same_rows_under_the_same_key(asked, monkeypatch):
