@@ -60,7 +60,7 @@ def send_own(setting: Setting, rows: int, drifted: bool, labelled: bool, seed: i
     if not path.exists():
         # What a demonstration sent was drawn from the same source.
         before = 0 if source else sum(count for variant, count in setting.store.counts().items() if variant in LIVE)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps([[before, False]] if before else []), encoding="utf-8")
     told = json.loads(path.read_text(encoding="utf-8"))
     opened = setting.folder.open_source(source, seed)
