@@ -192,10 +192,8 @@ def concept_drift(problem: Problem, stream: Stream, usual: float = 0.0) -> Check
     harm = stream.standing(limit, usual)
     found = harm or stream.standing(least=0.0, usual=usual)
     if found is None:
-        reason = (
-            f"{problem.watch.detector} saw no rise that lasts in {n:,} labelled decisions; {stream.level:.1%} are wrong, "
-            f"{usual:.1%} were at release"
-        )
+        released = f", {usual:.1%} were at release" if usual else ""
+        reason = f"{problem.watch.detector} saw no rise that lasts in {n:,} labelled decisions; {stream.level:.1%} are wrong{released}"
         return Check("concept_drift", QUESTION, "pass", reason, value=0.0, limit=limit, n=n, unit=unit, evidence={"changes": changes})
     then = "before" if found.before > usual else "at release"
     reason = (
