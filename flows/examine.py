@@ -21,10 +21,9 @@ from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.database import now
 from ratchet.decision import JUDGEMENTS, Decision, digest, told_only
-from ratchet.evaluation.loss import per_row
 from ratchet.lesson import Lesson, Span, begins, inside
-from ratchet.monitoring.autocorrelation import standard_error
 from ratchet.monitoring.concept_drift import Stream
+from ratchet.monitoring.decay import WINDOWS, at_release
 from ratchet.monitoring.estimate import NONE, Audits
 from ratchet.monitoring.feedback_loop import Ratio, disparity
 from ratchet.monitoring.panel import Released, held_of, on_labels, on_the_way, told_apart, typed, without_labels
@@ -65,13 +64,13 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     checks.append(score_skew(problem, window.head(0) if lost else window, replayed[:0] if lost else replayed))
     advisory = problem.watch.advisory
     onset, used = onset_of(setting, release.version, _drifted([check.as_dict() for check in told_only(checks, advisory)]))
-    newest = max(SLICE_ROWS, problem.watch.window, problem.watch.min_labels)
+    newest = max(SLICE_ROWS, WINDOWS * problem.watch.window, problem.watch.min_labels)
     every = _labelled(setting, release.version, newest, kept_out, contract)
     # What was no fault of the model is not held against it.
     teaching = sound_rows(setting, every, kept_out)
     # Rows of before the population moved may teach, but tell nothing of how it is answered.
     known = teaching[teaching["seq"] >= onset]
-    labelled = known.tail(problem.watch.window)
+    labelled = known.tail(WINDOWS * problem.watch.window)
     # What a person found sound is doubted no more.
     doubtful = every[(every["seq"] >= onset).to_numpy() & ~inside(found_sound, every["seq"].to_numpy(int))]
     due = present - timedelta(days=problem.watch.label_delay_days)
@@ -153,11 +152,9 @@ def released_of(problem: Problem, release: Release, contract: Contract) -> Relea
     told, names = release.facts["released"], [column.name for column in contract.features]
     held = release.held if release.held is not None else pd.DataFrame(columns=[*names, "probability", "truth"], dtype=float)
     relies_on = tuple(release.facts.get("relies_on", names))
-    mean, error = told["mean"], told["error"]
     if told.get("counted", counted(problem)) != counted(problem):
-        losses = per_row(problem, held["probability"].to_numpy(float), held["truth"].to_numpy(float))
-        mean, error = (float(losses.mean()), standard_error(losses)) if len(losses) > 1 else (np.nan, np.nan)
-    return Released(contract, release.encoder, release.reference, held, relies_on, mean, error, release.threshold)
+        told = at_release(problem, held["probability"].to_numpy(float), held["truth"].to_numpy(float))
+    return Released(contract, release.encoder, release.reference, held, relies_on, told["mean"], told["error"], release.threshold)
 
 
 def with_audits(

@@ -168,11 +168,11 @@ def _concept(case: Case) -> dict[str, Any]:
     watched = Run(case.seed, delay=0, every=case.every)
     for _ in range(5):
         before = watched.arrive(case.rows, Moved())
-    early = _harmed(watched.decide())
+    early = _harmed(watched.decide(scope="harm"))
     harms, found = [], None
     for number in range(1, 4):
         harms.append(expected_wrong(watched.arrive(case.rows, CONCEPT[case.what])) - expected_wrong(before))
-        if found is None and _harmed(watched.decide()):
+        if found is None and _harmed(watched.decide(scope="harm")):
             found = number
     return {"harm": float(np.mean(harms)), "raised": found is not None and not early, "after": found, "early": early}
 

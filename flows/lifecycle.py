@@ -33,6 +33,7 @@ from ratchet.evaluation.cost import cost
 from ratchet.generation import Generation, labels_of
 from ratchet.interval import fit as fit_interval
 from ratchet.ledger import Entry
+from ratchet.monitoring.decay import at_release
 from ratchet.monitoring.estimate import relied_on
 from ratchet.release import Release, write
 from ratchet.report.card import card, checks_table, summary
@@ -268,7 +269,7 @@ def make_release(setting: Setting, generation: Generation, version: str, evaluat
     names = [column.name for column in contract.features]
     probed = test.head(PROBES)
     answer = scorer(setting.root, picked).probability
-    answers = answer(probed)
+    answers, told, truth = answer(probed), answer(unseen), unseen[contract.target].to_numpy(float)
     requests = records(probed, contract)
     return write(
         setting.settings.releases,
@@ -286,14 +287,14 @@ def make_release(setting: Setting, generation: Generation, version: str, evaluat
             "family": picked,
             "generation": generation.identity,
             "parent": generation.parent,
-            "released": evaluation["released"],
+            "released": at_release(setting.problem, told, truth),
             "relies_on": relied_on(answer, unseen, names),
             "lock": setting.workspace.lock,
             # The place of the log from which on rows taught it; 0 is every row.
             "since": since,
         },
         interval=fit_interval(answer(select), select[contract.target].to_numpy(float)),
-        held=unseen[names].assign(probability=answer(unseen), truth=unseen[contract.target].to_numpy(float)),
+        held=unseen[names].assign(probability=told, truth=truth),
     )
 
 

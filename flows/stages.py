@@ -18,7 +18,7 @@ from ratchet.check import unsettled
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
 from ratchet.errors import BatchError, RatchetError
-from ratchet.problem import Folder, counted
+from ratchet.problem import Folder
 from ratchet.settings import parameters
 
 COHORT = "cohort"
@@ -100,12 +100,11 @@ def evaluate(root: Path) -> None:
     from ratchet.evaluation.calibration import calibration, calibration_slices
     from ratchet.evaluation.conformal import conformal
     from ratchet.evaluation.fairness import equal_merit, equalised_odds, fairness, group_calibration, intersection
-    from ratchet.evaluation.loss import defect, per_row
+    from ratchet.evaluation.loss import defect
     from ratchet.evaluation.mitigation import mitigations
     from ratchet.evaluation.performance import beats_rule, floors, not_worse_than_simple, scores
     from ratchet.evaluation.separation import separation
     from ratchet.evaluation.slices import view
-    from ratchet.monitoring.autocorrelation import standard_error
 
     folder, params = Folder(root / "problem"), parameters(root)
     problem, contract = folder.problem, folder.contract
@@ -150,17 +149,12 @@ def evaluate(root: Path) -> None:
     }
     if np.unique(truth).size < 2:
         checks = unsettled(checks, f"the {len(truth)} test rows hold one class only")
-    # Live rows will be like the newest batch, so that is what they are compared with where it is large enough.
-    newest = (test[COHORT] == test[COHORT].max()).to_numpy()
-    lately = newest if newest.sum() >= problem.gate.min_rows else np.ones(len(test), dtype=bool)
-    losses = per_row(problem, candidate[lately], truth[lately])
     facts = {
         "picked": picked,
         "select_by": params["select_by"],
         "families": families,
         "rule": scores(problem, answers["rule"], truth),
         "rows": {"labelled": len(rows)} | {side: int((sides == side).sum()) for side in ("train", "tune", "select")} | {"test": len(test)},
-        "released": {"mean": float(losses.mean()), "error": standard_error(losses), "counted": counted(problem)},
         "mitigations": offered,
         "checks": [check.as_dict() for check in checks],
     }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -12,11 +10,10 @@ from ratchet.data.batch import conform
 from ratchet.data.splits import split
 from ratchet.decision import decide
 from ratchet.errors import BatchError
-from ratchet.evaluation.loss import per_row
 from ratchet.interval import fit as fit_interval
-from ratchet.monitoring.autocorrelation import standard_error
+from ratchet.monitoring.decay import at_release
 from ratchet.monitoring.estimate import relied_on
-from ratchet.problem import Folder, Problem, counted
+from ratchet.problem import Folder
 from ratchet.release import Release, write
 from ratchet.request import records
 from ratchet.scoring import Scorer
@@ -43,7 +40,7 @@ def stand(folder: Folder, settings: Settings, family: str, rows: int, seed: int)
     encoder, candidates = train(known, sides, contract, problem.threshold, params, seed)
     test, select, held = (known[np.isin(sides, parts)] for parts in (("test",), ("select",), ("select", "test")))
     requests = records(test.head(PROBES), contract)
-    names, told = [column.name for column in contract.features], test[contract.target].to_numpy(float)
+    names = [column.name for column in contract.features]
     made = {}
     for version, candidate in enumerate(candidates, start=1):
         probability = Scorer(candidate.graph, encoder).probability
@@ -57,8 +54,11 @@ def stand(folder: Folder, settings: Settings, family: str, rows: int, seed: int)
             threshold=problem.threshold,
             probe=probe,
             reference=test[[*names, *(column.name for column in contract.watched)]].head(REFERENCE_ROWS),
-            facts={"family": candidate.family, "relies_on": relied_on(probability, test, names)}
-            | _released(problem, probability(test), told),
+            facts={
+                "family": candidate.family,
+                "relies_on": relied_on(probability, test, names),
+                "released": at_release(problem, probability(held), held[contract.target].to_numpy(float)),
+            },
             interval=fit_interval(probability(select), select[contract.target].to_numpy(float)),
             held=held[names].assign(probability=probability(held), truth=held[contract.target].to_numpy(float)),
         )
@@ -71,11 +71,6 @@ def stand(folder: Folder, settings: Settings, family: str, rows: int, seed: int)
     store.set_route(version, decision.id, verified=True)
     store.close()
     return made
-
-
-def _released(problem: Problem, probability: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    losses = per_row(problem, probability, truth)
-    return {"released": {"mean": float(losses.mean()), "error": standard_error(losses), "counted": counted(problem)}}
 
 
 def first_rows(folder: Folder, rows: int, seed: int) -> pd.DataFrame:

@@ -15,10 +15,9 @@ from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.data.splits import split
 from ratchet.decision import Decision
-from ratchet.evaluation.loss import per_row
 from ratchet.lesson import EVERYTHING, Lesson, begins, inside, learn_from
-from ratchet.monitoring.autocorrelation import standard_error
 from ratchet.monitoring.concept_drift import Stream
+from ratchet.monitoring.decay import WINDOWS, at_release
 from ratchet.monitoring.estimate import NONE, Audits, relied_on
 from ratchet.monitoring.joint_drift import joint_drift
 from ratchet.monitoring.panel import Released, by_column, held_of, on_labels, on_the_way, told_apart, without_labels
@@ -47,16 +46,16 @@ def release(problem: Problem, contract: Contract, rows: pd.DataFrame, seed: int)
     sides = split(rows[contract.entity])
     encoder, (trees,) = train(rows, sides, contract, problem.threshold, params, seed)
     answer = Scorer(trees.graph, encoder).probability
-    held, test, trained = rows[np.isin(sides, ("select", "test"))], rows[sides == "test"], rows[sides == "train"]
-    losses = per_row(problem, answer(test), test[contract.target].to_numpy())
+    held, trained = rows[np.isin(sides, ("select", "test"))], rows[sides == "train"]
+    told = at_release(problem, answer(held), held[contract.target].to_numpy(float))
     return Released(
         contract=contract,
         encoder=encoder,
         reference=trained[names].sample(min(REFERENCE_ROWS, len(trained)), random_state=0).sort_index(),
         held=held[names].assign(probability=answer(held), truth=held[contract.target]),
         relies_on=tuple(relied_on(answer, held, names)),
-        mean=float(losses.mean()),
-        error=standard_error(losses),
+        mean=told["mean"],
+        error=told["error"],
         threshold=problem.threshold,
     ), answer
 
@@ -158,7 +157,9 @@ class Watched:
             share = np.full(len(found), problem.watch.audit_share)
             earlier = Audits(found["probability"].to_numpy(float), found["found"].to_numpy(float), share)
         seen = problem.watch.window
-        checks += on_labels(problem, released, window, apart, labelled.tail(seen), self._stream, earlier, doubtful=doubtful.tail(seen))
+        checks += on_labels(
+            problem, released, window, apart, labelled.tail(WINDOWS * seen), self._stream, earlier, doubtful=doubtful.tail(seen)
+        )
         begun = self._begun(moved, next(check for check in checks if check.name == "concept_drift"))
         means = Means(
             labels_short=max(0, problem.watch.min_labels - int((teaching["seq"] >= begun).sum())),

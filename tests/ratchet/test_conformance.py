@@ -375,7 +375,8 @@ def _decay(w: World, bad: bool) -> list[Check]:
     told = per_row(w.folder.problem, w.perfect, w.truth)
     truth = 1 - w.truth if bad else w.truth
     error = float(told.std(ddof=1) / np.sqrt(len(told)))
-    return [decay(w.folder.problem, w.perfect, truth, float(told.mean()), error)]
+    every = w.folder.problem.model_copy(update={"watch": w.folder.problem.watch.model_copy(update={"window": len(truth)})})
+    return [decay(every, w.perfect, truth, float(told.mean()), error)]
 
 
 def _label_classes(w: World, bad: bool) -> list[Check]:

@@ -36,7 +36,7 @@ class Released:
 
     `reference`: training rows, in their order, with the features and what is watched besides. `held`: labelled rows that the model has not
     learnt from, with the columns `probability` and `truth`. `relies_on`: the columns on which its answers hang. `mean` and `error`: its
-    loss on the test rows, and the standard error. `threshold`: that by which the service decides.
+    loss on them, and the standard error. `threshold`: that by which the service decides.
     """
 
     contract: Contract
@@ -90,7 +90,7 @@ def on_labels(
     """The monitors of what decisions cost, and of the labels that tell it.
 
     `window` has the columns `probability`, `gold` (what an audit found, NaN elsewhere) and `audited` (the probability with which that row
-    was drawn). `labelled` are the newest labelled predictions, with `seq`, `probability`, `truth`, `provenance` and `relabelled` (another
+    was drawn). `labelled` are the newest labelled predictions (of `decay`'s longest window or fewer), with `seq`, `probability`, `truth`, `provenance` and `relabelled` (another
     label was there before). `stream` was fed with whether each decision was wrong, in the order in which labels came. `earlier` are audits
     of before the window, `bought` those of them that were bought last. `doubtful` are the newest labelled predictions whose labels are to
     be doubted, `labelled` where that is left out: those by which the model is judged need not be all of them. `paid` is whether any audit
@@ -101,8 +101,9 @@ def on_labels(
     # A few sound labels must not hide that all others are of one class.
     came = told[(told["provenance"] != AUDIT).to_numpy()]
     held, truth, answered = held_of(released), labelled["truth"].to_numpy(float), labelled["probability"].to_numpy(float)
+    newest = answered[-problem.watch.window :]
     return [
-        expected_harm(problem, held, apart[1], probability, gold, chance, earlier, bought, answered, paid),
+        expected_harm(problem, held, apart[1], probability, gold, chance, earlier, bought, newest, paid),
         decay(problem, answered, truth, released.mean, released.error),
         concept_drift(problem, stream, share_wrong(released.threshold, held)),
         _placed(label_classes(problem, held.truth, came["truth"].to_numpy(float)), came),
