@@ -51,6 +51,7 @@ experiments: setup ## Every `ratchet experiment` at its default size; writes doc
 	@$(BIN)/ratchet experiment compress
 	@$(BIN)/ratchet experiment concept
 	@$(BIN)/ratchet experiment watch
+	@$(BIN)/ratchet experiment power
 	@$(BIN)/ratchet experiment estimate
 	@$(BIN)/ratchet experiment slices
 	@$(BIN)/ratchet experiment lesson

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -10,13 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from flows.peers import evidently
 from flows.watched import Answer, Scope, Watched, release
 from ratchet.decision import Decision
 from ratchet.monitoring.panel import Released
-from ratchet.report import figures
 from ratchet.report.results import Row, measured, share
 from ratchet.retraining import drifts
 from ratchet.simulation.population import WEEK, Moved, contract, draw, problem
@@ -42,16 +39,9 @@ UNIT = "of decisions, more of them wrong"
 # What the watch does about harm, and the checks that see it on labels.
 RAISED, HARMED = ("retrain", "buy_labels", "ask"), ("decay", "concept_drift")
 LEFT_ALONE = ("skip", "wait")
-SIZES = (200, 500, 1000, 2000, 5000, 20_000, 100_000, LARGE)
-POWER = {
-    "a harmful shift of 0.07 standard deviations": Moved(active=0.07),
-    "a benign shift of 0.07 standard deviations": Moved(idle=0.07),
-    "no shift": Moved(),
-}
-# Evidently takes two seconds for a batch of 2,000 rows, and more as its rows grow: it is asked in some of the runs, and of batches up to so many.
+# Evidently takes two seconds for a batch of 2,000 rows: it is asked in some of the runs.
 PEER_EVERY = 5
 YEARS_WITH_PEER = 2
-PEER_ROWS, PEER_MOST = 20_000, 100_000
 EVIDENTLY = {"evidently": "Evidently's alarm, half of the columns", "evidently_any": "Evidently, any column"}
 # Those who do not look, by the number of the batch.
 DUMMIES: dict[str, Callable[[int], bool]] = {"alarm every 10 batches": lambda batch: batch % 10 == 0, "never": lambda batch: False}
@@ -59,7 +49,7 @@ DUMMIES: dict[str, Callable[[int], bool]] = {"alarm every 10 batches": lambda ba
 
 @dataclass(frozen=True)
 class Case:
-    """One run, looked at every so many seconds: a year, a shift without labels, a change of the concept with them, the power at a batch size."""
+    """One run, looked at every so many seconds: a year, a shift without labels, or a change of the concept with them."""
 
     kind: str
     what: str
@@ -76,9 +66,6 @@ def cases(runs: int, years: int, large: int) -> list[Case]:
     made += [Case("shift", what, BATCH, seed, OFTEN) for what in HARMFUL for seed in range(runs)]
     # Twice as many, for a few that are late leave the bar undecided.
     made += [Case("concept", what, BATCH, seed, every) for every in SCHEDULES for what in CONCEPT for seed in range(2 * runs)]
-    made += [
-        Case("power", what, rows, seed) for what in POWER for rows in SIZES for seed in range(max(5, runs // 2) if rows < LARGE else 5)
-    ]
     # The long ones first, so that no process waits for the last of them; those of one release side by side, so that it is made once.
     return sorted(made, key=lambda case: (case.kind != "year", -case.rows, case.seed))
 
@@ -110,7 +97,7 @@ class Run:
 
 def judge(case: Case) -> dict[str, Any]:
     """What came of a case, as plain data."""
-    return {**asdict(case), **{"year": _year, "shift": _shift, "concept": _concept, "power": _power}[case.kind](case)}
+    return {**asdict(case), **{"year": _year, "shift": _shift, "concept": _concept}[case.kind](case)}
 
 
 def _year(case: Case) -> dict[str, Any]:
@@ -138,7 +125,7 @@ def _year(case: Case) -> dict[str, Any]:
         if case.seed % YEARS_APART < YEARS_WITH_PEER:
             peers.append(evidently(CONTRACT, watched.released.reference, window))
     tails = {of: {"tests": len(values), "below": [sum(p < tail for p in values) for tail in TAILS]} for of, values in p_values.items()}
-    return told | {"tails": tails} | _peers(peers)
+    return told | {"tails": tails} | told_by_peers(peers)
 
 
 def _shift(case: Case) -> dict[str, Any]:
@@ -154,12 +141,12 @@ def _shift(case: Case) -> dict[str, Any]:
         if case.seed % PEER_EVERY == 0 and case.rows == BATCH and case.every == WEEK:
             peers.append(evidently(CONTRACT, watched.released.reference, window))
     return {
-        "harm": float(np.mean(harms)) - _usual(case.seed),
-        "raised": any(map(_raised, decisions)),
-        "left": all(decision.action in LEFT_ALONE and not _raised(decision) for decision in decisions),
-        "seen": any(map(_drifted, decisions)),
+        "harm": float(np.mean(harms)) - usual(case.seed),
+        "raised": any(map(raises, decisions)),
+        "left": all(decision.action in LEFT_ALONE and not raises(decision) for decision in decisions),
+        "seen": any(map(drifted, decisions)),
         **{name: any(map(rings, range(1, batches + 1))) for name, rings in DUMMIES.items()},
-        **_peers(peers),
+        **told_by_peers(peers),
     }
 
 
@@ -177,28 +164,18 @@ def _concept(case: Case) -> dict[str, Any]:
     return {"harm": float(np.mean(harms)), "raised": found is not None and not early, "after": found, "early": early}
 
 
-def _power(case: Case) -> dict[str, Any]:
-    """Whether a shift is seen, and whether harm is raised, in one batch of so many rows."""
-    watched = Run(case.seed)
-    window = watched.arrive(case.rows, POWER[case.what])
-    decision = watched.decide(labels=False)
-    asked = case.rows <= PEER_ROWS or (case.rows <= PEER_MOST and case.seed % PEER_EVERY == 0)
-    peers = [evidently(CONTRACT, watched.released.reference, window)] if asked else []
-    harm = expected_wrong(window) - _usual(case.seed)
-    return {"harm": harm, "seen": _drifted(decision), "raised": _raised(decision), **_peers(peers)}
-
-
-def _usual(seed: int) -> float:
+@lru_cache(maxsize=2)
+def usual(seed: int) -> float:
     """The share of decisions expected to be wrong where nothing has moved."""
     return expected_wrong(Run(seed).arrive(50_000, Moved()))
 
 
-def _peers(told: Sequence[tuple[bool, bool]]) -> dict[str, int]:
+def told_by_peers(told: Sequence[tuple[bool, bool]]) -> dict[str, int]:
     """In how many batches Evidently rang, where it was asked."""
     return {"evidently_any": sum(any_ for any_, _ in told), "evidently": sum(most for _, most in told)} if told else {}
 
 
-def _raised(decision: Decision) -> bool:
+def raises(decision: Decision) -> bool:
     """Whether harm is told, be it that labels which would confirm it were asked for already."""
     named = {check["name"] for check in decision.evidence["checks"] if check["verdict"] == "fail"}
     return decision.action in RAISED or bool(named & {"estimate", *HARMED})
@@ -208,7 +185,8 @@ def _harmed(decision: Decision) -> bool:
     return any(check["verdict"] == "fail" and check["name"] in HARMED for check in decision.evidence["checks"])
 
 
-def _drifted(decision: Decision) -> bool:
+def drifted(decision: Decision) -> bool:
+    """Whether a shift is told, be there harm or not."""
     return any(check["verdict"] == "fail" and drifts(check["name"]) for check in decision.evidence["checks"])
 
 
@@ -237,21 +215,13 @@ def measure(judged: Sequence[dict[str, Any]]) -> list[Row]:
                 rows.append(
                     share(f"clean years, {what}: {name} with p below {tail:g}", below, sum(told["tails"][of]["tests"] for told in mine))
                 )
-        rows += _others(f"clean years, {what}", mine)
+        rows += others(f"clean years, {what}", mine)
     rows += _shifts(judged)
     rows += _concepts(judged)
-    for what in POWER:
-        for size in SIZES:
-            mine = [told for told in judged if (told["kind"], told["what"], told["rows"]) == ("power", what, size)]
-            rows.append(share(f"{what}, {size:,} rows: seen", sum(told["seen"] for told in mine), len(mine)))
-            rows.append(share(f"{what}, {size:,} rows: harm raised", sum(told["raised"] for told in mine), len(mine)))
-            rows += _others(f"{what}, {size:,} rows", mine)
-        harms = [told["harm"] for told in judged if (told["kind"], told["what"]) == ("power", what) and told["rows"] >= PEER_ROWS]
-        rows.append(measured(f"{what}: what it really does", harms, UNIT))
     return rows
 
 
-def _others(of: str, judged: Sequence[dict[str, Any]]) -> list[Row]:
+def others(of: str, judged: Sequence[dict[str, Any]]) -> list[Row]:
     """In how many runs those beside us rang, of those in which they were asked."""
     rows = []
     for key, name in (*EVIDENTLY.items(), *zip(DUMMIES, DUMMIES, strict=True)):
@@ -277,7 +247,7 @@ def _shifts(judged: Sequence[dict[str, Any]]) -> list[Row]:
         rows.append(share(f"benign shifts, {size:,} rows a batch: left alone", sum(told["left"] for told in mine), len(mine)))
         rows.append(share(f"benign shifts, {size:,} rows a batch: seen as a shift", sum(told["seen"] for told in mine), len(mine)))
     for kind, of in (("harmful", harmful), ("benign", benign)):
-        rows += _others(f"{kind} shifts, {BATCH:,} rows a batch", [told for told in of if told["rows"] == BATCH])
+        rows += others(f"{kind} shifts, {BATCH:,} rows a batch", [told for told in of if told["rows"] == BATCH])
     return rows
 
 
@@ -297,17 +267,3 @@ def _concepts(judged: Sequence[dict[str, Any]]) -> list[Row]:
         rows.append(share(f"{name}: raised within 1 batch of labels", prompt, len(harmful)))
         rows.append(share(f"{name}: raised before they came", sum(told["early"] for told in harmful), len(harmful)))
     return rows
-
-
-def curves(rows: Sequence[Row]) -> Figure:
-    """Power against batch size: what is seen, and what is raised as harm."""
-    found = [(re.fullmatch(r"(a .* deviations), ([\d,]+) rows: (seen|harm raised)", row.name), row) for row in rows]
-    table = pd.DataFrame(
-        [
-            {"what": f"{m[1]}: {m[3]}", "rows": int(m[2].replace(",", "")), "value": row.value, "low": row.low, "high": row.high}
-            for m, row in found
-            if m
-        ]
-    )
-    by_rows = {what: part.sort_values("rows") for what, part in table.groupby("what")}
-    return figures.shares([("rows a batch", "rows", by_rows)], of="batches")

@@ -124,7 +124,7 @@ def concept(runs: int, workers: int, console: Console, source: Path | None = Non
 
 
 def watch(runs: int, years: int, large: int, workers: int, console: Console, out: Path = RESULTS) -> list[Row]:
-    """Clean years, shifts and changes of known harm; write watch.json, watch.md and watch.svg."""
+    """Clean years, shifts and changes of known harm; write watch.json and watch.md."""
     from flows import experiment_watch as experiment
 
     if min(runs, years, large) < 2:
@@ -134,7 +134,20 @@ def watch(runs: int, years: int, large: int, workers: int, console: Console, out
     rows = experiment.measure(judged)
     command = f"ratchet experiment watch --runs {runs} --years {years} --large {large}"
     _write(out, "watch", rows, command, sorted({case.seed for case in todo}))
-    (out / "watch.svg").write_text(svg(experiment.curves(rows)) + "\n", encoding="utf-8")
+    return rows
+
+
+def power(runs: int, workers: int, console: Console, out: Path = RESULTS) -> list[Row]:
+    """Small shifts in batches of all sizes; write power.json, power.md and power.svg."""
+    from flows import experiment_power as experiment
+
+    if runs < 2:
+        raise BatchError("An experiment needs two runs of each kind or more.")
+    todo = experiment.cases(runs)
+    judged = _judged("power", experiment, todo, workers, console)
+    rows = experiment.measure(judged)
+    _write(out, "power", rows, f"ratchet experiment power --runs {runs}", sorted({case.seed for case in todo}))
+    (out / "power.svg").write_text(svg(experiment.curves(rows)) + "\n", encoding="utf-8")
     return rows
 
 

@@ -86,11 +86,20 @@ def experiment_watch(
     large: Annotated[int, typer.Option(help="Benign shifts of each size at a million rows a batch.")] = 25,
     workers: Workers = 2,
 ) -> None:
-    """Watch clean years and shifts of known harm: how often does it ring for nothing, does it ring in time? (an hour and a half)"""
+    """Watch clean years and shifts of known harm: how often does it ring for nothing, does it ring in time? (an hour)"""
     with sentences():
         from stack import experiment as run
 
         measured(run.watch(runs, years, large, workers, console))
+
+
+@app.command("power")
+def experiment_power(runs: Annotated[int, typer.Option(help="Batches of each shift and size.")] = 20, workers: Workers = 2) -> None:
+    """Shift a population a little: in batches of how many rows is it seen, and by whom? (a quarter of an hour)"""
+    with sentences():
+        from stack import experiment as run
+
+        measured(run.power(runs, workers, console))
 
 
 @app.command("estimate")

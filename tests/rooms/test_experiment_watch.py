@@ -7,7 +7,8 @@ from dataclasses import asdict
 import pytest
 import yaml
 
-from flows.experiment_watch import BATCH, DUMMIES, EVIDENTLY, LARGE, OFTEN, WEEK, YEARS_APART, cases, curves, measure
+from flows import experiment_power
+from flows.experiment_watch import BATCH, DUMMIES, EVIDENTLY, LARGE, OFTEN, WEEK, YEARS_APART, cases, measure
 from ratchet.settings import ROOT
 
 # Of a year's tests so many have a p-value below 1e-3, 1e-4 and 1e-5.
@@ -24,7 +25,6 @@ def made(case, **changed):
         if case.what.startswith("harmful")
         else {"harm": 0.001, "raised": False, "left": True, "seen": True} | dummies,
         "concept": {"harm": 0.06, "raised": True, "after": 1, "early": False},
-        "power": {"harm": 0.02, "raised": False, "seen": True},
     }[case.kind]
     return {**asdict(case), **told, **(peers if case.kind != "concept" else {}), **changed}
 
@@ -43,13 +43,23 @@ def test_every_bar_has_a_row(every):
     assert (tail.value, tail.n) == (2 / 1560, 40 * 1560)
     assert rows["harmful changes of the concept, looked at every 5 minutes: raised within 3 batches of labels"].n == 30
     assert rows["harmful changes of the concept, small: raised within 3 batches of labels"].n == 10
-    assert rows["no shift, 500 rows: Evidently, any column"].n == 1
-    assert "no shift, 1,000,000 rows: Evidently, any column" not in rows
     assert (rows["clean years, independent: alarm every 10 batches"].value, rows["harmful shifts, 2,000 rows a batch: never"].value) == (
         1,
         0,
     )
-    assert curves(list(rows.values())).axes
+
+
+def test_power_is_told_by_size_and_by_who_was_asked():
+    def told(case):
+        peers = dict.fromkeys(EVIDENTLY, 1) if case.rows <= experiment_power.PEER_ROWS and case.seed == 0 else {}
+        return {**asdict(case), "harm": 0.02, "raised": False, "seen": case.rows > 1000, **peers}
+
+    rows = {row.name: row for row in experiment_power.measure([told(case) for case in experiment_power.cases(8)])}
+    assert (rows["no shift, 500 rows: seen"].value, rows["no shift, 2,000 rows: seen"].value) == (0, 1)
+    assert (rows["no shift, 500 rows: seen"].n, rows["no shift, 1,000,000 rows: seen"].n) == (8, 5)
+    assert rows["no shift, 500 rows: Evidently, any column"].n == 1
+    assert "no shift, 1,000,000 rows: Evidently, any column" not in rows
+    assert experiment_power.curves(list(rows.values())).axes
 
 
 def test_what_goes_wrong_is_counted_where_it_did(every):
