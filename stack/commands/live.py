@@ -29,6 +29,8 @@ from stack.commands.common import (
 )
 
 app = typer.Typer()
+# A gate has some forty reasons to let a version live; those come first that say what it is worth.
+SHOWN = 3
 
 
 @app.command()
@@ -196,7 +198,7 @@ def history(
         by_id = {entry.id: entry for entry in store.decisions()}
         routes = store.routes(until=at)
         if not routes:
-            console.print("No version had been released by then.")
+            console.print("No version had been released by then." if at else "No version has been released yet.")
             return
         answering = [route for route in routes if route.verified] or routes
         for route in answering[-1:] if at else routes:
@@ -206,7 +208,9 @@ def history(
             )
             let = f"{entry.action} by {escape(entry.by)}" if entry else "not in the ledger"
             console.print(f"{told}  {let} (decision {route.decision})", highlight=False)
-            for reason in entry.reasons if entry else ():
+            reasons = entry.reasons if entry else ()
+            more = [f"and {len(reasons) - SHOWN} more; `ratchet card {route.champion}` has every check"] if len(reasons) > SHOWN else []
+            for reason in (*reasons[:SHOWN], *more):
                 console.print(Padding(escape(reason), (0, 0, 0, 2)), highlight=False)
 
 
