@@ -201,7 +201,9 @@ def history(
             console.print("No version had been released by then." if at else "No version has been released yet.")
             return
         answering = [route for route in routes if route.verified] or routes
-        for route in answering[-1:] if at else routes:
+        # A route is set, and then verified: the first of the two is told where the second never came.
+        told_once = [one for one, then in zip(routes, [*routes[1:], None], strict=True) if not then or then.decision != one.decision]
+        for route in answering[-1:] if at else told_once:
             entry = by_id.get(route.decision)
             told = f"{route.at:%Y-%m-%d %H:%M:%S} UTC  [bold]version {route.champion}[/bold]" + (
                 "" if route.verified else ", not verified yet"
