@@ -245,7 +245,7 @@ def _chi_squared(counts: np.ndarray) -> tuple[float, float]:
 def _of_table(table: np.ndarray) -> float:
     """p-value of counts of shape (k, 2), k of 2 or more.
 
-    The chi-squared limit is far too small where a year of checks looks (by a hundred times at 1e-8, with five rows expected). So
+    The chi-squared limit is far too small where a year of checks looks (by a hundred times at 2e-8, with six rows expected). So
     categories of which fewer than 100 are expected are each tested exactly against all others (Bonferroni), and enter chi-squared in
     groups of so many: two questions, of which the clearer answer counts twice.
     """
