@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -61,7 +62,7 @@ def send_own(setting: Setting, rows: int, drifted: bool, labelled: bool, seed: i
         # What a demonstration sent was drawn from the same source.
         before = 0 if source else sum(count for variant, count in setting.store.counts().items() if variant in LIVE)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([[before, False]] if before else []), encoding="utf-8")
+        _keep(path, [[before, False]] if before else [])
     told = json.loads(path.read_text(encoding="utf-8"))
     opened = setting.folder.open_source(source, seed)
     if source is None:
@@ -73,8 +74,15 @@ def send_own(setting: Setting, rows: int, drifted: bool, labelled: bool, seed: i
     ids = ask(url, frame, setting.contract, f"traffic:{of}:{place}:{rows}:{drifted}")
     truth = frame[setting.contract.target].dropna()
     new = tell(url, [ids[place] for place in truth.index], truth) if labelled else 0
-    path.write_text(json.dumps([*told, [rows, drifted]]), encoding="utf-8")
+    _keep(path, [*told, [rows, drifted]])
     return len(ids), new
+
+
+def _keep(path: Path, drawn: list[list[Any]]) -> None:
+    """Write what was drawn so far, whole or not at all."""
+    beside = path.with_suffix(".new")
+    beside.write_text(json.dumps(drawn), encoding="utf-8")
+    beside.replace(path)
 
 
 def _post(client: httpx.Client, path: str, body: Any, headers: dict[str, str]) -> Any:
