@@ -37,8 +37,7 @@ def inflation(values: np.ndarray, several: bool = False) -> float:
     size = len(values) // blocks
     if size < 2:
         return 1.0
-    starts = np.arange(blocks) * size
-    means = np.add.reduceat(values[: blocks * size], starts, axis=0, dtype=float) / size
+    means = values[: blocks * size].reshape(blocks, size, -1).mean(axis=1, dtype=float)
     # Of flags the share tells the variance.
     share = means.mean(axis=0)
     within = share * (1 - share) if values.dtype == bool else values.var(axis=0)
