@@ -38,8 +38,8 @@ check: setup ## Lint, types, walls, lock file, docker-compose.yml
 down: setup ## End what `make demo` or `ratchet up` started
 	@$(BIN)/ratchet down
 
-bench: setup ## Measure the loop against the bare training, the release tests on real rows, one prediction; writes docs/results/bench.md
-	@$(BIN)/python -m stack.bench
+bench: setup ## Measure the loop against the bare training, the release tests on real rows, one prediction; SOURCE=FILE has the rows where OpenML cannot be reached; writes docs/results/bench.md
+	@$(BIN)/python -m stack.bench $(if $(SOURCE),--source "$(SOURCE)")
 
 bench-serving: setup ## Measure the service beside its peers (needs wrk); writes docs/results/serving.md (half an hour)
 	@$(BIN)/python -m stack.bench_serving

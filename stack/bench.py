@@ -40,6 +40,8 @@ def main(runs: int = 3, seed: int = 7, source: Path | None = None) -> None:
     console = Console()
     home = settings().home / "bench"
     folder = find_problem("credit", settings().problems)
+    # Rows that cannot be had are told before the loop is run, and not minutes later.
+    find_problem("credit_card", settings().problems).open_source(str(source) if source else None, seed)
     loops: list[float] = []
     bare: list[float] = []
     steps: dict[str, list[float]] = {}
@@ -76,7 +78,8 @@ def main(runs: int = 3, seed: int = 7, source: Path | None = None) -> None:
         *(measured(name, values, "ms") for name, values in single.items()),
         *(measured(f"step: {name}", values, "s") for name, values in steps.items()),
     ]
-    write(RESULTS, "bench", rows, command="make bench", commit=code_version(), seeds=[seed], machine=machine())
+    command = f"make bench SOURCE={source.name}" if source else "make bench"
+    write(RESULTS, "bench", rows, command=command, commit=code_version(), seeds=[seed], machine=machine())
     show(console, rows)
 
 
