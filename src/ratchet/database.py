@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -126,5 +126,8 @@ class Database:
             try:
                 yield free
             finally:
-                # Closing it for good frees the lock, whatever state the connection is in.
+                # Given back by word, as the server may see a closed connection only after the next has asked; and closed
+                # for good, which frees the lock of a connection that can say nothing any more.
+                with suppress(sa.exc.DBAPIError):
+                    connection.execute(sa.text("SELECT pg_advisory_unlock_all()"))
                 connection.invalidate()
