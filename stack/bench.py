@@ -20,6 +20,7 @@ from ratchet.settings import code_version, settings
 from stack import processes
 from stack.demo import demonstrate, home_of
 from stack.experiment import RESULTS, machine
+from stack.interrupt import interruptible
 
 PREDICTIONS = 2000
 UNITS = {
@@ -39,6 +40,7 @@ def main(runs: int = 3, seed: int = 7, source: Path | None = None) -> None:
     """
     console = Console()
     home = settings().home / "bench"
+    place = home_of(home, "credit")
     folder = find_problem("credit", settings().problems)
     # Rows that cannot be had are told before the loop is run, and not minutes later.
     find_problem("credit_card", settings().problems).open_source(str(source) if source else None, seed)
@@ -50,10 +52,11 @@ def main(runs: int = 3, seed: int = 7, source: Path | None = None) -> None:
     watched: dict[str, list[float]] = {}
     for run in range(runs):
         console.rule(f"run {run + 1} of {runs}")
+        # One that was cut short would go on where it stopped, and take less.
+        (place / "wanted.json").unlink(missing_ok=True)
         begun = time.perf_counter()
         demonstrate(home, folder, None, folder.problem.demo, seed, console, reports=home / "reports", keep_up=True)
         loops.append(time.perf_counter() - begun)
-        place = home_of(home, "credit")
         try:
             for name, values in predictions(place).items():
                 single.setdefault(name, []).append(values)
@@ -137,4 +140,5 @@ def show(console: Console, rows: list[Row]) -> None:
 
 
 if __name__ == "__main__":
+    interruptible()
     typer.run(main)

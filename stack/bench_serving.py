@@ -31,6 +31,7 @@ from ratchet.simulation.sample import draw
 from stack import processes
 from stack.alone import environment, running
 from stack.experiment import RESULTS, machine
+from stack.interrupt import interruptible
 
 PROBLEM, ROWS, SEED = "credit", 20_000, 7
 CONNECTIONS = (32, 256)
@@ -267,4 +268,5 @@ def _unit(name: str) -> str:
 
 
 if __name__ == "__main__":
+    interruptible()
     typer.run(main)

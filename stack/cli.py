@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from importlib.metadata import version
-from types import FrameType
 from typing import Annotated
 
 import typer
 
 from stack.commands import answer, decide, live, measure, operate
+from stack.interrupt import interruptible
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", add_completion=False)
 
@@ -40,17 +38,9 @@ for title, group in (
 app.add_typer(measure.app, name="experiment", rich_help_panel="Measure")
 
 
-def _interrupted(number: int, frame: FrameType | None) -> None:
-    print("\nInterrupted: what is at work is brought to an end. This may take a minute.", file=sys.stderr)
-    signal.default_int_handler(number, frame)
-
-
 def main() -> None:
     """The entry point."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupted)
-        # Who ends a job this way, as CI does at its time limit, wants no servers left behind either.
-        signal.signal(signal.SIGTERM, _interrupted)
+    interruptible()
     app()
 
 

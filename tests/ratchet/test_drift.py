@@ -18,6 +18,7 @@ from scipy import stats
 from scipy.signal import lfilter
 
 from ratchet.contract import Column
+from ratchet.monitoring.autocorrelation import inflation, inflation_of_shares
 from ratchet.monitoring.data_drift import _chi_squared, data_drift, difference
 from ratchet.monitoring.projection import image
 from ratchet.monitoring.validity import validity
@@ -90,6 +91,18 @@ def test_autocorrelated_rows_do_not_ring(kind):
     told = [difference(COLUMNS[kind], stream(4000), stream(2000)) for _ in range(60)]
     assert sum(d.p < 0.001 for d in told) <= 1
     assert np.median([d.inflation for d in told]) > 4
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    codes=st.lists(st.integers(0, 6), max_size=400),
+    kinds=st.integers(1, 6),
+    run=st.integers(1, 12),
+)
+def test_flags_that_are_not_made_tell_what_made_ones_do(codes, kinds, run):
+    codes = np.repeat(np.array(codes, dtype=int), run)
+    assert inflation_of_shares(codes, kinds) == inflation(codes[:, None] == range(kinds))
+    assert inflation_of_shares(codes, kinds, higher=True) == inflation(codes[:, None] > range(kinds))
 
 
 @settings(max_examples=60, deadline=None)

@@ -147,5 +147,7 @@ def factorised(values: Any) -> tuple[np.ndarray, Any]:
     """Codes of n values, shape (n,), and the values that they stand for; -1 is missing."""
     if isinstance(values, pd.Series) and isinstance(values.dtype, pd.CategoricalDtype):
         return values.cat.codes.to_numpy(), values.cat.categories
-    codes, found = pd.factorize(np.asarray(values, dtype=object))
+    # Of a list only as objects: as an array, what is mixed would become text.
+    numbers = getattr(getattr(values, "dtype", None), "kind", "O") in "fiub"
+    codes, found = pd.factorize(np.asarray(values, dtype=None if numbers else object))
     return codes, found

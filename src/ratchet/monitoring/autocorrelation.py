@@ -30,17 +30,44 @@ def inflation(values: np.ndarray, several: bool = False) -> float:
     >>> inflation(np.repeat(np.random.default_rng(0).normal(size=400), 5)) > 4
     True
     """
-    if not len(values):
-        return 1.0
-    values = values.reshape(len(values), -1)
-    blocks = max(int(0.9 * len(values) ** 0.5), FEWEST)
-    size = len(values) // blocks
+    blocks, size = _cut(len(values))
     if size < 2:
         return 1.0
+    values = values.reshape(len(values), -1)
     means = values[: blocks * size].reshape(blocks, size, -1).mean(axis=1, dtype=float)
     # Of flags the share tells the variance.
     share = means.mean(axis=0)
-    within = share * (1 - share) if values.dtype == bool else values.var(axis=0)
+    return _of_blocks(means, share * (1 - share) if values.dtype == bool else values.var(axis=0), len(values), several)
+
+
+def inflation_of_shares(codes: np.ndarray, kinds: int, higher: bool = False) -> float:
+    """The same of flags of n rows in their order, one for each of `kinds`, that need not be made: whether a row is of that kind, or `higher`.
+
+    `codes` tell each row's kind, shape (n,), from 0 on; from `kinds` on they are of none, and higher than all.
+
+    >>> codes = np.random.default_rng(0).integers(0, 3, 2000).repeat(5)
+    >>> inflation_of_shares(codes, 2) == inflation(codes[:, None] == [0, 1]) > 4
+    True
+    """
+    blocks, size = _cut(len(codes))
+    if size < 2:
+        return 1.0
+    places = np.repeat(np.arange(blocks) * (kinds + 1), size) + np.minimum(codes[: blocks * size], kinds)
+    counts = np.bincount(places, minlength=blocks * (kinds + 1)).reshape(blocks, kinds + 1)[:, :kinds]
+    means = (size - np.cumsum(counts, axis=1) if higher else counts) / size
+    share = means.mean(axis=0)
+    return _of_blocks(means, share * (1 - share), len(codes), several=False)
+
+
+def _cut(rows: int) -> tuple[int, int]:
+    """Into how many blocks so many rows are cut, and of how many rows each."""
+    blocks = max(int(0.9 * rows**0.5), FEWEST)
+    return blocks, rows // blocks
+
+
+def _of_blocks(means: np.ndarray, within: np.ndarray, rows: int, several: bool) -> float:
+    """The inflation that the means of blocks tell, shape (blocks, k), of so many rows that vary by `within`, shape (k,)."""
+    blocks, size = _cut(rows)
     told = within > 0
     if not told.any():
         return 1.0
@@ -55,4 +82,4 @@ def inflation(values: np.ndarray, several: bool = False) -> float:
         freedom *= len(squares) ** 2 / max(float(alike.sum()), 1.0)
     if found <= stats.chi2.ppf(SURE, freedom) / freedom:
         return 1.0
-    return float(min(max(found * freedom / stats.chi2.ppf(1 - SURE, freedom), 1.0), len(values)))
+    return float(min(max(found * freedom / stats.chi2.ppf(1 - SURE, freedom), 1.0), rows))

@@ -14,7 +14,7 @@ from ratchet.contract import CATEGORICAL, Column, Contract
 from ratchet.data.encoding import factorised
 from ratchet.data.values import as_text
 from ratchet.monitoring import projection
-from ratchet.monitoring.autocorrelation import inflation
+from ratchet.monitoring.autocorrelation import inflation, inflation_of_shares
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
@@ -62,16 +62,15 @@ def dependence(contract: Contract, rows: pd.DataFrame) -> float:
     for column in contract.features:
         if column.name not in rows:
             continue
-        values = rows[column.name]
-        numbers = pd.to_numeric(values, errors="coerce").astype(float) if column.values is None else values
-        if numbers.isna().all():
-            continue
         if column.values is None:
-            # A tenth as good as a rank: means and ranks are more autocorrelated than whether a value is high.
-            told.append(np.searchsorted(np.nanquantile(numbers, TENTHS), numbers))
+            numbers = pd.to_numeric(rows[column.name], errors="coerce").to_numpy(float)
+            if not np.isnan(numbers).all():
+                # A tenth as good as a rank: means and ranks are more autocorrelated than whether a value is high.
+                told.append(np.searchsorted(np.nanquantile(numbers, TENTHS), numbers))
         else:
-            codes, _ = factorised(values)
-            told.append(codes == np.bincount(codes[codes >= 0]).argmax())
+            codes, _ = factorised(rows[column.name])
+            if (codes >= 0).any():
+                told.append(codes == np.bincount(codes[codes >= 0]).argmax())
     return inflation(np.column_stack(told).astype(float), several=True) if told and len(rows) else 1.0
 
 
@@ -158,7 +157,10 @@ def _lacking(old: np.ndarray, new: np.ndarray, least: tuple[float, float]) -> Di
 
 def _kolmogorov_smirnov(old: np.ndarray, new: np.ndarray, least: tuple[float, float]) -> Difference:
     edges = np.unique(np.quantile(old, TENTHS))
-    worth = [max(inflation(values[:, None] > edges), at) for values, at in zip((old, new), least, strict=True)]
+    worth = [
+        max(inflation_of_shares((edges[:, None] < values).sum(axis=0), len(edges), higher=True), at)
+        for values, at in zip((old, new), least, strict=True)
+    ]
     steps, counts = np.unique(old, return_counts=True)
     ordered = np.sort(new)
     reached = np.cumsum(counts) / old.size
@@ -183,9 +185,8 @@ def _codes(old: pd.Series, new: pd.Series) -> tuple[list[np.ndarray], list[str]]
 
 def _counted(old: np.ndarray, new: np.ndarray, names: list[str], order: list[str], least: tuple[float, float]) -> Difference:
     """Two arrays of codes of categories that are called `names`; `order` names those that have one."""
-    kinds = range(min(len(names), COUNTED))
-    flags = [np.column_stack([codes == kind for kind in kinds]) for codes in (old, new)]
-    worth = [max(inflation(each), at) for each, at in zip(flags, least, strict=True)]
+    kinds = min(len(names), COUNTED)
+    worth = [max(inflation_of_shares(codes, kinds), at) for codes, at in zip((old, new), least, strict=True)]
     counts = [np.bincount(codes, minlength=len(names)) / each for codes, each in zip((old, new), worth, strict=True)]
     effective = np.column_stack(counts)
     p, effect = _chi_squared(effective)

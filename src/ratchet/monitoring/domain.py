@@ -69,14 +69,14 @@ def domain(reference: np.ndarray, window: np.ndarray, seed: int = 0) -> Domain:
     side = np.r_[np.zeros(n), np.ones(m)]
     fold = np.r_[np.arange(n) * FOLDS // n, np.arange(m) * FOLDS // m]
     score = np.empty(len(rows))
-    for part in range(FOLDS):
-        inside = fold == part
-        model = HistGradientBoostingClassifier(
-            max_iter=60, learning_rate=0.1, max_leaf_nodes=8, min_samples_leaf=40, l2_regularization=5.0,
-            early_stopping=True, validation_fraction=0.2, n_iter_no_change=5, random_state=seed,
-        )  # fmt: skip
-        # On so few rows a second thread costs more in waiting than it saves.
-        with threadpool_limits(1):
+    # On so few rows a second thread costs more in waiting than it saves.
+    with threadpool_limits(1):
+        for part in range(FOLDS):
+            inside = fold == part
+            model = HistGradientBoostingClassifier(
+                max_iter=60, learning_rate=0.1, max_leaf_nodes=8, min_samples_leaf=40, l2_regularization=5.0,
+                early_stopping=True, validation_fraction=0.2, n_iter_no_change=5, random_state=seed,
+            )  # fmt: skip
             model.fit(rows[~inside], side[~inside])
             score[inside] = model.predict_proba(rows[inside])[:, 1]
     # As if both sides were of one size.

@@ -68,8 +68,10 @@ def of_column(problem: Problem, contract: Contract) -> float:
 
 def stuck(values: pd.Series, reference: pd.Series, alpha: float) -> bool:
     """Whether all that is there is one value, in a column that varied; not where so many rows may have it by chance, at a level `alpha`."""
+    if values.head(FEW).nunique() > 1:
+        return False
     there = values.dropna()
-    if values.head(FEW).nunique() > 1 or there.empty or not (there == there.iloc[0]).all():
+    if there.empty or not (there == there.iloc[0]).all():
         return False
     had = (reference == there.iloc[0]).to_numpy()
     share = (had.sum() + 1) / (len(had) + 1)
