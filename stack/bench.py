@@ -52,10 +52,8 @@ def main(runs: int = 3, seed: int = 7, source: Path | None = None) -> None:
     watched: dict[str, list[float]] = {}
     for run in range(runs):
         console.rule(f"run {run + 1} of {runs}")
-        # One that was cut short would go on where it stopped, and take less.
-        (place / "wanted.json").unlink(missing_ok=True)
         begun = time.perf_counter()
-        demonstrate(home, folder, None, folder.problem.demo, seed, console, reports=home / "reports", keep_up=True)
+        demonstrate(home, folder, None, folder.problem.demo, seed, console, reports=home / "reports", keep_up=True, anew=True)
         loops.append(time.perf_counter() - begun)
         try:
             for name, values in predictions(place).items():

@@ -42,10 +42,11 @@ def demonstrate(
     *,
     reports: Path | None,
     keep_up: bool,
+    anew: bool = False,
 ) -> dict[str, Any]:
     """Run the loop; the summary. With `keep_up` the pages stay up, else every process is ended.
 
-    A demonstration of the same source, sizes and seed that was cut short goes on; a finished one makes way.
+    A demonstration of the same source, sizes and seed that was cut short goes on, unless it is to begin `anew`; a finished one makes way.
     """
     place = home_of(home, folder.problem.name)
     try:
@@ -61,7 +62,7 @@ def demonstrate(
             f"{error.filename or home} cannot be written: {error.strerror}. Set RATCHET_HOME, or --reports, to another folder."
         ) from error
     try:
-        return _run(place, folder, source, sizes, seed, console, reports, keep_up)
+        return _run(place, folder, source, sizes, seed, console, reports, keep_up, anew)
     finally:
         lock.release()
 
@@ -99,7 +100,15 @@ def demonstrate_deployed(
 
 
 def _run(
-    place: Path, folder: Folder, source: str | None, sizes: Demonstration, seed: int, console: Console, reports: Path, keep_up: bool
+    place: Path,
+    folder: Folder,
+    source: str | None,
+    sizes: Demonstration,
+    seed: int,
+    console: Console,
+    reports: Path,
+    keep_up: bool,
+    anew: bool,
 ) -> dict[str, Any]:
     begun = time.monotonic()
     narrator = ConsoleNarrator(console)
@@ -109,7 +118,7 @@ def _run(
     # An earlier demonstration may have left its pages up, or have been killed over its processes.
     processes.down(place)
     wanted = {"source": source, "sizes": sizes.model_dump(), "seed": seed}
-    if _resumable(place, wanted):
+    if not anew and _resumable(place, wanted):
         console.print("An earlier run was cut short: going on where it stopped.")
     else:
         shutil.rmtree(place, ignore_errors=True)
@@ -131,7 +140,7 @@ def _run(
         _end(place)
         raise
     except BaseException:
-        console.print("Ending what was started; the same command goes on from here.")
+        console.print("Ending what was started." if anew else "Ending what was started; the same command goes on from here.")
         _end(place)
         raise
     _say_where(console, summary, place, reports, time.monotonic() - begun, keep_up)

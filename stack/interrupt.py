@@ -19,5 +19,7 @@ def interruptible() -> None:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
+    # CI lets SIGTERM follow soon, which must not end the ending. A second Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     print("\nInterrupted: what is at work is brought to an end. This may take a minute.", file=sys.stderr)
     signal.default_int_handler(number, frame)

@@ -128,6 +128,8 @@ class Database:
             finally:
                 # Given back by word, as the server may see a closed connection only after the next has asked; and closed
                 # for good, which frees the lock of a connection that can say nothing any more.
-                with suppress(sa.exc.DBAPIError):
-                    connection.execute(sa.text("SELECT pg_advisory_unlock_all()"))
-                connection.invalidate()
+                try:
+                    with suppress(sa.exc.DBAPIError):
+                        connection.execute(sa.text("SELECT pg_advisory_unlock_all()"))
+                finally:
+                    connection.invalidate()

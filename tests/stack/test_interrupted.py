@@ -1,10 +1,11 @@
-"""kill -9 of the loop, then the same command again: it finishes, with no version, decision or row twice."""
+"""kill -9 of the loop, then the same command again: it finishes, with no version, decision or row twice. And whoever is asked to end, ends."""
 
 from __future__ import annotations
 
 import json
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -88,3 +89,42 @@ def retraining(place: Path) -> bool:
     lock = place / "workspaces" / "credit" / "data" / "split.parquet"
     journal = json.loads((place / "journal.json").read_text(encoding="utf-8")) if (place / "journal.json").exists() else {}
     return "third alarm" in journal and lock.exists() and lock.stat().st_mtime > (place / "journal.json").stat().st_mtime
+
+
+TIDY = """
+import time
+from stack.interrupt import interruptible
+interruptible()
+try:
+    print("at work", flush=True)
+    time.sleep(60)
+finally:
+    print("ending", flush=True)
+    time.sleep(0.5)
+    print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_asked_to_end_ends_what_it_started_though_sigterm_follows(first):
+    with subprocess.Popen([sys.executable, "-c", TIDY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "at work\n"
+        process.send_signal(first)
+        assert process.stdout.readline() == "ending\n"
+        process.send_signal(signal.SIGTERM)
+        said, told = process.communicate(timeout=30)
+    assert said == "ended\n"
+    assert told.startswith("\nInterrupted: ")
+    assert "KeyboardInterrupt" in told
+
+
+def test_a_background_job_ignores_ctrl_c_and_is_ended_by_sigterm():
+    started = [sys.executable, "-c", TIDY]
+    with subprocess.Popen(
+        started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ) as process:
+        assert process.stdout.readline() == "at work\n"
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=30)
+    assert said == "ending\nended\n"

@@ -147,7 +147,7 @@ def factorised(values: Any) -> tuple[np.ndarray, Any]:
     """Codes of n values, shape (n,), and the values that they stand for; -1 is missing."""
     if isinstance(values, pd.Series) and isinstance(values.dtype, pd.CategoricalDtype):
         return values.cat.codes.to_numpy(), values.cat.categories
-    # Of a list only as objects: as an array, what is mixed would become text.
-    numbers = getattr(getattr(values, "dtype", None), "kind", "O") in "fiub"
-    codes, found = pd.factorize(np.asarray(values, dtype=None if numbers else object))
+    # All others as objects, so that they stay what they are: of a mixed list, an array would make text.
+    quick = getattr(values, "dtype", None) in (np.float64, np.int64, np.bool_)
+    codes, found = pd.factorize(np.asarray(values, dtype=None if quick else object))
     return codes, found

@@ -41,9 +41,9 @@ def inflation(values: np.ndarray, several: bool = False) -> float:
 
 
 def inflation_of_shares(codes: np.ndarray, kinds: int, higher: bool = False) -> float:
-    """The same of flags of n rows in their order, one for each of `kinds`, that need not be made: whether a row is of that kind, or `higher`.
+    """The `inflation` of n rows' flags, by their codes alone: for each of k `kinds`, whether a row is of that kind, or of a `higher` one.
 
-    `codes` tell each row's kind, shape (n,), from 0 on; from `kinds` on they are of none, and higher than all.
+    `codes` has shape (n,), 0 or more; those from k on are of none of the kinds, and higher than all.
 
     >>> codes = np.random.default_rng(0).integers(0, 3, 2000).repeat(5)
     >>> inflation_of_shares(codes, 2) == inflation(codes[:, None] == [0, 1]) > 4
@@ -67,7 +67,8 @@ def _cut(rows: int) -> tuple[int, int]:
 
 def _of_blocks(means: np.ndarray, within: np.ndarray, rows: int, several: bool) -> float:
     """The inflation that the means of blocks tell, shape (blocks, k), of so many rows that vary by `within`, shape (k,)."""
-    blocks, size = _cut(rows)
+    blocks = len(means)
+    size = rows // blocks
     told = within > 0
     if not told.any():
         return 1.0
