@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from ratchet import schema
 from ratchet.audit import AUDIT, Draw, ends
+from ratchet.contract import RESERVED
 from ratchet.database import Database
 from ratchet.lot import lot
 from ratchet.prediction import LIVE
@@ -77,8 +78,7 @@ class Log(Database):
         with self.engine.connect() as connection:
             rows = connection.execute(query).all()
         plain = pd.DataFrame(rows[::-1], columns=[column.name for column in query.selected_columns])
-        features = pd.DataFrame([msgspec.json.decode(text) for text in plain.pop("features")], index=plain.index)
-        return pd.concat([plain, features], axis=1)
+        return _with_features(plain)
 
     def requests(self, after: int, limit: int, version: str) -> pd.DataFrame:
         """The next logged requests of a version after a seq, oldest first, of every variant: seq, id, probability, the request's columns."""
@@ -89,8 +89,7 @@ class Log(Database):
         with self.engine.connect() as connection:
             rows = connection.execute(query.order_by(p.seq).limit(limit)).all()
         plain = pd.DataFrame(rows, columns=["seq", "id", "probability", "features"])
-        features = pd.DataFrame([msgspec.json.decode(text) for text in plain.pop("features")], index=plain.index)
-        return pd.concat([plain, features], axis=1)
+        return _with_features(plain)
 
     def outcomes(self, after: int, limit: int, version: str, until: int | None = None) -> pd.DataFrame:
         """The next labels of a version's live predictions after a label's seq, in the order in which they came.
@@ -296,8 +295,7 @@ class Log(Database):
         for name, by_audit in (("outcome", False), ("gold", True)):
             known = {identity: value for identity, value, provenance in values if (provenance == AUDIT) == by_audit}
             plain[name] = plain["id"].map(known).astype(float)
-        features = pd.DataFrame([msgspec.json.decode(text) for text in plain.pop("features")], index=plain.index)
-        return pd.concat([plain, features], axis=1)
+        return _with_features(plain)
 
     def open_audits(self, since: datetime, version: str | None = None) -> set[str]:
         """The live predictions, of one version or all, that were drawn because audits were bought since then, and of which none has told yet."""
@@ -328,8 +326,7 @@ class Log(Database):
             for first in range(0, len(names), SOME):
                 rows += connection.execute(sa.select(p.id, p.seq, p.at, p.features).where(p.id.in_(names[first : first + SOME]))).all()
         plain = pd.DataFrame(rows, columns=["id", "seq", "at", "features"]).sort_values("seq", ignore_index=True)
-        features = pd.DataFrame([msgspec.json.decode(text) for text in plain.pop("features")], index=plain.index)
-        return pd.concat([plain, features], axis=1)
+        return _with_features(plain)
 
     def bought(self, since: datetime) -> int:
         """Of how many predictions audits have told since then."""
@@ -338,6 +335,12 @@ class Log(Database):
         query = sa.select(sa.func.count(sa.distinct(labels.c.prediction_id))).where(schema.BY_AUDIT, labels.c.at >= since, mine)
         with self.engine.connect() as connection:
             return int(connection.scalar(query) or 0)
+
+
+def _with_features(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with what was sent in place of its text. A column that is named like one of the log's own is `NAME (sent)`."""
+    sent = pd.DataFrame([msgspec.json.decode(text) for text in rows.pop("features")], index=rows.index)
+    return pd.concat([rows, sent.rename(columns={name: f"{name} (sent)" for name in RESERVED})], axis=1)
 
 
 def _inside(draw: Draw, end: float) -> list[sa.ColumnElement[bool]]:

@@ -65,7 +65,8 @@ def test_an_empty_log_and_then_one_in_which_everything_is_wrong(loop, log):
     # Labels of one class, each twice and the first time otherwise, and of predictions that nobody made.
     for value in (0, 1):
         log.add_labels([{"prediction_id": f"b{n}", "at": present, "value": value, "provenance": "outcome"} for n in range(ROWS)])
-    log.add_labels([{"prediction_id": f"nobody{n}", "at": present, "value": 1, "provenance": "outcome"} for n in range(10)])
+    nobodys = [{"prediction_id": f"nobody{n}", "at": present, "value": 1, "provenance": "outcome"} for n in range(10)]
+    assert log.add_labels(nobodys) == [None] * 10
     made, checks = look(loop, log)
     assert made["action"] == "block"
     for name in ("validity", "data_drift:income", "data_drift:amount", "data_drift:channel", "clock", "label_conflicts"):

@@ -23,13 +23,14 @@ from flows.stages import LEFT_OUT, STAGES, labelled
 from flows.standing import first_rows
 from ratchet.audit import AUDIT, drawn
 from ratchet.check import Check
+from ratchet.contract import Contract
 from ratchet.data.batch import conform
 from ratchet.data.splits import SIDES
 from ratchet.database import now
 from ratchet.decision import decide
 from ratchet.errors import BatchError, StackError
 from ratchet.lesson import EVERYTHING, Lesson
-from ratchet.monitoring.panel import held_of, share_wrong
+from ratchet.monitoring.panel import held_of, share_wrong, typed
 from ratchet.prediction import Prediction
 from ratchet.problem import Folder
 from ratchet.release import read
@@ -707,7 +708,7 @@ def test_an_empty_window_is_told_so(standing, credit, tmp_path):
     assert decision.reasons[0] == "nothing could be checked"
 
 
-@pytest.mark.parametrize("spoilt", ["gone", "text", "empty", "new"])
+@pytest.mark.parametrize("spoilt", ["gone", "text", "empty", "new", "named like the log's"])
 def test_a_column_that_is_gone_spoilt_or_new_is_told_and_nothing_crashes(due, spoilt):
     setting, release, truth = due
     label(setting, truth, 0, 3000)
@@ -715,7 +716,8 @@ def test_a_column_that_is_gone_spoilt_or_new_is_told_and_nothing_crashes(due, sp
     for row, features in lines_of(setting, release, 3000):
         kept = {name: value for name, value in features.items() if name != "income"}
         new = {"income": features["income"], "income_eur": features["income"]}
-        spoilt_as = {"gone": {}, "text": {"income": "n/a"}, "empty": {"income": None}, "new": new}[spoilt]
+        like = {"income": features["income"]} | dict.fromkeys(("label", "truth", "gold", "seq"), 1)
+        spoilt_as = {"gone": {}, "text": {"income": "n/a"}, "empty": {"income": None}, "new": new}.get(spoilt, like)
         lines.append(Prediction(*row, json.dumps(kept | spoilt_as)))
     setting.store.log(lines)
     # Labels and audits of such rows come too.
@@ -725,12 +727,25 @@ def test_a_column_that_is_gone_spoilt_or_new_is_told_and_nothing_crashes(due, sp
     setting.store.add_labels(told)
     checks, decision = examine.fn(setting, release)
     assert decision.action == "block"
-    assert any("income" in reason for reason in decision.reasons)
-    assert named(checks, "data_drift:income").verdict == ("pass" if spoilt == "new" else "fail")
+    assert any(("label" if spoilt.startswith("named") else "income") in reason for reason in decision.reasons)
+    assert named(checks, "data_drift:income").verdict == ("fail" if spoilt in ("gone", "text", "empty") else "pass")
     if spoilt == "new":
         assert "income_eur is no column of the contract" in named(checks, "validity").reason
+    if spoilt.startswith("named"):
+        assert "label (sent) is no column of the contract" in named(checks, "validity").reason
     if spoilt == "gone":
         assert named(checks, "joint_drift").verdict == named(checks, "skew:scores").verdict == "undecided"
+
+
+def test_text_among_codes_of_categories_is_missing_and_can_be_replayed():
+    codes = {"name": "school", "scale": "nominal", "values": [0, 1, 2], "missing": 0.1}
+    rows = [{"name": "id", "role": "id", "scale": "nominal"}, codes, {"name": "sick", "role": "target", "scale": "binary"}]
+    contract = Contract(name="t", columns=[*rows, codes | {"name": "sex", "role": "protected"}])
+    sent = pd.DataFrame({"school": [1, "n/a", None, 2], "sex": ["f", 1, 2, 0]})
+    told = typed(sent, contract)
+    assert told["school"].tolist()[::3] == [1.0, 2.0]
+    assert told.isna().to_numpy().tolist() == [[False, True], [True, False], [True, False], [False, False]]
+    conform(told.assign(id=list("abcd"), sick=None), contract, "the log")
 
 
 @pytest.mark.parametrize("left", ["gone", "empty"])

@@ -167,6 +167,6 @@ def told_apart(problem: Problem, released: Released, window: pd.DataFrame) -> Ap
 
 
 def typed(rows: pd.DataFrame, contract: Contract) -> pd.DataFrame:
-    """The same rows; what is no number in a numeric column is missing."""
-    numeric = [c.name for c in contract.features + contract.watched if c.is_numeric and c.name in rows]
+    """The same rows; what is no number is missing in a column of numbers, be it amounts or codes of categories."""
+    numeric = [c.name for c in contract.requested if not c.is_words and c.name in rows]
     return rows.assign(**{name: pd.to_numeric(rows[name], errors="coerce") for name in numeric})
