@@ -77,6 +77,20 @@ def test_gaps_that_are_filled_are_told_with_the_value(credit, worlds, value):
     assert check.reason == f"{name} is {value:.0f} where it was missing: gaps are filled"
 
 
+@pytest.mark.parametrize(("gaps", "noughts", "value"), [(0.03, 0.0, 0.0), (0.03, 0.0, -999.0), (0.12, 0.2, 0.0)])
+def test_few_gaps_are_seen_filled_and_those_with_a_value_that_is_usual(credit, worlds, gaps, noughts, value):
+    name, rng = "income", np.random.default_rng(0)
+
+    def gappy(rows):
+        amounts = rows[name].fillna(30000.0).mask(rng.random(len(rows)) < noughts, 0.0)
+        return rows.assign(**{name: amounts.mask(rng.random(len(rows)) < gaps)})
+
+    reference, window = map(gappy, worlds)
+    sent = window.assign(**{name: window[name].fillna(value)})
+    check = columns(credit.problem, credit.contract, reference, sent, data_drift(credit.problem, credit.contract, reference, sent))
+    assert (check.verdict, check.evidence["columns"]) == ("fail", [name])
+
+
 def test_fewer_gaps_are_no_fault(credit, worlds):
     name = next(column.name for column in credit.contract.features if column.missing > 0 and column.scale == "continuous")
     reference = worlds[0].assign(**{name: worlds[0][name].mask(np.random.default_rng(0).random(len(worlds[0])) < 0.2)})

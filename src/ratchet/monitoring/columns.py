@@ -13,7 +13,7 @@ from ratchet.check import Check, Verdict, undecided
 from ratchet.contract import Column, Contract
 from ratchet.data.quality import with_values
 from ratchet.data.values import as_text
-from ratchet.monitoring.data_drift import MOST_ROWS, dependence, difference, of_numbers
+from ratchet.monitoring.data_drift import MOST_ROWS, dependence, difference, of_flags, of_numbers
 from ratchet.problem import Problem
 from ratchet.registry import registered
 
@@ -77,14 +77,10 @@ def _mistaken(contract: Contract, reference: pd.DataFrame, window: pd.DataFrame,
     for column in asked:
         before, after = reference[column.name], window[column.name]
         value = _filler(before, after)
-        if value is None:
+        # Where no value fills the gaps, each is as frequent among those that are there as it was.
+        if value is None or not _oftener(value, before.dropna(), after.dropna(), least):
             continue
-        same, there = (
-            alike(column, before.mask(before == value), after.mask(after == value)),
-            alike(column, before.dropna(), after.dropna()),
-        )
-        # Where fewer are missing and no value fills the gaps, those that are there are as they were.
-        if same and not there:
+        if alike(column, before.mask(before == value), after.mask(after == value)):
             told[column.name] = f"{column.name} is {as_text(value)} where it was missing: gaps are filled"
     for column in [column for column in numbers if column.name not in told]:
         size = [_size(values) for values in (old[column.name], new[column.name])]
@@ -113,6 +109,16 @@ def _filler(before: pd.Series, after: pd.Series) -> Any:
         return None
     shares = [values.value_counts() / len(values) for values in (before, after)]
     return shares[1].sub(shares[0], fill_value=0.0).idxmax()
+
+
+def _oftener(value: Any, before: pd.Series, after: pd.Series, least: tuple[float, float]) -> bool:
+    """Whether the value that rose most is more frequent than before, beyond chance."""
+    old, new = (before == value).to_numpy(), (after == value).to_numpy()
+    if not len(old) or (rise := new.mean() - old.mean()) <= 0:
+        return False
+    # By so much none could rise that is not so frequent now: these are the values that were asked.
+    asked = (after.value_counts(normalize=True) >= rise).sum()
+    return bool(of_flags(old, new, least).p * asked < ALIKE)
 
 
 def _distance(before: pd.Series, after: pd.Series) -> float:

@@ -149,10 +149,14 @@ def of_numbers(before: np.ndarray, after: np.ndarray, least: tuple[float, float]
     return replace(clearer, p=min(1.0, 2 * clearer.p))
 
 
+def of_flags(before: np.ndarray, after: np.ndarray, least: tuple[float, float] = (1.0, 1.0)) -> Difference:
+    """What tells n new flags from m old ones, shapes (n,) and (m,): as `difference` does."""
+    return _counted(before.astype(int), after.astype(int), ["no", "yes"], [], least)
+
+
 def _lacking(old: np.ndarray, new: np.ndarray, least: tuple[float, float]) -> Difference:
     """Two arrays of flags, True where a value is missing."""
-    found = _counted(old.astype(int), new.astype(int), ["value", "missing"], [], least)
-    return replace(found, effect=float(abs(new.mean() - old.mean())), measure="change in missing share")
+    return replace(of_flags(old, new, least), effect=float(abs(new.mean() - old.mean())), measure="change in missing share")
 
 
 def _kolmogorov_smirnov(old: np.ndarray, new: np.ndarray, least: tuple[float, float]) -> Difference:
