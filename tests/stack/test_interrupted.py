@@ -92,8 +92,9 @@ def retraining(place: Path) -> bool:
 
 
 TIDY = """
-import time
+import signal, sys, time
 from stack.interrupt import interruptible
+signal.signal(signal.SIGINT, signal.SIG_IGN if sys.argv[1] == "in the background" else signal.default_int_handler)
 interruptible()
 try:
     print("at work", flush=True)
@@ -105,10 +106,16 @@ finally:
 """
 
 
+def at_work(where: str) -> subprocess.Popen[str]:
+    """A command that tidies up, whether or not these tests run where Ctrl-C is ignored."""
+    process = subprocess.Popen([sys.executable, "-c", TIDY, where], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "at work\n"
+    return process
+
+
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_who_is_asked_to_end_ends_what_it_started_though_sigterm_follows(first):
-    with subprocess.Popen([sys.executable, "-c", TIDY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "at work\n"
+    with at_work("in front") as process:
         process.send_signal(first)
         assert process.stdout.readline() == "ending\n"
         process.send_signal(signal.SIGTERM)
@@ -119,11 +126,7 @@ def test_who_is_asked_to_end_ends_what_it_started_though_sigterm_follows(first):
 
 
 def test_a_background_job_ignores_ctrl_c_and_is_ended_by_sigterm():
-    started = [sys.executable, "-c", TIDY]
-    with subprocess.Popen(
-        started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ) as process:
-        assert process.stdout.readline() == "at work\n"
+    with at_work("in the background") as process:
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=30)
