@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,15 @@ from ratchet.errors import BatchError
 ID, LABEL = "prediction_id", "label"
 
 
-def left(setting: Setting, drawn_here: Collection[str]) -> int:
-    """How many more labels the year's budget buys, beside those that were bought and those that are drawn in the newest window."""
+def left(setting: Setting, version: str, drawn_here: Collection[str]) -> int:
+    """How many more labels the year's budget buys, beside those that came, those bought of a version, and those drawn in the newest window."""
     store, year = setting.store, now() - timedelta(days=365.25)
-    return max(0, setting.problem.watch.audit_budget - store.bought(year) - len(store.open_audits(year) | set(drawn_here)))
+    return max(0, setting.problem.watch.audit_budget - store.bought(year) - len(store.open_audits(year, version) | set(drawn_here)))
+
+
+def in_time(setting: Setting) -> datetime:
+    """Since when audits must have been asked for to come in time still."""
+    return now() - timedelta(days=max(1.0, setting.problem.watch.label_delay_days))
 
 
 def todo(setting: Setting) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -39,14 +44,14 @@ def todo(setting: Setting) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise BatchError(f"{setting.problem.name}: no model has been released yet, so there is nothing to audit.")
     window = store.window(newest=told.window, version=route.champion)
     facts = {"version": route.champion, "rows": len(window), "drawn": 0, "audited": 0}
-    facts["left"] = left(setting, ())
+    facts["left"] = left(setting, route.champion, ())
     if window.empty:
         return pd.DataFrame(columns=[ID, "at"]), facts
     chance = chances(store.draws(), window["seq"].to_numpy(int))
     mine = window[drawn(window["id"], chance)]
     known = mine["id"].isin(store.audits(route.champion, int(window["seq"].min()) - 1)["id"])
-    facts |= {"drawn": len(mine), "audited": int(known.sum()), "left": left(setting, set(mine["id"][~known]))}
-    bought = store.open_audits(now() - timedelta(days=max(1.0, told.label_delay_days)), route.champion)
+    facts |= {"drawn": len(mine), "audited": int(known.sum()), "left": left(setting, route.champion, set(mine["id"][~known]))}
+    bought = store.open_audits(in_time(setting), route.champion)
     before = store.asked(bought - set(mine["id"]))
     facts["before"] = len(before)
     rows = pd.concat([part for part in (before, mine[~known]) if len(part)] or [mine[~known]], ignore_index=True)

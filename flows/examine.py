@@ -12,7 +12,7 @@ import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows.audit import left
+from flows.audit import in_time, left
 from flows.ingest import LOOKED_BACK, lesson_of, sound_rows, trusted
 from flows.parity import replay
 from flows.setting import Setting
@@ -52,7 +52,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     store, problem, contract = setting.store, setting.problem, release.contract.as_told_by(setting.contract)
     logged = typed(store.window(newest=problem.watch.window, version=release.version), contract)
     present = now()
-    patience = present - timedelta(days=max(1.0, problem.watch.label_delay_days))
+    patience = in_time(setting)
     kept_out, found_sound = lesson_of(setting, begun=1), trusted(setting)
     window, earlier, bought, paid = with_audits(store, release.version, logged, patience, kept_out.without)
     released = released_of(problem, release, contract)
@@ -85,14 +85,13 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     checks += disparity(problem, _ratios(store, contract))
     checks.append(live_slices(problem, contract, held_of(released), known.tail(SLICE_ROWS)))
     wrong = Stream(problem.watch.detector, _wrong(store, release.version, kept_out, found_sound))
-    checks += on_labels(problem, released, window, apart, labelled, wrong, earlier, bought, doubtful.tail(problem.watch.window), paid)
+    checks += on_labels(problem, released, window, apart, labelled, wrong, earlier, bought, doubtful, paid)
     checks = [_due_only(check, problem) if kept_out.until is not None else check for check in told_only(checks, advisory)]
     concept = next(check for check in checks if check.name == "concept_drift")
     began = begun(setting, release.version, onset, concept, kept_out.until)
     learnt = replace(kept_out, since=began if began > 1 else 0)
     fresh = (teaching["seq"].to_numpy(int) >= learnt.since) & (teaching["label_seq"].to_numpy(int) > used)
-    awaited = len(store.open_audits(patience, release.version))
-    means = _means(setting, release.version, window, learnt, patience, awaited, max(0, problem.watch.min_labels - int(fresh.sum())))
+    means = _means(setting, release.version, window, learnt, patience, max(0, problem.watch.min_labels - int(fresh.sum())))
     inputs = {
         "version": release.version,
         "from": int(window["seq"].min()) if len(window) else 0,
@@ -159,15 +158,15 @@ def released_of(problem: Problem, release: Release, contract: Contract) -> Relea
 
 def with_audits(
     store: Store, version: str, window: pd.DataFrame, since: datetime, without: Sequence[Span] = ()
-) -> tuple[pd.DataFrame, Audits, Audits, bool]:
+) -> tuple[pd.DataFrame, Audits, Audits, np.ndarray]:
     """The window with what audits found, what they found in the version's rows before it, and of those the ones that were bought last.
 
     Before it are ten times as many rows as the window has; those in stretches `without` were not what they seemed, and tell nothing. What
     was bought last counts wherever it is, if it was bought `since` some time. Of the window, `audited` is the probability with which a row
-    was drawn, 0 where no audit told of it yet. The last one is whether any of what was found was bought.
+    was drawn, 0 where no audit told of it yet. The last one is which of its rows were bought with them, shape (n,), bool.
     """
     if window.empty:
-        return window.assign(audited=pd.Series(dtype=float), gold=pd.Series(dtype=float)), NONE, NONE, False
+        return window.assign(audited=pd.Series(dtype=float), gold=pd.Series(dtype=float)), NONE, NONE, np.zeros(0, dtype=bool)
     first = int(window["seq"].min())
     begin = store.place_before(version, first, BEFORE * len(window))
     draws = store.draws()
@@ -178,19 +177,18 @@ def with_audits(
     counts = drawn(found["id"], chance)
     told = found.assign(chance=chance)[counts]
     sound = ~inside(without, told["seq"].to_numpy(int))
-    asked = np.zeros(len(told), dtype=bool)
+    before, asked = (told["seq"] < first).to_numpy(), np.zeros(len(told), dtype=bool)
     for draw, end in last:
-        inside_it = (told["seq"] >= draw.since) & (told["seq"] < min(end, first))
+        inside_it = (told["seq"] >= draw.since) & (told["seq"] < end)
         asked = (inside_it & drawn(told["id"], np.full(len(told), draw.share))).to_numpy()
-    earlier = told[~asked & sound & ((told["seq"] > begin) & (told["seq"] < first)).to_numpy()]
+    near = (told["seq"] > begin).to_numpy()
     audited = window["id"].map(told.set_index("id")["chance"]).fillna(0.0)
     gold = window["id"].map(told.set_index("id")["gold"]).astype(float)
-    before, bought = (
-        Audits(*(rows[name].to_numpy(float) for name in ("probability", "gold", "chance"))) for rows in (earlier, told[asked & sound])
+    earlier, bought = (
+        Audits(*(told[rows][name].to_numpy(float) for name in ("probability", "gold", "chance")))
+        for rows in (before & sound & near & ~asked, before & sound & asked)
     )
-    declared = chances([draw for draw in draws if draw.decision is None], window["seq"].to_numpy(int))
-    paid = bool((asked & sound).any()) or bool((audited.to_numpy(float) > declared).any())
-    return window.assign(audited=audited, gold=gold), before, bought, paid
+    return window.assign(audited=audited, gold=gold), earlier, bought, window["id"].isin(told["id"][asked]).to_numpy()
 
 
 def _beside_audits(store: Store, version: str, labelled: pd.DataFrame, problem: Problem) -> pd.DataFrame:
@@ -228,10 +226,8 @@ def _standing(routed: Sequence[str]) -> list[str]:
     return made
 
 
-def _means(
-    setting: Setting, version: str, window: pd.DataFrame, learnt: Lesson, patience: datetime, awaited: int, labels_short: int
-) -> Means:
-    """What may still be done and spent this year; audits that were asked for before `patience` have had their time."""
+def _means(setting: Setting, version: str, window: pd.DataFrame, learnt: Lesson, patience: datetime, labels_short: int) -> Means:
+    """What may still be done and spent this year; labels that were to come before `patience` have had their time."""
     store, told = setting.store, setting.problem.watch
     present = now()
     year = present - timedelta(days=365.25)
@@ -239,7 +235,7 @@ def _means(
     done = answered(setting)
     retrained = [entry.at for entry in asked if entry.id in done]
     since = (present - max(retrained)).total_seconds() / 86400 if retrained else float("inf")
-    draws = store.draws()
+    draws, newest = store.draws(), store.freshness()["label"]
     chance = chances(draws, window["seq"].to_numpy(int))
     asked_for = [draw.at for draw in draws if draw.at is not None and draw.share > 0]
     # A person who resumes has seen to them.
@@ -252,13 +248,14 @@ def _means(
         paused=store.paused,
         lesson=learnt,
         labels_short=labels_short,
+        labels_silent=newest is not None and newest < patience,
         cooling_days=max(0.0, told.cooldown_days - since),
         retrainings_left=max(0, told.retrainings_per_year - sum(at >= year for at in retrained)),
         rows=len(window),
         audit_share=float(chance.mean()) if len(window) else 0.0,
         unanswered=_in_vain(store, {entry.id for entry in asked} - done),
-        audits_left=left(setting, drawn_here),
-        audits_awaited=awaited,
+        audits_left=left(setting, version, drawn_here),
+        audits_awaited=len(store.open_audits(patience, version)),
         audits_silent=bool(asked_for) and max(asked_for) < patience and not store.bought(patience),
         audits_unanswered=any(store.told_of(draw, end, version) == 0 for draw, end in lapsed[-1:]),
     )

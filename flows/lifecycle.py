@@ -149,12 +149,13 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
         "checks": digest([[c.name, c.verdict, c.value, c.limit] for c in checks]),
     }
     decision = gate(checks, f"version {version}", inputs)
-    new = setting.store.record(decision)
     for reason in decision.reasons:
         get_run_logger().info("%s version %s: %s", decision.action, version, reason)
     _explain(setting, generation, version, run_id, decision, checks, evaluation, comparison)
     # A refused generation is released too, but not routed to: a person may overrule the gate.
     release = make_release.with_options(name="release")(setting, generation, version, evaluation, learnt_from[0])
+    # Only then: what stands in the ledger can be carried out, and a run that was killed before is asked for again.
+    new = setting.store.record(decision)
     # A promotion that was carried out once is not repeated: what a person decided since then stands.
     if decision.action == "promote" and (new or cut_short(setting, version)):
         go_live.with_options(name="route and verify")(setting, release, decision)

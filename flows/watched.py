@@ -156,10 +156,8 @@ class Watched:
             found = found[found["found"].notna().to_numpy() & sound]
             share = np.full(len(found), problem.watch.audit_share)
             earlier = Audits(found["probability"].to_numpy(float), found["found"].to_numpy(float), share)
-        seen = problem.watch.window
-        checks += on_labels(
-            problem, released, window, apart, labelled.tail(WINDOWS * seen), self._stream, earlier, doubtful=doubtful.tail(seen)
-        )
+        judged = labelled.tail(WINDOWS * problem.watch.window)
+        checks += on_labels(problem, released, window, apart, judged, self._stream, earlier, doubtful=doubtful)
         begun = self._begun(moved, next(check for check in checks if check.name == "concept_drift"))
         means = Means(
             labels_short=max(0, problem.watch.min_labels - int((teaching["seq"] >= begun).sum())),

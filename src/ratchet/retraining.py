@@ -31,7 +31,8 @@ BESIDE = ("volume", "disparity")
 class Means:
     """What may be done and spent, and what there is to learn from.
 
-    `lesson`: what a retraining would learn from; `labels_short`: how many rows of it are lacking. `cooling_days`: how long the last
+    `lesson`: what a retraining would learn from; `labels_short`: how many rows of it are lacking; `labels_silent`: whether no label, of an
+    audit or not, has come for as long as labels may take. `cooling_days`: how long the last
     retraining is still too young. `retrainings_left`: how many more the year allows. `audit_share`: the share of predictions that is drawn
     for an audit, of the window's `rows`; `audits_left`: how many more labels the year's budget buys, beside those that were asked for;
     `audits_awaited`: how many that were bought may still come; `audits_silent`: whether none has come for as long as labels may take;
@@ -42,6 +43,7 @@ class Means:
     paused: bool = False
     lesson: Lesson = EVERYTHING
     labels_short: int = 0
+    labels_silent: bool = False
     cooling_days: float = 0.0
     retrainings_left: int = 1
     unanswered: int = 0
@@ -74,6 +76,7 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
         learnt = {"lesson": asdict(means.lesson)} if action == "retrain" else {}
         older = ", and from older ones unless they mislead" if means.lesson.since else ""
         last = [f"it learns from {means.lesson.said}{older}"] if learnt else []
+        last += _unknown(checks) if action == "skip" else []
         return decide(action, subject, [*why, *_told([*harm, *parts, *drift[:5]]), *last], inputs | learnt, checks)
     decay = _named(checks, "decay")
     expected = _named(checks, "estimate")
@@ -89,10 +92,10 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
         return decide(*_quiet(checks, subject), inputs, checks)
     if labelled:
         said = "the population moved, but the model does no worse on the rows whose labels are in"
-        return decide("skip", subject, [said, *_told([*feared, *drift[:5]])], inputs, checks)
+        return decide("skip", subject, [said, *_told([*feared, *drift[:5]]), *_unknown(checks)], inputs, checks)
     if expected is not None and expected.verdict == "pass":
         said = "the population moved, and the model is expected to do no worse; labels will tell"
-        return decide("skip", subject, [said, *_told([expected, *drift[:5]])], inputs, checks)
+        return decide("skip", subject, [said, *_told([expected, *drift[:5]]), *_unknown(checks)], inputs, checks)
     lacking = decay.reason if decay is not None else "no label has arrived"
     unknown = f"whether it harms is not known yet: {lacking}" + (f"; {expected.reason}" if expected is not None else "")
     return decide("wait", subject, [*_told(drift[:5]), unknown], inputs, checks)
@@ -100,12 +103,17 @@ def watch(checks: Sequence[Check], subject: str, inputs: dict[str, Any], means: 
 
 def _quiet(checks: Sequence[Check], subject: str) -> tuple[Action, str, list[str]]:
     """What a window calls for of which nothing has moved; that nobody could look is no good news."""
-    unknown = [check for check in checks if check.verdict == "undecided"]
     if all(check.verdict == "undecided" or called(check.name, BESIDE) for check in checks):
-        return "wait", subject, ["nothing could be checked", *_told(unknown[:1])]
-    left = f"; {len(unknown)} of {len(checks)} could not be decided" if unknown else ""
+        return "wait", subject, ["nothing could be checked", *_told([check for check in checks if check.verdict == "undecided"][:1])]
     fired = _told([check for check in checks if check.verdict == "fail"])
-    return "skip", subject, [f"what fired calls for nothing{left}" if fired else f"no check fired{left}", *fired]
+    said = "; ".join(["what fired calls for nothing" if fired else "no check fired", *_unknown(checks)])
+    return "skip", subject, [said, *fired]
+
+
+def _unknown(checks: Sequence[Check]) -> list[str]:
+    """How many checks could not be decided, where any could not."""
+    count = sum(check.verdict == "undecided" for check in checks)
+    return [f"{count} of {len(checks)} could not be decided"] if count else []
 
 
 def _harmed(harm: list[Check], means: Means, accuracy: Check | None) -> tuple[Action, list[str]]:
@@ -117,7 +125,10 @@ def _harmed(harm: list[Check], means: Means, accuracy: Check | None) -> tuple[Ac
         said = f"audits contradict {lately['contradicted']} of the newest {lately['audited']} labels that they looked at"
         return "wait", [f"{said}: whether it is harm or wrong labels, more audits will tell"]
     if means.labels_short > 0:
-        return "wait", [f"retraining waits for {means.labels_short} more labelled rows of the new population"]
+        said = f"retraining waits for {means.labels_short} more labelled rows of the new population"
+        if means.labels_silent:
+            return "ask", [f"{said}, and none has come for as long as labels may take: a person must look"]
+        return "wait", [said]
     if means.paused:
         return "skip", ["retraining is paused by a person"]
     if means.cooling_days > 0:
@@ -131,7 +142,9 @@ def _harmed(harm: list[Check], means: Means, accuracy: Check | None) -> tuple[Ac
 
 
 def _awaited(action: Action, why: list[str], parts: Sequence[Check]) -> tuple[Action, list[str]]:
-    """The same, but what is awaited while predictions or labels no longer come is asked of a person."""
+    """The same, but a person is asked where nothing is done about parts, and what is awaited while predictions or labels no longer come."""
+    if action == "skip" and parts:
+        return "ask", [f"{_lacking(parts)}: a person must look", *why]
     if action == "wait" and any(check.name in COMING for check in parts):
         return "ask", [f"{_lacking(parts)}, and what is awaited may never come: a person must look", *why]
     return action, why
@@ -139,7 +152,7 @@ def _awaited(action: Action, why: list[str], parts: Sequence[Check]) -> tuple[Ac
 
 def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any]]:
     """What harm calls for that is expected, but that no label shows yet; with what the decision's identity holds besides."""
-    needed, audited = int(estimate.evidence["audits_needed"]), int(estimate.evidence["audited"])
+    needed, audited, bought = (int(estimate.evidence[name]) for name in ("audits_needed", "audited", "bought"))
     if _confirmed(estimate) or audited >= needed:
         short = (
             f"and {means.labels_short} more labelled rows are needed to retrain" if means.labels_short else "and they are enough to retrain"
@@ -148,12 +161,15 @@ def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any
     asked = round(means.audit_share * means.rows)
     # As the window moves on, rows leave it that were drawn: that alone is no reason to buy again.
     awaited = asked >= needed / 2 and asked > audited
-    if means.audits_silent and (awaited or means.audits_awaited >= needed / 2):
+    coming = means.audits_awaited > 0 and bought + means.audits_awaited >= needed / 2
+    if means.audits_silent and (awaited or coming):
         return "ask", "labels were asked for, and no audit has told of any for as long as labels may take: a person must see to them", {}
     if awaited:
         return "wait", f"{audited} of some {asked} labels that were asked for are in; {needed} would tell", {}
-    if means.audits_awaited >= needed / 2:
+    if coming:
         return "wait", f"{means.audits_awaited} labels that were asked for may still come; {needed} would tell", {}
+    if bought >= needed / 2:
+        return "ask", f"{bought} labels that were bought are in, and neither confirm nor refute it: a person must decide", {}
     if means.audits_unanswered:
         return (
             "ask",

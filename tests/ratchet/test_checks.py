@@ -193,6 +193,12 @@ def test_what_lies_at_a_limit_is_neither_pass_nor_fail(credit):
     problem, contract = credit.problem, credit.contract
     asked = [label_conflicts(problem, np.arange(2000) < count).verdict for count in (60, 120, 400)]
     assert asked == ["pass", "undecided", "fail"]
+    # Older labels count as well: `decay` judges three windows, and all are learnt from.
+    n, window = 20_000, problem.watch.window
+    assert label_conflicts(problem, np.arange(n) >= n - 60).evidence["stretch"] == window
+    for last in (3 * window, n):
+        of_before = label_conflicts(problem, (np.arange(n) >= n - last) & (np.arange(n) < n - window) & (np.arange(n) % 5 == 0))
+        assert (of_before.verdict, of_before.evidence["stretch"]) == ("fail", last)
     rows = credit.open_source(None, 5).traffic(2000, drifted=False)
 
     def told(name, outcome, gold, label):

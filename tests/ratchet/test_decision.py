@@ -24,12 +24,13 @@ BROKEN = Check("validity", "Is it?", "fail", "income is stuck", value=0.1, limit
 
 JOINT = Check("joint_drift", "Can they?", "fail", "all columns moved", value=1e-9, limit=1e-4, n=2000)
 PASSING = replace(HARM, evidence={"passing": True})
-TOLD = {"audits_needed": 200, "audited": 10, "audited_before": 0, "by": "confidence", "of_labelled": 0.3}
+TOLD = {"audits_needed": 200, "audited": 10, "audited_before": 0, "bought": 0, "by": "confidence", "of_labelled": 0.3}
 EXPECTED = Check("estimate", "Would they?", "fail", "it is expected to cost more", value=0.3, limit=0.04, n=2000, evidence=TOLD)
 NOT_EXPECTED = replace(EXPECTED, verdict="pass", reason="it is expected to cost the same")
 CANNOT_TELL = replace(EXPECTED, verdict="undecided", reason="cannot tell: rows like nothing before")
 # Of the rows whose labels are in nothing was expected: they are of before.
 NEWLY_EXPECTED = replace(EXPECTED, evidence=TOLD | {"of_labelled": 0.01})
+HALF_BOUGHT = replace(EXPECTED, evidence=TOLD | {"audited": 120, "bought": 110})
 CONFIRMED = replace(EXPECTED, evidence=TOLD | {"audited": 200})
 AUDITED = replace(EXPECTED, evidence=TOLD | {"audited": 150, "by": "audit"})
 AUDITED_BEFORE = replace(EXPECTED, evidence=TOLD | {"audited_before": 360, "by": "audit"})
@@ -157,11 +158,27 @@ def test_the_watch(checks, short, action, word):
         # What was bought of windows before is awaited, and tells once it is in.
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_awaited": 229}, "wait", "229 labels that were asked for may still come"),
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_awaited": 20}, "buy_labels", "200 audited labels would tell"),
+        # Of what was bought one half is in, and the other may still come; and where no more will.
+        ([SHIFT, NO_LABELS, HALF_BOUGHT], {"audits_awaited": 20}, "wait", "20 labels that were asked for may still come"),
+        ([SHIFT, NO_LABELS, HALF_BOUGHT], {}, "ask", "110 labels that were bought are in, and neither confirm nor refute it"),
         # What was bought, and nobody told of, is not bought again.
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_unanswered": True}, "ask", "labels were bought, and none came"),
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_unanswered": True, "audit_share": 0.1}, "wait", "labels that were asked for are in"),
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_silent": True}, "buy_labels", "200 audited labels would tell"),
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_silent": True, "audit_share": 0.1}, "ask", "no audit has told of any"),
+        ([SHIFT, HARM, AUDITED], {"labels_short": 7}, "wait", "7 more labelled rows of the new population"),
+        ([SHIFT, HARM], {"labels_short": 7, "labels_silent": True}, "ask", "none has come for as long as labels may take"),
+        ([SHIFT, HARM], {"labels_silent": True}, "retrain", "costs more"),
+        # Who pauses retraining pauses no other alarm; and what could not be looked at is told.
+        ([SHIFT, HARM, PERHAPS], {"paused": True}, "skip", "1 of 3 could not be decided"),
+        (
+            [SHIFT, HARM, SLICE],
+            {"paused": True},
+            "ask",
+            "a part of the rows fails while the mean looks well: a person must look retraining is",
+        ),
+        ([SHIFT, HARM, FEWER], {"paused": True}, "ask", "predictions or labels are lacking: a person must look"),
+        ([SHIFT, PERHAPS, NOT_EXPECTED], {}, "skip", "1 of 3 could not be decided"),
         ([SHIFT, HARM], {"unanswered": 10}, "ask", "none made a generation"),
         ([SHIFT, HARM, LABELS_TRUE], {}, "retrain", "costs more"),
         ([SHIFT, HARM, LABELS_DOUBTED], {}, "wait", "audits contradict 8 of the newest 40 labels"),

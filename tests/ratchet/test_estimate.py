@@ -219,6 +219,21 @@ def test_few_audits_are_not_sure_where_costly_errors_are_rare():
     assert np.mean(held) > 0.93
 
 
+def test_what_was_bought_is_asked_once_and_the_window_that_moves_on_at_every_look():
+    """At the level of a purchase only what was bought may tell; with later audits of the window it would be asked anew in every look."""
+    rng = np.random.default_rng(5)
+    _, p, _, y = rows(rng, 3000)
+    _, q, _, truth = rows(rng, 2000, turned=0.15)
+    found = Domain(0.5, 0.48, 0.52, 0.5, np.ones(3000), 0.0)
+    gold, chance = np.where(np.arange(2000) < 300, truth, np.nan), np.where(np.arange(2000) < 300, 0.15, 0.0)
+    asked = (framed(), Held(p, y), found, q, gold, chance)
+    told = [expected_harm(*asked, paid=np.arange(2000) < count) for count in (0, 99, 300)]
+    assert [each.verdict for each in told] == ["undecided", "undecided", "fail"]
+    assert [each.evidence["bought"] for each in told] == [0, 99, 300]
+    assert [each.evidence["audited"] for each in told] == [300, 300, 300]
+    assert told[2].evidence["p_limit"] > told[2].evidence["p_value"] > told[0].evidence["p_limit"]
+
+
 def test_a_concept_that_turned_windows_ago_is_seen_by_audits_of_before():
     rng = np.random.default_rng(8)
     _, p, _, y = rows(rng, 3000)

@@ -226,6 +226,16 @@ def test_rows_that_come_twice_count_once(credit):
     assert [verdict(10, 40), verdict(10, 120)] == ["pass", "fail"]
 
 
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_one_row_that_is_sent_again_and_again_is_no_single_event(credit, share):
+    names = [column.name for column in credit.contract.features]
+    base = credit.open_source(None, 5).traffic(4000, drifted=False)[names].reset_index(drop=True)
+    held, window = base.iloc[:2000], base.iloc[2000:].reset_index(drop=True)
+    window = window.iloc[np.where(np.arange(2000) < share * 2000, 0, np.arange(2000))].reset_index(drop=True)
+    told = quality(credit.problem, credit.contract, held, window, window.head(0).assign(outcome=np.nan, gold=np.nan))
+    assert next(check.verdict for check in told if check.name == "quality:uniqueness") == "fail"
+
+
 @pytest.mark.parametrize(
     ("of_the_newest", "of_those_before", "doubted"),
     [(0, 0, False), (4, 0, False), (8, 0, True), (4, 8, True), (0, 4, False)],

@@ -9,9 +9,11 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from flows import lifecycle, promotion, retrain
+from flows.examine import answered
 from flows.promotion import carry_out, cut_short, last_word, reconcile
 from flows.setting import Setting
-from ratchet.decision import decide
+from ratchet.check import Check
+from ratchet.decision import JUDGEMENTS, decide
 from ratchet.errors import ReleaseError
 from ratchet.settings import Settings
 
@@ -149,3 +151,26 @@ def test_a_retraining_that_was_cut_short_is_not_made_again_but_finished(setting,
 
 def test_a_retraining_that_was_cut_short_before_its_release_is_made_again(setting):
     assert not retrain.taken_up(setting, promoted(setting, "9"))
+
+
+def test_no_decision_stands_in_the_ledger_before_its_release_is_there(setting, monkeypatch):
+    """A run that is killed in between is asked for again: what is decided counts as answered."""
+    stand_in = SimpleNamespace(identity="g", parent=None, trigger="decision d1")
+    monkeypatch.setattr(lifecycle, "describe", lambda *_: stand_in)
+    monkeypatch.setattr(lifecycle, "release_checks", lambda *_: [Check("cost", "Is it?", "pass", "cheap")])
+    monkeypatch.setattr(lifecycle, "what_it_cost", lambda *_: None)
+    monkeypatch.setattr(lifecycle, "_explain", lambda *_: None)
+    monkeypatch.setattr(lifecycle.compare, "with_options", lambda **_: lambda *told: SimpleNamespace(write=lambda root: None))
+    monkeypatch.setattr(lifecycle.record, "with_options", lambda **_: lambda *told: ("a run", "2"))
+    setting.tracker.version_of = lambda identity: None
+    (setting.root / "metrics").mkdir(parents=True, exist_ok=True)
+    (setting.root / "metrics/evaluation.json").write_text('{"picked": "trees"}', encoding="utf-8")
+
+    def killed(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lifecycle.make_release, "with_options", killed)
+    with disable_run_logger(), pytest.raises(KeyboardInterrupt):
+        lifecycle._decide(setting, None, "decision d1", [], (0, "every row"))
+    assert not setting.store.decisions(*JUDGEMENTS)
+    assert answered(setting) == set()

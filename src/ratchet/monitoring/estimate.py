@@ -231,7 +231,7 @@ def expected_harm(
     earlier: Audits = NONE,
     bought: Audits = NONE,
     labelled: np.ndarray = NONE.probability,
-    paid: bool = False,
+    paid: np.ndarray | None = None,
 ) -> Check:
     """By how much decisions cost more in a window of m rows than at release, told from confidence and from audited rows.
 
@@ -239,9 +239,10 @@ def expected_harm(
     audit, NaN elsewhere, and `chance` the probability with which each was drawn, both of shape (m,); `earlier` are audits of before the
     window, oldest first; `bought` those that were bought because of harm in a window that has moved on since: they count as the window's
     own. `labelled` are the model's answers to rows whose labels are in, of shape (k,): by how much more they were expected to cost is in
-    the evidence, as `of_labelled`, for who holds it against what they do cost. `paid` is whether any of the own audits was bought. It fails
-    like `decay` does: beyond the problem's margin, and beyond chance at a level that spends the year's budget over the year's checks; where
-    audited rows alone count, and were bought, over as many audits as the year's budget buys. Undecided where it cannot tell: with rows
+    the evidence, as `of_labelled`, for who holds it against what they do cost. `paid`, of shape (m,), is which rows of the window were
+    bought with these. It fails like `decay` does: beyond the problem's margin, and beyond chance at a level that spends the year's budget
+    over the year's checks; or where what was bought tells so by itself, at one that spends it over as many audits as the year's budget
+    buys. Undecided where it cannot tell: with rows
     unlike those held out, with a rise that may be chance, or where the interval leaves room for one beyond the margin.
     """
     n, limit, unit = len(probability), problem.gate.margin, f"{problem.metric} per row"
@@ -260,10 +261,14 @@ def expected_harm(
     def loss(p: np.ndarray, y: np.ndarray) -> np.ndarray:
         return per_row(problem, p, y)
 
-    made = estimate(loss, held, found.ratio, probability, found.foreign, own.after(earlier), len(own))
-    # Audits that are bought are asked once; those of before the window, and those that every window has, are asked in every look.
-    once = len(own) == made.audited and paid
-    level = by_audit if made.by == "audit" and once else alpha
+    made, level = estimate(loss, held, found.ratio, probability, found.foreign, own.after(earlier), len(own)), alpha
+    # What was bought is the same at every look: it is asked once. What every window has, and what was before it, is asked in every look.
+    here = places[:0] if paid is None else places[paid[places]]
+    purchase = bought.and_then(Audits(probability[here], truth[here], chance[here]))
+    if len(purchase) >= LEAST_AUDITED:
+        alone = estimate(loss, held, found.ratio, probability, found.foreign, purchase)
+        if alone.by == "audit" and alone.rise > limit and alone.p_value < by_audit:
+            made, level, own = alone, by_audit, purchase
     matters = max(made.rise, limit)
     needed = math.ceil(((stats.norm.isf(by_audit) + POWERFUL) * made.spread / matters) ** 2) if matters > 0 else LEAST_AUDITED
     evidence = {
@@ -274,6 +279,7 @@ def expected_harm(
         "valid": made.valid,
         "audited": len(own),
         "audited_before": made.audited - len(own),
+        "bought": len(purchase),
         "foreign": found.foreign,
         "audits_needed": max(LEAST_AUDITED, needed),
         "of_labelled": _expected_rise(loss, held, found.ratio, labelled),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from ratchet.audit import AUDIT
@@ -85,7 +86,7 @@ def on_labels(
     earlier: Audits = NONE,
     bought: Audits = NONE,
     doubtful: pd.DataFrame | None = None,
-    paid: bool = False,
+    paid: np.ndarray | None = None,
 ) -> list[Check]:
     """The monitors of what decisions cost, and of the labels that tell it.
 
@@ -93,13 +94,15 @@ def on_labels(
     was drawn). `labelled` are the newest labelled predictions (of `decay`'s longest window or fewer), with `seq`, `probability`, `truth`, `provenance` and `relabelled` (another
     label was there before). `stream` was fed with whether each decision was wrong, in the order in which labels came. `earlier` are audits
     of before the window, `bought` those of them that were bought last. `doubtful` are the newest labelled predictions whose labels are to
-    be doubted, `labelled` where that is left out: those by which the model is judged need not be all of them. `paid` is whether any audit
-    of `window` or `bought` was.
+    be doubted, more than a window of them, `labelled` where that is left out: those by which the model is judged need not be all of them.
+    `paid` is which rows of the window were bought with these, none where it is left out.
     """
     probability, gold, chance = (window[name].to_numpy(float) for name in ("probability", "gold", "audited"))
     told = labelled if doubtful is None else doubtful
+    newly = told.tail(problem.watch.window)
     # A few sound labels must not hide that all others are of one class.
-    came = told[(told["provenance"] != AUDIT).to_numpy()]
+    came = newly[(newly["provenance"] != AUDIT).to_numpy()]
+    conflicts = label_conflicts(problem, told["relabelled"].to_numpy(bool))
     held, truth, answered = held_of(released), labelled["truth"].to_numpy(float), labelled["probability"].to_numpy(float)
     newest = answered[-problem.watch.window :]
     return [
@@ -107,7 +110,7 @@ def on_labels(
         decay(problem, answered, truth, released.mean, released.error),
         concept_drift(problem, stream, share_wrong(released.threshold, held)),
         _placed(label_classes(problem, held.truth, came["truth"].to_numpy(float)), came),
-        _placed(label_conflicts(problem, told["relabelled"].to_numpy(bool)), told),
+        _placed(conflicts, told.tail(conflicts.evidence.get("stretch", len(told)))),
     ]
 
 
@@ -167,6 +170,13 @@ def told_apart(problem: Problem, released: Released, window: pd.DataFrame) -> Ap
 
 
 def typed(rows: pd.DataFrame, contract: Contract) -> pd.DataFrame:
-    """The same rows; what is no number is missing in a column of numbers, be it amounts or codes of categories."""
-    numeric = [c.name for c in contract.requested if not c.is_words and c.name in rows]
-    return rows.assign(**{name: pd.to_numeric(rows[name], errors="coerce") for name in numeric})
+    """The same rows; what is no number is missing in a column of numbers, amounts or codes of categories; where words stand, all is one."""
+    made = {}
+    for column in contract.requested:
+        if column.name in rows:
+            values = rows[column.name]
+            if column.is_words:
+                made[column.name] = values.map(lambda value: str(value) if isinstance(value, list | dict) else value)
+            else:
+                made[column.name] = pd.to_numeric(values, errors="coerce").replace([np.inf, -np.inf], np.nan)
+    return rows.assign(**made)

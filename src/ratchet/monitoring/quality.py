@@ -68,9 +68,10 @@ def quality(
         size = min(len(held), len(window))
         newer = [rows.tail(size) for rows in (window, held)]
         now["uniqueness"], before["uniqueness"] = (flaws(contract, rows, known)["uniqueness"] for rows in newer)
-        # Autocorrelated ones count as fewer; two that are the same are one event.
+        # Autocorrelated ones count as fewer; so many that are the same as at release are one event, more of them are not.
         worth = {name: [inflation(flags) for flags in (now[name], before[name])] for name in now}
-        worth["uniqueness"] = [copies(contract, rows) for rows in newer]
+        again, usually = (copies(contract, rows) for rows in newer)
+        worth["uniqueness"] = [min(again, max(2.0, usually)), usually]
         made = [_of_rows(problem, name, before[name], flawed, worth[name]) for name, flawed in now.items()]
         if not with_values(contract.features, window):
             # That they are not there is told; of what is not there nothing else can be.
