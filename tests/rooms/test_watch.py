@@ -612,6 +612,9 @@ def test_labels_that_come_again_and_say_otherwise_are_shown_to_a_person(due):
     assert named(checks, "label_conflicts").verdict == "fail"
     assert decision.action == "ask"
     assert any("replaced another one that said otherwise" in reason for reason in decision.reasons)
+    # Doubted are those, and what is between them.
+    keep(setting, decision)
+    assert kept_out(setting).audited == ((2001, 2400),)
 
 
 def test_labels_to_learn_from_are_counted_beyond_the_window(standing, credit, tmp_path):

@@ -103,6 +103,9 @@ def on_labels(
     # A few sound labels must not hide that all others are of one class.
     came = newly[(newly["provenance"] != AUDIT).to_numpy()]
     conflicts = label_conflicts(problem, told["relabelled"].to_numpy(bool))
+    # Of a long stretch only that part is doubted in which they are.
+    contradicted = told.tail(conflicts.evidence.get("stretch", 0))
+    contradicted = contradicted[contradicted["relabelled"].to_numpy(bool)]
     held, truth, answered = held_of(released), labelled["truth"].to_numpy(float), labelled["probability"].to_numpy(float)
     newest = answered[-problem.watch.window :]
     return [
@@ -110,7 +113,7 @@ def on_labels(
         decay(problem, answered, truth, released.mean, released.error),
         concept_drift(problem, stream, share_wrong(released.threshold, held)),
         _placed(label_classes(problem, held.truth, came["truth"].to_numpy(float)), came),
-        _placed(conflicts, told.tail(conflicts.evidence.get("stretch", len(told)))),
+        _placed(conflicts, contradicted),
     ]
 
 
