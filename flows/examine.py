@@ -21,7 +21,7 @@ from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.database import now
 from ratchet.decision import JUDGEMENTS, Decision, digest, told_only
-from ratchet.lesson import Lesson, Span, begins, inside
+from ratchet.lesson import EVERYTHING, Lesson, Span, begins, inside
 from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.decay import WINDOWS, at_release
 from ratchet.monitoring.estimate import NONE, Audits
@@ -32,7 +32,7 @@ from ratchet.monitoring.silent_failure import live_slices
 from ratchet.monitoring.skew import score_skew
 from ratchet.problem import Problem, counted
 from ratchet.release import Release
-from ratchet.retraining import ACTIONS, UNANSWERED, Means, drifts, watch
+from ratchet.retraining import ACTIONS, HARM, UNANSWERED, Means, drifts, watch
 from ratchet.store import Store
 
 # Labels are read from the store so many at a time.
@@ -40,6 +40,8 @@ OUTCOMES = 20_000
 # A slice is a part of the rows: to see one it takes more of them than to see the mean.
 SLICE_ROWS = 20_000
 BESIDE = ("volume", "clock", "quality", "feedback", "disparity")
+# A look is on schedule up to so many times what lies between two.
+LATE_LOOK = 2
 # Audits are looked for in so many windows before the newest one.
 BEFORE = 10
 # Looks of twelve weeks tell how many rows are usual at which time; of long intervals there are few.
@@ -63,7 +65,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     # Rows that lack a column cannot be replayed; that one is gone is told by others.
     checks.append(score_skew(problem, window.head(0) if lost else window, replayed[:0] if lost else replayed))
     advisory = problem.watch.advisory
-    onset, used = onset_of(setting, release.version, _drifted([check.as_dict() for check in told_only(checks, advisory)]))
+    onset, used, taught = onset_of(setting, release.version, _drifted([check.as_dict() for check in told_only(checks, advisory)]))
     newest = max(SLICE_ROWS, WINDOWS * problem.watch.window, problem.watch.min_labels)
     every = _labelled(setting, release.version, newest, kept_out, contract)
     # What was no fault of the model is not held against it.
@@ -77,6 +79,9 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     aged = typed(store.aged(release.version, due, SLICE_ROWS), contract)
     aged = aged.assign(gold=aged["gold"].mask(inside(found_sound, aged["seq"].to_numpy(int))))
     looks = store.looks(round(min(MOST_LOOKS, max(LEAST_LOOKS, USUAL / problem.watch.every_seconds))))
+    # Where more rows come than a window holds, what a fault spoils begins before it: after the look before, if that was on schedule.
+    on_time = bool(looks) and present - looks[-1][0] <= timedelta(seconds=LATE_LOOK * problem.watch.every_seconds)
+    unseen = looks[-1][1] + 1 if on_time else None
     looks.append((present, *store.arrived(looks[-1][1] if looks else None)))
     beside = _beside_audits(store, release.version, doubtful, problem)
     before = reversed(store.decisions(*ACTIONS, newest=LOOKED_BACK, subject=f"version {release.version}"))
@@ -90,8 +95,12 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     concept = next(check for check in checks if check.name == "concept_drift")
     began = begun(setting, release.version, onset, concept, kept_out.until)
     learnt = replace(kept_out, since=began if began > 1 else 0)
-    fresh = (teaching["seq"].to_numpy(int) >= learnt.since) & (teaching["label_seq"].to_numpy(int) > used)
-    means = _means(setting, release.version, window, learnt, patience, max(0, problem.watch.min_labels - int(fresh.sum())))
+    # What was left out then, and teaches now, is as new as what has come since.
+    places, kinds = teaching["seq"].to_numpy(int), teaching["provenance"].to_numpy(object)
+    fresh = (places >= learnt.since) & ((teaching["label_seq"].to_numpy(int) > used) | ~taught.teaches(places, kinds))
+    # Whose labels have stopped is asked where harm waits for them.
+    silent = any(check.verdict == "fail" and check.name in HARM for check in checks) and not store.labelled_since(patience)
+    means = _means(setting, release.version, window, learnt, patience, max(0, problem.watch.min_labels - int(fresh.sum())), silent)
     inputs = {
         "version": release.version,
         "from": int(window["seq"].min()) if len(window) else 0,
@@ -119,7 +128,14 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     }
     decision = watch(checks, f"version {release.version}", inputs, means)
     told = {"without": learnt.without, "audited": learnt.audited}
-    return checks, replace(decision, evidence=decision.evidence | {"kept_out": told})
+    rows = {"since": min(inputs["from"], unseen or inputs["from"]), "answered": _stretches(store, release.version, looks[-1][1])}
+    return checks, replace(decision, evidence=decision.evidence | {"kept_out": told, "rows": rows})
+
+
+def _stretches(store: Store, version: str, last: int) -> list[Span] | None:
+    """The stretches of the log, up to its `last` place, in which a version answered; None where nobody routed to it."""
+    spans = store.answering(version)
+    return [(store.place_at(begun) + 1, last if ended is None else store.place_at(ended)) for begun, ended in spans] or None
 
 
 def _labelled(setting: Setting, version: str, newest: int, lesson: Lesson, contract: Contract) -> pd.DataFrame:
@@ -226,7 +242,9 @@ def _standing(routed: Sequence[str]) -> list[str]:
     return made
 
 
-def _means(setting: Setting, version: str, window: pd.DataFrame, learnt: Lesson, patience: datetime, labels_short: int) -> Means:
+def _means(
+    setting: Setting, version: str, window: pd.DataFrame, learnt: Lesson, patience: datetime, labels_short: int, silent: bool
+) -> Means:
     """What may still be done and spent this year; labels that were to come before `patience` have had their time."""
     store, told = setting.store, setting.problem.watch
     present = now()
@@ -235,7 +253,7 @@ def _means(setting: Setting, version: str, window: pd.DataFrame, learnt: Lesson,
     done = answered(setting)
     retrained = [entry.at for entry in asked if entry.id in done]
     since = (present - max(retrained)).total_seconds() / 86400 if retrained else float("inf")
-    draws, newest = store.draws(), store.freshness()["label"]
+    draws = store.draws()
     chance = chances(draws, window["seq"].to_numpy(int))
     asked_for = [draw.at for draw in draws if draw.at is not None and draw.share > 0]
     # A person who resumes has seen to them.
@@ -248,7 +266,7 @@ def _means(setting: Setting, version: str, window: pd.DataFrame, learnt: Lesson,
         paused=store.paused,
         lesson=learnt,
         labels_short=labels_short,
-        labels_silent=newest is not None and newest < patience,
+        labels_silent=silent,
         cooling_days=max(0.0, told.cooldown_days - since),
         retrainings_left=max(0, told.retrainings_per_year - sum(at >= year for at in retrained)),
         rows=len(window),
@@ -285,8 +303,9 @@ def _wrong(store: Store, version: str, lesson: Lesson, trusted: Sequence[Span]) 
         after = int(part["seq" if lesson.until is None else "prediction"].iloc[-1])
 
 
-def onset_of(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
-    """The log's place where the champion's new population begins, and the newest label that an earlier retraining may have learnt from.
+def onset_of(setting: Setting, version: str, drifting: bool) -> tuple[int, int, Lesson]:
+    """The log's place where the champion's new population begins, the newest label that an earlier retraining may have learnt from, and what
+    that one left out.
 
     The new population begins after the last window that did not drift; without drift every row counts.
     """
@@ -295,11 +314,12 @@ def onset_of(setting: Setting, version: str, drifting: bool) -> tuple[int, int]:
     asked = [(e.evidence["inputs"], e.at) for e in store.decisions("retrain", subject=subject) if e.id in done]
     # Older decisions do not tell it, but when they were taken.
     used = max((told["labels_seen"] if "labels_seen" in told else store.label_before(at) for told, at in asked), default=0)
+    taught = Lesson(**(asked[-1][0].get("lesson", {}) | {"since": 0})) if asked else EVERYTHING
     before = [entry.evidence for entry in store.decisions(*ACTIONS, newest=1, subject=subject)]
     if not drifting or not before:
-        return 1, used
+        return 1, used, taught
     told = before[0]["inputs"]
-    return told["onset"] if _drifted(before[0]["checks"]) else told["to"] + 1, used
+    return told["onset"] if _drifted(before[0]["checks"]) else told["to"] + 1, used, taught
 
 
 def begun(setting: Setting, version: str, onset: int, concept: Check, until: int | None = None) -> int:
@@ -319,6 +339,7 @@ def _drifted(checks: list[dict[str, Any]]) -> bool:
 
 
 def answered(setting: Setting) -> set[str]:
-    """The decisions for which a generation was made already."""
-    made = setting.store.decisions(*JUDGEMENTS)
+    """The decisions for which a generation was made already, or whose rows had made one that was judged before."""
+    again = [entry for entry in setting.store.decisions("superseded") if "same_as" in entry.evidence["inputs"]]
+    made = [*setting.store.decisions(*JUDGEMENTS), *again]
     return {str(entry.evidence["inputs"].get("trigger")).removeprefix("decision ") for entry in made}

@@ -156,6 +156,10 @@ def _decide(setting: Setting, champion: str | None, trigger: str, drift: list[Ch
     release = make_release.with_options(name="release")(setting, generation, version, evaluation, learnt_from[0])
     # Only then: what stands in the ledger can be carried out, and a run that was killed before is asked for again.
     new = setting.store.record(decision)
+    if trigger != generation.trigger and trigger.startswith("decision "):
+        # The rows that this decision asked to learn from are those of a generation that another one asked for: that answers it as well.
+        same = decide("superseded", trigger, [f"its rows make version {version} again"], {"trigger": trigger, "same_as": decision.id})
+        setting.store.record(same)
     # A promotion that was carried out once is not repeated: what a person decided since then stands.
     if decision.action == "promote" and (new or cut_short(setting, version)):
         go_live.with_options(name="route and verify")(setting, release, decision)

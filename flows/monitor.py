@@ -17,6 +17,7 @@ from flows.promotion import carry_out, reconcile, undone
 from flows.result import page_key, tell_result
 from flows.setting import Setting
 from flows.stress import untested
+from ratchet.audit import Draw
 from ratchet.check import Check
 from ratchet.decision import Decision
 
@@ -71,10 +72,9 @@ def keep(setting: Setting, decision: Decision) -> None:
     store, inputs = setting.store, decision.evidence["inputs"]
     store.record(decision)
     if decision.action == "buy_labels" and all(draw.decision != decision.id for draw in store.draws()):
-        store.set_draw(inputs["share"], inputs["from"], decision.id)
-    if any(draw.decision is not None for draw in store.draws()[-1:]):
         # What was bought is of that window; from the next row on it is as declared.
-        store.set_draw(setting.problem.watch.audit_share, inputs["to"] + 1, None)
+        declared = Draw(setting.problem.watch.audit_share, inputs["to"] + 1)
+        store.set_draws(Draw(inputs["share"], inputs["from"], decision.id), declared)
     store.look(decision.id)
 
 

@@ -36,7 +36,7 @@ def rollback(setting: Setting, reason: str) -> str:
     if not earlier:
         raise ReleaseError(f"Version {routes[-1].champion} is the only one that ever answered; there is nothing to go back to.")
     release = _release(setting, earlier[-1])
-    decision = _record(setting, "roll_back", f"version {routes[-1].champion}", reason)
+    decision = _record(setting, "roll_back", f"version {routes[-1].champion}", reason, back_to=earlier[-1])
     go_live(setting, release, decision)
     return f"Version {earlier[-1]} answers again (decision {decision.id})."
 
@@ -134,9 +134,9 @@ def trust(setting: Setting, first: int, last: int, reason: str) -> str:
     return f"Places {first:,} to {last:,} of the log teach (decision {decision.id})."
 
 
-def _record(setting: Setting, action: Action, subject: str, reason: str) -> Decision:
+def _record(setting: Setting, action: Action, subject: str, reason: str, **inputs: str) -> Decision:
     # A person may say the same thing twice, and means it twice: the time is part of what was decided on.
-    decision = decide(action, subject, [reason], {"said_at": now().isoformat()}, by=getpass.getuser())
+    decision = decide(action, subject, [reason], {"said_at": now().isoformat(), **inputs}, by=getpass.getuser())
     setting.store.record(decision)
     return decision
 

@@ -169,11 +169,11 @@ def _settle(setting: Setting, route: Route) -> None:
 
 
 def cut_short(setting: Setting, version: str) -> bool:
-    """Whether the version's promotion is the last thing decided of it, but it has never come to answer."""
+    """Whether the version's promotion is the last thing decided of it, but it has not come to answer since."""
     decided = [entry for entry in setting.store.decisions("promote", "roll_back") if entry.subject == f"version {version}"]
     if not decided or decided[-1].action != "promote":
         return False
-    return not any(route.champion == version and route.verified for route in setting.store.routes())
+    return not any(route.champion == version and route.verified and route.at >= decided[-1].at for route in setting.store.routes())
 
 
 def last_word(setting: Setting, version: str) -> Entry:

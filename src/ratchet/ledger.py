@@ -218,6 +218,17 @@ class Ledger(Database):
         with self.engine.connect() as connection:
             return [_route(row) for row in connection.execute(query)]
 
+    def answering(self, version: str) -> list[tuple[datetime, datetime | None]]:
+        """From when until when a version answered, as champion or challenger; None where it does so still."""
+        made: list[tuple[datetime, datetime | None]] = []
+        for route in self.routes():
+            open_now, mine = bool(made) and made[-1][1] is None, version in (route.champion, route.challenger)
+            if mine and not open_now:
+                made.append((route.at, None))
+            elif open_now and not mine and route.verified:
+                made[-1] = (made[-1][0], route.at)
+        return made
+
     def route(self) -> Route | None:
         """What answers now; None before the first release."""
         query = sa.select(routes).where(routes.c.problem == self.problem).order_by(routes.c.seq.desc()).limit(1)

@@ -68,7 +68,8 @@ def learn_from(begun: int, ledger: Iterable[dict[str, Any]], sound: Sequence[Spa
     Where only the population has moved, older rows teach as well: what was true of a row still is. Where the concept has turned, they teach
     the old one. Which it is, `settled` tells. `ledger` is the evidence of earlier decisions: windows that a check blocked, or that probed
     the model, never teach, and labels that were doubted do not. Each tells (`kept_out`) what was known of those before it, so that the
-    newest few are enough. Stretches that a person found `sound` teach all the same.
+    newest few are enough; and (`rows`) since when nobody had looked, and in which stretches its version answered: what another one answered
+    in between is not meant. Stretches that a person found `sound` teach all the same.
     """
     without: list[Span] = []
     audited: list[Span] = []
@@ -77,10 +78,11 @@ def learn_from(begun: int, ledger: Iterable[dict[str, Any]], sound: Sequence[Spa
         without += [(first, last) for first, last in known["without"]]
         audited += [(first, last) for first, last in known["audited"]]
         failed = [check for check in evidence["checks"] if check["verdict"] == "fail" and check["blocking"]]
+        inputs, rows = evidence["inputs"], evidence.get("rows", {})
         if any(called(check["name"], (*FAULTS, *PROBED)) for check in failed):
-            without.append((evidence["inputs"]["from"], evidence["inputs"]["to"]))
+            without += _answered((rows.get("since", inputs["from"]), inputs["to"]), rows.get("answered"))
         doubted = [check["evidence"] for check in failed if called(check["name"], DOUBTED)]
-        audited += [(told["from"], told["to"]) for told in doubted if "from" in told]
+        audited += [span for told in doubted if "from" in told for span in _answered((told["from"], told["to"]), rows.get("answered"))]
     return Lesson(begun if begun > 1 else 0, _less(_merged(without), sound), _less(_merged(audited), sound))
 
 
@@ -140,6 +142,16 @@ def called(name: str, names: Sequence[str]) -> bool:
     (True, False)
     """
     return name in names or name.split(":")[0] in names
+
+
+def _answered(span: Span, stretches: Iterable[Span] | None) -> list[Span]:
+    """What of a span lies in stretches of the log; all of it where these are not known.
+
+    >>> _answered((5, 30), [(1, 9), (20, 40)]), _answered((5, 30), None)
+    ([(5, 9), (20, 30)], [(5, 30)])
+    """
+    parts = [span] if stretches is None else [(max(span[0], first), min(span[1], last)) for first, last in stretches]
+    return [(first, last) for first, last in parts if first <= last]
 
 
 def _counted(spans: Sequence[Span]) -> str:

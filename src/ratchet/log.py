@@ -222,6 +222,16 @@ class Log(Database):
         with self.engine.connect() as connection:
             return connection.scalar(query) is not None
 
+    def labelled_since(self, at: datetime) -> bool:
+        """Whether a label of a live prediction, an audit's or another, has come since then."""
+        p = predictions.c
+        known = labels.join(predictions, p.id == labels.c.prediction_id)
+        mine = ((p.problem + "") == self.problem, p.variant.in_(LIVE))
+        query = sa.select(labels.c.at).select_from(known).where(*mine).order_by(labels.c.seq.desc()).limit(1)
+        with self.engine.connect() as connection:
+            newest = connection.scalar(query)
+        return newest is not None and newest >= at
+
     def label_before(self, at: datetime) -> int:
         """The place among all labels of the newest one that had come by then, 0 where none had."""
         query = sa.select(labels.c.seq).where(labels.c.at <= at).order_by(labels.c.seq.desc()).limit(1)

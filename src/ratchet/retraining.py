@@ -118,17 +118,19 @@ def _unknown(checks: Sequence[Check]) -> list[str]:
 
 def _harmed(harm: list[Check], means: Means, accuracy: Check | None) -> tuple[Action, list[str]]:
     """What harm calls for that labels show; `accuracy` is what audits say of labels."""
+    silent = "none has come for as long as labels may take: a person must look"
     if all(check.evidence.get("passing") for check in harm):
-        return "wait", ["the newest labels no longer show it: it may pass"]
+        said = "the newest labels no longer show it: it may pass"
+        return ("ask", [f"{said}, and {silent}"]) if means.labels_silent else ("wait", [said])
     lately = accuracy.evidence.get("lately") if accuracy is not None and accuracy.blocking else None
     if lately and lately["p_value"] < DOUBTFUL:
         said = f"audits contradict {lately['contradicted']} of the newest {lately['audited']} labels that they looked at"
+        if means.audits_silent:
+            return "ask", [f"{said}, and no audit has told of any other for as long as labels may take: a person must see to them"]
         return "wait", [f"{said}: whether it is harm or wrong labels, more audits will tell"]
     if means.labels_short > 0:
         said = f"retraining waits for {means.labels_short} more labelled rows of the new population"
-        if means.labels_silent:
-            return "ask", [f"{said}, and none has come for as long as labels may take: a person must look"]
-        return "wait", [said]
+        return ("ask", [f"{said}, and {silent}"]) if means.labels_silent else ("wait", [said])
     if means.paused:
         return "skip", ["retraining is paused by a person"]
     if means.cooling_days > 0:

@@ -192,10 +192,15 @@ class Store(Ledger, Log):
 
     def set_draw(self, share: float, since: int, decision: str | None) -> Draw:
         """Let that share of the predictions be drawn for an audit, from a place of the log on."""
-        row = {"problem": self.problem, "at": now(), "share": share, "since": since, "decision": decision}
+        self.set_draws(made := Draw(share, since, decision))
+        return made
+
+    def set_draws(self, *made: Draw) -> None:
+        """Let these draws hold, in that order; all of them or none."""
         with self.engine.begin() as connection:
-            connection.execute(sa.insert(draws), row)
-        return Draw(share, since, decision)
+            for draw in made:
+                row = {"problem": self.problem, "at": now(), "share": draw.share, "since": draw.since, "decision": draw.decision}
+                connection.execute(sa.insert(draws), row)
 
     def freshness(self) -> dict[str, datetime | None]:
         """When the newest live prediction and the newest label came."""

@@ -169,6 +169,8 @@ def test_the_watch(checks, short, action, word):
         ([SHIFT, HARM, AUDITED], {"labels_short": 7}, "wait", "7 more labelled rows of the new population"),
         ([SHIFT, HARM], {"labels_short": 7, "labels_silent": True}, "ask", "none has come for as long as labels may take"),
         ([SHIFT, HARM], {"labels_silent": True}, "retrain", "costs more"),
+        ([SHIFT, PASSING], {"labels_silent": True}, "ask", "it may pass, and none has come for as long as labels may take"),
+        ([SHIFT, HARM, LABELS_DOUBTED], {"audits_silent": True}, "ask", "no audit has told of any other for as long as labels may take"),
         # Who pauses retraining pauses no other alarm; and what could not be looked at is told.
         ([SHIFT, HARM, PERHAPS], {"paused": True}, "skip", "1 of 3 could not be decided"),
         (

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 import pytest
 from prefect.logging import disable_run_logger
 
-from flows import lifecycle, promotion, retrain
+from flows import lifecycle, person, promotion, retrain
 from flows.examine import answered
-from flows.promotion import carry_out, cut_short, last_word, reconcile
+from flows.promotion import carry_out, cut_short, last_word, reconcile, undone
 from flows.setting import Setting
 from ratchet.check import Check
 from ratchet.decision import JUDGEMENTS, decide
 from ratchet.errors import ReleaseError
+from ratchet.generation import Generation
 from ratchet.settings import Settings
 
 
@@ -153,24 +154,66 @@ def test_a_retraining_that_was_cut_short_before_its_release_is_made_again(settin
     assert not retrain.taken_up(setting, promoted(setting, "9"))
 
 
-def test_no_decision_stands_in_the_ledger_before_its_release_is_there(setting, monkeypatch):
-    """A run that is killed in between is asked for again: what is decided counts as answered."""
-    stand_in = SimpleNamespace(identity="g", parent=None, trigger="decision d1")
-    monkeypatch.setattr(lifecycle, "describe", lambda *_: stand_in)
-    monkeypatch.setattr(lifecycle, "release_checks", lambda *_: [Check("cost", "Is it?", "pass", "cheap")])
+def test_what_a_person_decided_and_was_killed_before_it_was_routed_is_carried_out(setting, monkeypatch):
+    for version in ("1", "2"):
+        setting.store.set_route(version, "d", verified=True)
+    monkeypatch.setattr(person, "go_live", lambda *_: None)
+    person.rollback(setting, "it is unequal")
+    assert undone(setting)[1] == "1"
+    setting.store.set_route("1", "d", verified=True)
+    assert undone(setting) is None
+    person.promote(setting, "2", "it was not")
+    assert undone(setting)[1] == "2"
+    assert "version 2 answers now" in carry_out(setting)
+    assert undone(setting) is None
+
+
+@pytest.fixture
+def judging(setting, monkeypatch):
+    """A generation that was trained already and is only to be judged, as version 2; asked for by a decision, and before by a person."""
+    asked = {"snapshot": "rows", "split": "sides", "parameters": "p", "declaration": "d", "code": "c", "commit": "c"}
+    generation = Generation("credit", None, **asked, trigger="decision d1")
+    monkeypatch.setattr(lifecycle, "describe", lambda *_: generation)
+    monkeypatch.setattr(lifecycle, "release_checks", lambda *_: [Check("cost", "Is it?", "fail", "dear")])
     monkeypatch.setattr(lifecycle, "what_it_cost", lambda *_: None)
     monkeypatch.setattr(lifecycle, "_explain", lambda *_: None)
+    monkeypatch.setattr(lifecycle, "test", lambda *_: None)
     monkeypatch.setattr(lifecycle.compare, "with_options", lambda **_: lambda *told: SimpleNamespace(write=lambda root: None))
     monkeypatch.setattr(lifecycle.record, "with_options", lambda **_: lambda *told: ("a run", "2"))
-    setting.tracker.version_of = lambda identity: None
+    setting.tracker.__dict__ |= {
+        "version_of": lambda identity: SimpleNamespace(tags={"trigger": "a person"}),
+        "tag": lambda *_: None,
+        "finish": lambda *_: None,
+    }
     (setting.root / "metrics").mkdir(parents=True, exist_ok=True)
-    (setting.root / "metrics/evaluation.json").write_text('{"picked": "trees"}', encoding="utf-8")
+    for name in ("evaluation", "validation"):
+        (setting.root / "metrics" / f"{name}.json").write_text('{"picked": "trees"}', encoding="utf-8")
 
-    def killed(**_):
+    def judge(release):
+        monkeypatch.setattr(lifecycle.make_release, "with_options", lambda **_: release)
+        with disable_run_logger():
+            return lifecycle._decide(setting, None, "decision d1", [], (0, "every row"))
+
+    return judge
+
+
+def test_no_decision_stands_in_the_ledger_before_its_release_is_there(setting, judging):
+    """A run that is killed in between is asked for again: what is decided counts as answered."""
+
+    def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lifecycle.make_release, "with_options", killed)
-    with disable_run_logger(), pytest.raises(KeyboardInterrupt):
-        lifecycle._decide(setting, None, "decision d1", [], (0, "every row"))
+    with pytest.raises(KeyboardInterrupt):
+        judging(killed)
     assert not setting.store.decisions(*JUDGEMENTS)
     assert answered(setting) == set()
+
+
+def test_a_decision_whose_rows_make_a_generation_that_was_judged_before_is_answered(setting, judging):
+    assert judging(lambda *_: None)["action"] == "refuse"
+    judged = setting.store.decisions(*JUDGEMENTS)
+    assert [entry.evidence["inputs"]["trigger"] for entry in judged] == ["a person"]
+    assert answered(setting) == {"a person", "d1"}
+    # Once more, and nothing is new.
+    judging(lambda *_: None)
+    assert len(setting.store.decisions(*JUDGEMENTS, "superseded")) == 2

@@ -36,7 +36,7 @@ from ratchet.problem import Folder
 from ratchet.release import read
 from ratchet.request import records
 from ratchet.retraining import UNANSWERED
-from ratchet.schema import draws, predictions
+from ratchet.schema import draws, looks, predictions, routes
 from ratchet.settings import Settings
 from snapshots.workspace import publish, run_stage
 
@@ -252,6 +252,77 @@ def test_a_person_lets_rows_teach_again_and_the_newest_decisions_know_all_that_i
     from_log(setting, lesson_of(setting, 1))
     taught = set(pd.read_parquet(setting.root / "inbox/batch.parquet")[setting.contract.id])
     assert taught == {f"p{n}" for n in range(3000)} - {f"p{n}" for n in range(100, 150)}
+
+
+def test_of_a_long_fault_no_row_teaches_though_more_come_than_a_window_holds(due):
+    setting, release, _ = due
+    keep(setting, examine.fn(setting, release)[1])
+
+    def stuck(first, rows):
+        lines = [(row, features | {"income": 30_000.0}) for row, features in lines_of(setting, release, rows)]
+        told = [Prediction(f"q{first + n}", *row[1:], json.dumps(features)) for n, (row, features) in enumerate(lines)]
+        setting.store.log(told)
+
+    for look in range(2):
+        stuck(3000 * look, 3000)
+        _, decision = examine.fn(setting, release)
+        assert decision.action == "block"
+        keep(setting, decision)
+    assert kept_out(setting).without == ((3001, 9000),)
+    # Who has not looked for long knows nothing of what was before the window.
+    stuck(6000, 3000)
+    with setting.store.engine.begin() as connection:
+        connection.execute(sa.update(looks).values(at=now() - timedelta(days=30)))
+    keep(setting, examine.fn(setting, release)[1])
+    assert kept_out(setting).without == ((3001, 9000), (10_001, 12_000))
+
+
+def test_what_another_version_answered_in_between_teaches_though_the_window_is_blocked(due):
+    setting, release, _ = due
+    began = now()
+    lines = list(lines_of(setting, release, 3000))
+
+    def log(version, first, rows, hour, income):
+        at = [began + timedelta(hours=hour, seconds=n) for n in range(rows)]
+        told = [features | ({} if income else {"income": None}) for _, features in lines[:rows]]
+        setting.store.log(
+            [
+                Prediction(f"r{first + n}", "credit", at[n], version, "champion", 1.0, 0.1, 0, json.dumps(features))
+                for n, features in enumerate(told)
+            ]
+        )
+
+    def route(version, hour):
+        setting.store.set_route(version, "d", verified=True)
+        with setting.store.engine.begin() as connection:
+            connection.execute(sa.update(routes).where(routes.c.seq == setting.store.route().seq).values(at=began + timedelta(hours=hour)))
+
+    for version, first, rows, hour in (("2", 0, 1000, 1), ("3", 1000, 2500, 2), ("2", 3500, 1500, 3)):
+        route(version, hour - 0.1)
+        log(version, first, rows, hour, income=first < 3500)
+    _, decision = examine.fn(setting, release)
+    assert decision.action == "block"
+    keep(setting, decision)
+    inputs = decision.evidence["inputs"]
+    assert (inputs["from"], inputs["to"]) == (3501, 8000)
+    assert kept_out(setting).without == ((3501, 4000), (6501, 8000))
+
+
+def test_rows_that_a_person_lets_teach_again_are_new_to_a_retraining(due):
+    """Their labels are older than the last one, which did not learn from them."""
+    setting, release, truth = due
+    label(setting, truth, 0, 3000)
+    release.facts["released"] = {"mean": 0.0, "error": 0.001}
+    broken = Check("validity", "Is it?", "fail", "income is stuck", n=2000)
+    setting.store.record(decide("block", "version 2", ["because"], {"from": 1, "to": 1500}, [broken]))
+    _, first = examine.fn(setting, release)
+    assert first.action == "retrain"
+    keep(setting, first)
+    setting.store.record(decide("refuse", "version 3", ["no better"], {"generation": "g", "trigger": f"decision {first.id}"}))
+    waits = examine.fn(setting, release)[1]
+    assert f"retraining waits for {setting.problem.watch.min_labels} more labelled rows" in waits.reasons[0]
+    trust(setting, 1, 1500, "it was maintenance")
+    assert "the last retraining is young" in examine.fn(setting, release)[1].reasons[0]
 
 
 def test_rows_that_were_blocked_are_not_held_against_the_model(due):
