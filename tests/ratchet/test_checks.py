@@ -217,6 +217,38 @@ def test_what_lies_at_a_limit_is_neither_pass_nor_fail(credit):
     assert told("feedback:labels", follows, gold, follows) == "undecided"
 
 
+def test_a_release_that_by_chance_held_few_costly_errors_is_not_sure_of_its_loss(problem):
+    """One row in a hundred is costly; of a thousand held out none was, or few. Weekly looks at as many labels, of which nothing has changed."""
+    costly = problem.model_copy(update={"watch": problem.watch.model_copy(update={"every_seconds": 604800.0})})
+    rng, rang = np.random.default_rng(2), {None: 0, 1000: 0}
+    for _ in range(300):
+        held = 2.5 * (rng.random(1000) < 0.004)
+        wrong = rng.random(6000) < 0.004
+        for rows in rang:
+            told = decay(
+                costly, np.full(6000, 0.0), wrong.astype(float), float(held.mean()), float(held.std() / np.sqrt(1000)), rows or np.inf
+            )
+            rang[rows] += told.verdict == "fail"
+    assert rang[1000] == 0
+
+
+def test_a_source_that_misses_labels_of_one_class_is_no_feedback_of_decisions(credit):
+    """The model errs most on that class as well: within it, labels are wrong as often where it is right."""
+    rng = np.random.default_rng(3)
+    rows = credit.open_source(None, 5).traffic(1000, drifted=False)
+    rang = 0
+    for _ in range(40):
+        gold = (rng.random(1000) < 0.2).astype(float)
+        label = np.where((gold == 1) & (rng.random(1000) < 0.6), 0.0, gold)
+        outcome = np.where((gold == 1) & (rng.random(1000) < 0.2), 0.0, gold)
+        found = feedback(credit.problem, credit.contract, rows.assign(outcome=outcome, gold=gold, label=label))
+        rang += next(check.verdict for check in found if check.name == "feedback:labels") == "fail"
+        follows = np.where(rng.random(1000) < 0.5, label, gold)
+        found = feedback(credit.problem, credit.contract, rows.assign(outcome=follows, gold=gold, label=label))
+        assert next(check.verdict for check in found if check.name == "feedback:labels") == "fail"
+    assert rang == 0
+
+
 def test_a_release_that_does_not_tell_its_loss_fails(problem):
     assert decay(problem, np.full(1000, 0.1), np.zeros(1000), float("nan"), 0.1).verdict == "fail"
 

@@ -226,6 +226,25 @@ def test_rows_that_come_twice_count_once(credit):
     assert [verdict(10, 40), verdict(10, 120)] == ["pass", "fail"]
 
 
+def test_bursts_that_are_usual_at_release_are_single_events(credit):
+    """A job that asks for one row a hundred times, as it did at release, beside pairs: now and then there is one more of them."""
+    names = [column.name for column in credit.contract.features]
+    base = credit.open_source(None, 5).traffic(4000, drifted=False)[names].reset_index(drop=True)
+
+    def with_jobs(rows, jobs):
+        of = np.arange(2000)
+        for job in range(jobs):
+            of[100 * job : 100 * (job + 1)] = 100 * job
+        return rows.iloc[of].reset_index(drop=True)
+
+    def verdict(before, now):
+        window = with_jobs(base.iloc[2000:], now)
+        told = quality(credit.problem, credit.contract, with_jobs(base, before), window, window.head(0).assign(outcome=np.nan, gold=np.nan))
+        return next(check.verdict for check in told if check.name == "quality:uniqueness")
+
+    assert [verdict(1, 3), verdict(0, 3)] == ["pass", "fail"]
+
+
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
 def test_one_row_that_is_sent_again_and_again_is_no_single_event(credit, share):
     names = [column.name for column in credit.contract.features]

@@ -42,10 +42,16 @@ def with_values(columns: Iterable[Column], rows: pd.DataFrame) -> list[str]:
 
 
 def copies(contract: Contract, rows: pd.DataFrame) -> float:
-    """How often a row is there of which there are several, all features equal, on average; 1 where there is none."""
-    told = rows[[column.name for column in contract.features if column.name in rows]].astype(object)
-    several = told.duplicated(keep=False)
-    return float(several.sum() / (several & ~told.duplicated()).sum()) if several.any() else 1.0
+    """How often a row of which there are several, all features equal, is there, on average over such rows; 1 where there is none.
+
+    One that comes a hundred times counts a hundred times: it is what makes the number of such rows vary.
+    """
+    names = [column.name for column in contract.features if column.name in rows]
+    if not names or rows.empty:
+        return 1.0
+    sizes = rows[names].astype(object).groupby(names, dropna=False, sort=False).size().to_numpy(float)
+    several = sizes[sizes > 1]
+    return float((several**2).sum() / several.sum()) if len(several) else 1.0
 
 
 def _invalid(column: Column, values: pd.Series) -> np.ndarray:

@@ -35,10 +35,18 @@ class _Rise:
 
 
 @registered("decay", "monitor")
-def decay(problem: Problem, probability: np.ndarray, truth: np.ndarray, released_mean: float, released_error: float) -> Check:
+def decay(
+    problem: Problem,
+    probability: np.ndarray,
+    truth: np.ndarray,
+    released_mean: float,
+    released_error: float,
+    released_rows: float = float("inf"),
+) -> Check:
     """One-sided Welch test of the live loss (n labelled rows, oldest first) against the loss measured at release.
 
-    `released_mean` and `released_error` (its standard error) are those of rows that were held out at release. The newest `watch.window` rows
+    `released_mean` and `released_error` (its standard error) are those of `released_rows` rows that were held out at release. Where costly
+    errors are rare these may hold few or none by chance, and seem to be sure: they are no surer than live rows would make so many. The newest `watch.window` rows
     are looked at, and up to three times as many: a rise near the margin shows in more rows alone. The level spends half of the year's
     false-alarm budget over the year's checks and both (the other half is left to the detector of concept drift, whose rate is measured:
     docs/results/concept.md); the rise must also exceed the problem's margin, so that a rise too small to matter does not fire at any sample
@@ -54,7 +62,7 @@ def decay(problem: Problem, probability: np.ndarray, truth: np.ndarray, released
     if not (np.isfinite(released_mean) and np.isfinite(released_error)):
         return Check("decay", QUESTION, "fail", "the release does not tell its own loss", n=n, limit=limit, unit=unit)
     losses = per_row(problem, probability, truth)
-    newest, most = (_rise(losses[-rows:], released_mean, released_error) for rows in (n, WINDOWS * window))
+    newest, most = (_rise(losses[-rows:], released_mean, released_error, released_rows) for rows in (n, WINDOWS * window))
     failing = [rise for rise in (newest, most) if rise.value > limit and rise.p < alpha]
     told = min(failing, key=lambda rise: rise.p) if failing else newest
     low, high = told.value - Z * told.error, told.value + Z * told.error
@@ -93,7 +101,7 @@ def at_release(problem: Problem, probability: np.ndarray, truth: np.ndarray) -> 
     return {"mean": mean, "error": error, "counted": counted(problem)}
 
 
-def _rise(losses: np.ndarray, released_mean: float, released_error: float) -> _Rise:
-    n, mean = len(losses), float(losses.mean())
-    error = float(np.hypot(released_error, losses.std(ddof=1) * np.sqrt(inflation(losses) / n)))
+def _rise(losses: np.ndarray, released_mean: float, released_error: float, released_rows: float) -> _Rise:
+    n, mean, spread = len(losses), float(losses.mean()), float(losses.std(ddof=1))
+    error = float(np.hypot(max(released_error, spread / np.sqrt(released_rows)), spread * np.sqrt(inflation(losses) / n)))
     return _Rise(n, mean, mean - released_mean, error)

@@ -94,18 +94,20 @@ def _gap(one: np.ndarray, other: np.ndarray, confidence: float) -> tuple[float, 
 def _leaning(problem: Problem, both: pd.DataFrame, n: int) -> Check:
     """Whether labels of rows that the model decides wrongly are wrong more often than those that it decides rightly (Fisher).
 
-    Labels that are noise are wrong as often either way; such as follow the decision are wrong where it is.
+    Labels that are noise are wrong as often either way; such as follow the decision are wrong where it is. It is asked of each class, as
+    audits found it, by itself (Bonferroni): a source that misses some of one class is no decision, and the model errs more on one as well.
     """
     contradicted = (both["outcome"] != both["gold"]).to_numpy()
     mistaken = (both["label"] != both["gold"]).to_numpy()
-    table, limit = _table(contradicted, mistaken), level(problem)
-    p = fisher(*table)
+    limit, classes = level(problem), [(both["gold"] == value).to_numpy() for value in (0, 1)]
+    tables = [_table(contradicted[each], mistaken[each]) for each in classes]
+    p = min(1.0, len(tables) * min(fisher(*table) for table in tables))
     reason = (
         f"of {int(mistaken.sum()):,} audited rows that were decided wrongly, {_share(contradicted[mistaken])} have a label that says what the "
         f"model decided; of {int((~mistaken).sum()):,} decided rightly, {_share(contradicted[~mistaken])} have a wrong one: p = {p:.1e}, "
         f"limit {limit:.1e}"
     )
-    if contradicted[mistaken].any() and not could_tell(*table, limit):
+    if contradicted[mistaken].any() and not any(could_tell(*table, limit / len(tables)) for table in tables):
         return undecided("feedback:labels", LEANS, f"{reason}; so few cannot tell", n, limit=limit, unit="p-value")
     return Check("feedback:labels", LEANS, "fail" if p < limit else "pass", reason, value=p, limit=limit, n=n, unit="p-value")
 

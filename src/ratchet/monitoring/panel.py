@@ -110,7 +110,7 @@ def on_labels(
     newest = answered[-problem.watch.window :]
     return [
         expected_harm(problem, held, apart[1], probability, gold, chance, earlier, bought, newest, paid),
-        decay(problem, answered, truth, released.mean, released.error),
+        decay(problem, answered, truth, released.mean, released.error, len(held.truth) or np.inf),
         concept_drift(problem, stream, share_wrong(released.threshold, held)),
         _placed(label_classes(problem, held.truth, came["truth"].to_numpy(float)), came),
         _placed(conflicts, contradicted),
