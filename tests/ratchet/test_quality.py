@@ -226,6 +226,44 @@ def test_rows_that_come_twice_count_once(credit):
     assert [verdict(10, 40), verdict(10, 120)] == ["pass", "fail"]
 
 
+def office_hours(shifted, gone=0):
+    """Five weeks of looks every five minutes, 100 predictions in each from 8 to 18 o'clock of a working day, give or take ten minutes.
+
+    The last week comes an hour sooner by the log's clock where it is `shifted`; of its Wednesday's hours from 11 on so many bring nothing.
+    """
+    rng, every = np.random.default_rng(0), np.arange(288) * 5
+    rows = []
+    for day in range(35):
+        begins, ends = (60 * hour + rng.normal(0, 10) - 60 * (shifted and day >= 28) for hour in (8, 18))
+        busy = np.clip((every - begins) / 30 + 0.5, 0, 1) * np.clip((ends - every) / 30 + 0.5, 0, 1) * (day % 7 < 5)
+        rows.append(rng.poisson(100 * busy))
+    rows[30][11 * 12 : (11 + gone) * 12] = 0
+    monday = datetime(2026, 9, 7)
+    return [(monday, 0, 0), *((monday + timedelta(minutes=5 * (n + 1)), 0, int(came)) for n, came in enumerate(np.concatenate(rows)))]
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_traffic_that_begins_and_ends_with_the_hour_is_no_outage_even_where_clocks_are_put_on(credit, shifted):
+    told = office_hours(shifted)
+    edges = [
+        28 * 288 + day * 288 + place for day in range(5) for hour in (6, 7, 8, 16, 17, 18) for place in range(12 * hour, 12 * hour + 12, 3)
+    ]
+    assert {volume(credit.problem, told[: place + 1]).verdict for place in edges} <= {"pass", "undecided"}
+    dead = office_hours(shifted, gone=1)
+    assert volume(credit.problem, dead[: 30 * 288 + 12 * 12]).verdict == "fail"
+
+
+@pytest.mark.parametrize("usual", [20, 45])
+def test_a_lasting_fall_is_seen_where_few_predictions_come_between_two_looks(credit, usual):
+    """None at all would be beyond chance in few minutes, 40% of the usual is so in hours."""
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.poisson(usual, 28 * 288), rng.poisson(0.4 * usual, 288)])
+    told = looks(rows.tolist())
+    assert volume(credit.problem, told[: 28 * 288]).verdict == "pass"
+    later = [volume(credit.problem, told[: 28 * 288 + place]).verdict for place in range(36, 289, 36)]
+    assert later.count("fail") >= 7
+
+
 def test_bursts_that_are_usual_at_release_are_single_events(credit):
     """A job that asks for one row a hundred times, as it did at release, beside pairs: now and then there is one more of them."""
     names = [column.name for column in credit.contract.features]

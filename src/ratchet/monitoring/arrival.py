@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,8 @@ SHORTER, LONGER, LONGEST = 0.9, 1.5, 86_400.0
 LATELY = 28
 # Traffic within so many seconds of a time of day is alike; looks of other days that far from it are none of that time.
 NEARBY, APART = 3600.0, 900.0
+# Where clocks are put on, what is usual comes an hour sooner or later, give or take.
+SHIFTED = NEARBY + APART
 # When the log was looked at, its last place, and how many rows had come since the look before.
 Look = tuple[datetime, int, int]
 
@@ -47,11 +50,12 @@ class Span:
         return (self.ended - self.begun).total_seconds()
 
 
-def intervals(looks: Sequence[Look], least: float) -> list[Span]:
+def intervals(looks: Sequence[Look], least: float, shifted: bool = False) -> list[Span]:
     """The newest interval between two looks of so many seconds or more, and those before it of that time of such a day, newest first.
 
     They do not overlap, and are about as long as the newest one: while nobody looked, rows of many hours came. Such days are working days,
-    or weekends; short intervals within an hour of that time count as well.
+    or weekends; short intervals within an hour of that time count as well. Where they may be `shifted`, so do long ones that come up to an
+    hour and a quarter sooner or later, and overlap.
     """
     at, came = [look[0] for look in looks], np.cumsum([look[2] for look in looks])
 
@@ -69,14 +73,15 @@ def intervals(looks: Sequence[Look], least: float) -> list[Span]:
     if newest is None:
         return []
     made, long = [newest], newest.seconds
-    steps = int(NEARBY // long)
+    steps = math.ceil(SHIFTED / long) if shifted else int(NEARBY // long)
+    pace = SHIFTED / steps if shifted else long
     for day in range(1, (newest.ended - at[0]).days + 2):
         # What is long ago is asked only where there is too little of lately.
         if day > LATELY and len(made) > LOOKS:
             break
         for step in range(steps, -steps - 1, -1):
-            found = span(newest.ended - timedelta(days=day) + step * timedelta(seconds=long), SHORTER * long, min(long / 2, APART))
-            if found is None or found.ended > made[-1].begun or found.seconds > LONGER * long:
+            found = span(newest.ended - timedelta(days=day) + step * timedelta(seconds=pace), SHORTER * long, min(long / 2, APART))
+            if found is None or found.ended > made[0 if shifted else -1].begun or found.seconds > LONGER * long:
                 continue
             if (_weekend(found.begun), _weekend(found.ended)) == (_weekend(newest.begun), _weekend(newest.ended)):
                 made.append(found)
@@ -90,11 +95,13 @@ def volume(problem: Problem, looks: Sequence[Look]) -> Check:
     `looks` are oldest first, the last one is the present. Student's prediction interval of the logarithm of the rate, one-sided, by the
     median and the median deviation of intervals of the same hour of earlier days, working days or weekends: an outage of before does not
     widen it much. Of few rows the tail of Poisson's distribution is more, and counts. It fails where the rate is less than half of the
-    usual one, and that beyond chance. Where so few are usual between two looks that none at all would be no alarm, longer intervals are
-    asked, up to a day; undecided where those are too few as well.
+    usual one, and that beyond chance; and less than half of the quietest about an hour sooner or later on a usual day, for traffic may begin
+    and end with the hour, and clocks are put on. Longer intervals are asked as well, each twice the one before, up to a day (Bonferroni):
+    few rows tell nothing, or not whether there are half as many. Undecided where even the longest would be no alarm if none came.
     """
     every, total = problem.watch.every_seconds, sum(came for _, _, came in looks[1:])
-    least, reason = every / 2, _few(0, 0, total)
+    least, reason, found = every / 2, _few(0, 0, total), list[Check]()
+    limit = level(problem) / max(1, math.ceil(math.log2(2 * LONGEST / every)))
     while least <= max(every, LONGEST):
         if not (spans := intervals(looks, least)):
             break
@@ -104,15 +111,31 @@ def volume(problem: Problem, looks: Sequence[Look]) -> Check:
             reason = _few(n, days, total)
             break
         share, p, usual = _beside(newest, earlier, newest.rows)
-        if _beside(newest, earlier, 0)[1] < level(problem):
-            verdict: Verdict = "fail" if p < level(problem) and share < MATTERS else "pass"
+        if _beside(newest, earlier, 0)[1] < limit:
+            few = (
+                p < limit
+                and share < MATTERS
+                and (newest.rows + 0.5) / newest.seconds < MATTERS * _quietest(intervals(looks, least, True)[1:])
+            )
+            verdict: Verdict = "fail" if few else "pass"
             said = f"{newest.rows:,} predictions in {_span(newest.seconds)}, {share:.0%} of what is usual at this hour ({usual:,.0f})"
-            reason = f"{said}: p = {p:.1e}, limit {level(problem):.1e}"
             evidence = {"p_value": p, "usual": usual}
-            return Check("volume", FEWER, verdict, reason, share, limit=MATTERS, n=total, unit=RATE, evidence=evidence)
-        reason = f"{usual:,.1f} predictions are usual in {_span(newest.seconds)}: that none comes would not be beyond chance"
+            reason = f"{said}: p = {p:.1e}, limit {limit:.1e}"
+            found.append(Check("volume", FEWER, verdict, reason, share, limit=MATTERS, n=total, unit=RATE, evidence=evidence))
+        else:
+            reason = f"{usual:,.1f} predictions are usual in {_span(newest.seconds)}: that none comes would not be beyond chance"
         least = 2 * newest.seconds
-    return undecided("volume", FEWER, reason, total, limit=MATTERS, unit=RATE)
+    if not found:
+        return undecided("volume", FEWER, reason, total, limit=MATTERS, unit=RATE)
+    return next((check for check in found if check.verdict == "fail"), found[0])
+
+
+def _quietest(earlier: Sequence[Span]) -> float:
+    """The median, over days, of the lowest rate among that day's intervals; rows a second."""
+    by_day: dict[date, float] = {}
+    for span in earlier:
+        by_day[span.ended.date()] = min((span.rows + 0.5) / span.seconds, by_day.get(span.ended.date(), float("inf")))
+    return float(np.median(list(by_day.values())))
 
 
 def _few(looks: int, days: int, total: int) -> str:
