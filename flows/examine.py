@@ -19,6 +19,7 @@ from flows.setting import Setting
 from ratchet.audit import AUDIT, chances, drawn, ends
 from ratchet.check import Check
 from ratchet.contract import Contract
+from ratchet.data.entities import newest_of_each
 from ratchet.database import now
 from ratchet.decision import JUDGEMENTS, Decision, digest, told_only
 from ratchet.lesson import EVERYTHING, Lesson, Span, begins, inside
@@ -168,7 +169,7 @@ def released_of(problem: Problem, release: Release, contract: Contract) -> Relea
     held = release.held if release.held is not None else pd.DataFrame(columns=[*names, "probability", "truth"], dtype=float)
     relies_on = tuple(release.facts.get("relies_on", names))
     if told.get("counted", counted(problem)) != counted(problem):
-        told = at_release(problem, held["probability"].to_numpy(float), held["truth"].to_numpy(float))
+        told = at_release(problem, *(newest_of_each(contract, held)[name].to_numpy(float) for name in ("probability", "truth")))
     return Released(contract, release.encoder, release.reference, held, relies_on, told["mean"], told["error"], release.threshold)
 
 

@@ -26,6 +26,7 @@ from flows.track import track
 from load_tests.run import verdict
 from ratchet.check import Check, from_dict
 from ratchet.data.encoding import Encoder
+from ratchet.data.entities import coded, newest
 from ratchet.decision import Decision, decide, digest, gate
 from ratchet.draft import drafted
 from ratchet.errors import BatchError
@@ -265,9 +266,9 @@ def make_release(setting: Setting, generation: Generation, version: str, evaluat
     contract, picked = setting.contract, evaluation["picked"]
     rows, sides = labelled(setting.root, contract)
     test, trained, select = (rows[sides == side] for side in ("test", "train", "select"))
-    newest = trained[trained[COHORT] == trained[COHORT].max()]
+    recent = trained[trained[COHORT] == trained[COHORT].max()]
     # Live traffic will be like the newest batch: that is the population to compare it with, where it is large enough.
-    population = newest if len(newest) >= NEWEST_ROWS else trained
+    population = recent if len(recent) >= NEWEST_ROWS else trained
     unseen = rows[np.isin(sides, ("select", "test"))]
     lately = unseen[unseen[COHORT] == unseen[COHORT].max()]
     unseen = (lately if len(lately) >= NEWEST_ROWS else unseen).tail(HELD_ROWS)
@@ -275,6 +276,7 @@ def make_release(setting: Setting, generation: Generation, version: str, evaluat
     probed = test.head(PROBES)
     answer = scorer(setting.root, picked).probability
     answers, told, truth = answer(probed), answer(unseen), unseen[contract.target].to_numpy(float)
+    distinct = newest(contract, unseen)
     requests = records(probed, contract)
     return write(
         setting.settings.releases,
@@ -286,20 +288,21 @@ def make_release(setting: Setting, generation: Generation, version: str, evaluat
         probe=[{"request": request, "probability": float(p)} for request, p in zip(requests, answers, strict=True)],
         # In their order, so that autocorrelated rows can be told from independent ones.
         reference=population[[*names, *(column.name for column in contract.watched)]]
+        .assign(**coded(contract, population))
         .sample(min(REFERENCE_ROWS, len(population)), random_state=0)
         .sort_index(),
         facts={
             "family": picked,
             "generation": generation.identity,
             "parent": generation.parent,
-            "released": at_release(setting.problem, told, truth),
+            "released": at_release(setting.problem, told[distinct], truth[distinct]),
             "relies_on": relied_on(answer, unseen, names),
             "lock": setting.workspace.lock,
             # The place of the log from which on rows taught it; 0 is every row.
             "since": since,
         },
         interval=fit_interval(answer(select), select[contract.target].to_numpy(float)),
-        held=unseen[names].assign(probability=told, truth=truth),
+        held=unseen[names].assign(**coded(contract, unseen), probability=told, truth=truth),
     )
 
 

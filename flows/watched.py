@@ -13,6 +13,7 @@ from models.train import train
 from ratchet.audit import AUDIT, drawn
 from ratchet.check import Check
 from ratchet.contract import Contract
+from ratchet.data.entities import coded, newest_of_each
 from ratchet.data.splits import split
 from ratchet.decision import Decision
 from ratchet.lesson import EVERYTHING, Lesson, begins, inside, learn_from
@@ -47,12 +48,13 @@ def release(problem: Problem, contract: Contract, rows: pd.DataFrame, seed: int)
     encoder, (trees,) = train(rows, sides, contract, problem.threshold, params, seed)
     answer = Scorer(trees.graph, encoder).probability
     held, trained = rows[np.isin(sides, ("select", "test"))], rows[sides == "train"]
-    told = at_release(problem, answer(held), held[contract.target].to_numpy(float))
+    distinct = newest_of_each(contract, held)
+    told = at_release(problem, answer(distinct), distinct[contract.target].to_numpy(float))
     return Released(
         contract=contract,
         encoder=encoder,
-        reference=trained[names].sample(min(REFERENCE_ROWS, len(trained)), random_state=0).sort_index(),
-        held=held[names].assign(probability=answer(held), truth=held[contract.target]),
+        reference=trained[names].assign(**coded(contract, trained)).sample(min(REFERENCE_ROWS, len(trained)), random_state=0).sort_index(),
+        held=held[names].assign(**coded(contract, held), probability=answer(held), truth=held[contract.target]),
         relies_on=tuple(relied_on(answer, held, names)),
         mean=told["mean"],
         error=told["error"],

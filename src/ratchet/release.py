@@ -45,7 +45,10 @@ class Release:
 
     @cached_property
     def held(self) -> pd.DataFrame | None:
-        """Labelled rows that the model has not learnt from: the features, `probability` and `truth`. None in releases of before."""
+        """Labelled rows that the model has not learnt from: the features, whose they are, `probability` and `truth`.
+
+        None in releases of before.
+        """
         path = self.path / "held.parquet"
         return pd.read_parquet(path) if path.is_file() else None
 

@@ -254,6 +254,25 @@ def test_a_person_lets_rows_teach_again_and_the_newest_decisions_know_all_that_i
     assert taught == {f"p{n}" for n in range(3000)} - {f"p{n}" for n in range(100, 150)}
 
 
+@pytest.mark.parametrize("named_alike", [True, False])
+def test_who_asks_again_and_again_is_no_drift(due, named_alike):
+    """A classifier knows a customer by the other rows, and a test takes them for so many customers: the newest row of each counts."""
+    setting, release, _ = due
+    release.held["customer_id"] = pd.array(range(len(release.held)))
+    lines = list(lines_of(setting, release, 500))
+    for turn in range(4):
+        told = [
+            Prediction(f"c{turn}-{n}", *row[1:], json.dumps(features | {"customer_id": f"c{n}" if named_alike else f"c{turn}-{n}"}))
+            for n, (row, features) in enumerate(lines)
+        ]
+        setting.store.log(told)
+    checks, _ = examine.fn(setting, release)
+    drift = named(checks, "joint_drift")
+    assert (drift.verdict, drift.n) == (("pass", 500) if named_alike else ("fail", 2000))
+    if named_alike:
+        assert "2000 predictions of 500 entities" in named(checks, "data_drift:income").reason
+
+
 def test_of_a_long_fault_no_row_teaches_though_more_come_than_a_window_holds(due):
     setting, release, _ = due
     keep(setting, examine.fn(setting, release)[1])

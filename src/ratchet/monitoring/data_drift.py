@@ -12,6 +12,7 @@ from scipy import stats
 from ratchet.check import Check, undecided
 from ratchet.contract import CATEGORICAL, Column, Contract
 from ratchet.data.encoding import factorised
+from ratchet.data.entities import newest_of_each
 from ratchet.data.values import as_text
 from ratchet.monitoring import projection
 from ratchet.monitoring.autocorrelation import inflation, inflation_of_shares
@@ -45,12 +46,14 @@ def data_drift(problem: Problem, contract: Contract, reference: pd.DataFrame, wi
 
     Half of the year's budget of false alarms is spent over the year's checks and all columns (Bonferroni), so the limit of
     the p-value moves with the sample size by itself; the effect size stands in the evidence. Rows of both frames are in their
-    order: where they are autocorrelated, fewer count.
+    order: where they are autocorrelated, fewer count. Of each entity, where rows tell it, the newest counts.
     """
+    n = len(window)
+    reference, window = newest_of_each(contract, reference), newest_of_each(contract, window)
     columns = contract.features + contract.watched
     alpha = problem.watch.false_alarms_per_check / 2 / len(columns)
     least = dependence(contract, reference), dependence(contract, window)
-    return [_check(problem, column, reference, window, alpha, least) for column in columns]
+    return [_check(problem, column, reference, window, alpha, least, n) for column in columns]
 
 
 def dependence(contract: Contract, rows: pd.DataFrame) -> float:
@@ -75,11 +78,12 @@ def dependence(contract: Contract, rows: pd.DataFrame) -> float:
 
 
 def _check(
-    problem: Problem, column: Column, reference: pd.DataFrame, window: pd.DataFrame, alpha: float, least: tuple[float, float]
+    problem: Problem, column: Column, reference: pd.DataFrame, window: pd.DataFrame, alpha: float, least: tuple[float, float], n: int
 ) -> Check:
-    name, n = f"data_drift:{column.name}", len(window)
-    if n < problem.watch.min_window:
-        reason = f"{n} predictions; {problem.watch.min_window} are needed"
+    name, rows = f"data_drift:{column.name}", len(window)
+    told = f"{n} predictions" + (f" of {rows} entities" if rows < n else "")
+    if rows < problem.watch.min_window:
+        reason = f"{told}; {problem.watch.min_window} are needed"
         return undecided(name, QUESTION, reason, n, limit=alpha, unit="p-value")
     if column.name not in reference.columns:
         return undecided(
@@ -89,12 +93,12 @@ def _check(
         return Check(name, QUESTION, "fail", f"{column.name} is gone from the log", value=0.0, limit=alpha, n=n, unit="p-value")
     found = difference(column, reference[column.name], window[column.name], least)
     moved = "moved" if found.p < alpha else "did not move beyond chance"
-    worth = f" that tell as much as {n / found.inflation:.0f} independent ones" if found.inflation > 1 else ""
+    worth = f" that tell as much as {rows / found.inflation:.0f} independent ones" if found.inflation > 1 else ""
     return Check(
         name=name,
         question=QUESTION,
         verdict="fail" if found.p < alpha else "pass",
-        reason=f"{column.name} {moved}: {found.measure} {found.effect:.3f}, p = {found.p:.1e}, limit {alpha:.1e}, {n} predictions{worth}",
+        reason=f"{column.name} {moved}: {found.measure} {found.effect:.3f}, p = {found.p:.1e}, limit {alpha:.1e}, {told}{worth}",
         value=found.p,
         limit=alpha,
         n=n,

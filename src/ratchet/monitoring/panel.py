@@ -12,6 +12,7 @@ from ratchet.audit import AUDIT
 from ratchet.check import Check
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
+from ratchet.data.entities import newest_of_each
 from ratchet.lesson import DOUBTED
 from ratchet.monitoring.adversarial_input import probes
 from ratchet.monitoring.arrival import Look, clock, volume
@@ -36,7 +37,7 @@ class Released:
     """What a release tells of the rows it was made from.
 
     `reference`: training rows, in their order, with the features and what is watched besides. `held`: labelled rows that the model has not
-    learnt from, with the columns `probability` and `truth`. `relies_on`: the columns on which its answers hang. `mean` and `error`: its
+    learnt from, with the columns `probability` and `truth`. Both may tell rows of one entity, by its column. `relies_on`: the columns on which its answers hang. `mean` and `error`: its
     loss on them, and the standard error. `threshold`: that by which the service decides.
     """
 
@@ -49,6 +50,11 @@ class Released:
     error: float
     threshold: float
 
+    @property
+    def distinct(self) -> pd.DataFrame:
+        """Of the held-out rows the newest of each entity, where they tell it."""
+        return newest_of_each(self.contract, self.held)
+
 
 Apart = tuple[Domain, Domain] | tuple[None, None]
 
@@ -56,10 +62,11 @@ Apart = tuple[Domain, Domain] | tuple[None, None]
 def without_labels(problem: Problem, released: Released, window: pd.DataFrame, apart: Apart) -> list[Check]:
     """The monitors that need no label, of a window of n predictions, oldest first."""
     contract, encoder = released.contract, released.encoder
+    each = newest_of_each(contract, window)
     return [
         *by_column(problem, released, window),
-        joint_drift(problem, apart[0], len(window)),
-        *silent(problem, contract, encoder, released.held, window),
+        joint_drift(problem, apart[0], len(each)),
+        *silent(problem, contract, encoder, released.distinct, each),
         *probes(problem, contract, encoder, released.held, window),
     ]
 
@@ -73,7 +80,8 @@ def by_column(problem: Problem, released: Released, window: pd.DataFrame) -> lis
 
 def held_of(released: Released) -> Held:
     """The held-out rows' probabilities and truths."""
-    return Held(released.held["probability"].to_numpy(float), released.held["truth"].to_numpy(float))
+    held = released.distinct
+    return Held(held["probability"].to_numpy(float), held["truth"].to_numpy(float))
 
 
 def on_labels(
@@ -106,8 +114,10 @@ def on_labels(
     # Of a long stretch only that part is doubted in which they are.
     contradicted = told.tail(conflicts.evidence.get("stretch", 0))
     contradicted = contradicted[contradicted["relabelled"].to_numpy(bool)]
-    held, truth, answered = held_of(released), labelled["truth"].to_numpy(float), labelled["probability"].to_numpy(float)
-    newest = answered[-problem.watch.window :]
+    held, newest = held_of(released), labelled["probability"].to_numpy(float)[-problem.watch.window :]
+    # As many rows of an entity as count at release.
+    each = newest_of_each(released.contract, labelled) if released.contract.entity in released.held else labelled
+    truth, answered = (each[name].to_numpy(float) for name in ("truth", "probability"))
     return [
         expected_harm(problem, held, apart[1], probability, gold, chance, earlier, bought, newest, paid),
         decay(problem, answered, truth, released.mean, released.error, len(held.truth) or np.inf),
@@ -156,14 +166,16 @@ def _placed(check: Check, rows: pd.DataFrame) -> Check:
 def told_apart(problem: Problem, released: Released, window: pd.DataFrame) -> Apart:
     """What tells the window from the held-out rows: by all features, and by those that the model relies on.
 
-    None where there are too few rows of either, or a column is gone. Where nothing tells them apart, no row weighs more than another.
+    None where there are too few rows of either, or a column is gone. Where nothing tells them apart, no row weighs more than another. Of each
+    entity the newest row counts: a classifier would know the others by it.
     """
-    names = [column.name for column in released.contract.features]
-    if min(len(window), len(released.held)) < problem.watch.min_window or not set(names) <= set(window.columns):
+    names, held = [column.name for column in released.contract.features], released.distinct
+    window = newest_of_each(released.contract, window)
+    if min(len(window), len(held)) < problem.watch.min_window or not set(names) <= set(window.columns):
         return None, None
     # Of a large window no more rows are looked at than these.
     looked_at = window.iloc[thinned(len(window))]
-    before, now = (released.encoder.encode({name: rows[name] for name in names}, ("bins",))["bins"] for rows in (released.held, looked_at))
+    before, now = (released.encoder.encode({name: rows[name] for name in names}, ("bins",))["bins"] for rows in (held, looked_at))
     everything = domain(before, now)
     if everything.alike:
         return everything, everything.without_difference()

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from ratchet.check import Check, Verdict, undecided
 from ratchet.contract import Contract
 from ratchet.data.encoding import Encoder
+from ratchet.data.entities import newest_of_each
 from ratchet.data.quality import with_values
 from ratchet.evaluation.loss import per_row
 from ratchet.evaluation.pairs import pairs
@@ -91,10 +92,8 @@ def live_slices(problem: Problem, contract: Contract, held: Held, labelled: pd.D
     the margin `gate.slice_margin`. Of an entity that comes again the newest row counts. Where none fails, it is undecided as long as a slice
     of 2% of the rows might have too few of them to be tested.
     """
-    if contract.entity in labelled:
-        # The newest row of each entity: rows of one are alike, and would prove on one half what was found on the other.
-        again = labelled[contract.entity].notna() & labelled.duplicated(contract.entity, keep="last")
-        labelled = labelled[~again].reset_index(drop=True)
+    # Rows of one entity would prove on one half what was found on the other.
+    labelled = newest_of_each(contract, labelled).reset_index(drop=True)
     n, limit, unit = len(labelled), problem.gate.slice_margin, f"{problem.metric} per row"
     if n < max(problem.gate.min_rows, problem.watch.min_window) or np.unique(held.truth).size < 2:
         reason = f"{n} labelled predictions; {max(problem.gate.min_rows, problem.watch.min_window)} are needed"
