@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ratchet.data.entities import newest_of_each
 from ratchet.monitoring.columns import columns
 from ratchet.monitoring.data_drift import data_drift
 
@@ -53,7 +54,7 @@ def test_columns_that_changed_places_are_told(told, worlds):
 def test_two_alike_that_move_apart_have_not_changed_places(credit, worlds, seed):
     """Like this month's and last month's bill when a trend turns: each moves towards what the other was, and few rows tell them from it."""
     rng = np.random.default_rng(seed)
-    reference, window = worlds[0], worlds[1].head(300)
+    reference, window = worlds[0], newest_of_each(credit.contract, worlds[1]).head(300)
 
     def bills(rows, one, other):
         return rows.assign(amount=np.exp(9 + rng.normal(one, 1, len(rows))), income=np.exp(9 + rng.normal(other, 1, len(rows))))
