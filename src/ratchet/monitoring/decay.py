@@ -46,12 +46,13 @@ def decay(
     """One-sided Welch test of the live loss (n labelled rows, oldest first) against the loss measured at release.
 
     `released_mean` and `released_error` (its standard error) are those of `released_rows` rows that were held out at release. Where costly
-    errors are rare these may hold few or none by chance, and seem to be sure: they are no surer than live rows would make so many. The newest `watch.window` rows
-    are looked at, and up to three times as many: a rise near the margin shows in more rows alone. The level spends half of the year's
-    false-alarm budget over the year's checks and both (the other half is left to the detector of concept drift, whose rate is measured:
-    docs/results/concept.md); the rise must also exceed the problem's margin, so that a rise too small to matter does not fire at any sample
-    size. It passes where the 95% interval of the newest window's rise leaves no room for one that would matter. Where rows are
-    autocorrelated, fewer count. It is `passing` (in the evidence) where the newer half of the newest window does not show it.
+    errors are rare these may hold few or none by chance, and seem to be sure: they are no surer than live rows would make so many. The
+    newest `watch.window` rows are looked at, and up to three times as many: a rise near the margin shows in more rows alone. The level
+    spends half of the year's false-alarm budget over the year's checks and both (the other half is left to the detector of concept drift,
+    whose rate is measured: docs/results/concept.md); the rise must also exceed the problem's margin, so that a rise too small to matter
+    does not fire at any sample size. It passes where the 95% interval of the newest window's rise leaves no room for one that would matter.
+    Where rows are autocorrelated, fewer count. It is `passing` (in the evidence) where the newer half of the newest window does not show
+    it.
     """
     alpha = problem.watch.false_alarms_per_check / 2 / 2
     window, limit, unit = problem.watch.window, problem.gate.margin, f"{problem.metric} per row"

@@ -242,8 +242,8 @@ def expected_harm(
     the evidence, as `of_labelled`, for who holds it against what they do cost. `paid`, of shape (m,), is which rows of the window were
     bought with these. It fails like `decay` does: beyond the problem's margin, and beyond chance at a level that spends the year's budget
     over the year's checks; or where what was bought tells so by itself, at one that spends it over as many audits as the year's budget
-    buys. Undecided where it cannot tell: with rows
-    unlike those held out, with a rise that may be chance, or where the interval leaves room for one beyond the margin.
+    buys. Undecided where it cannot tell: with rows unlike those held out, with a rise that may be chance, or where the interval leaves room
+    for one beyond the margin.
     """
     n, limit, unit = len(probability), problem.gate.margin, f"{problem.metric} per row"
     alpha = problem.watch.false_alarms_per_check

@@ -22,13 +22,13 @@ def label_conflicts(problem: Problem, relabelled: np.ndarray) -> Check:
 
     `relabelled` has shape (m,), bool, oldest first. It is asked of the newest `watch.window`, of as many as `decay` judges, and of all:
     the newest label counts everywhere, so older ones that are sent anew would pass for harm. Told is the stretch in which chance explains
-    it least (`stretch`, in the evidence, so many of the newest), after Bonferroni. Which of two labels that contradict one another is right, nobody knows, so beyond a share that
-    matters a person must look.
+    it least (`stretch`, in the evidence, so many of the newest), after Bonferroni. Which of two labels that contradict one another is right,
+    nobody knows, so beyond a share that matters a person must look.
     """
     m, limit, unit = len(relabelled), MATTERS, "share of labels"
     if m < problem.watch.min_window:
         reason = f"{m} labels of this window are in; {problem.watch.min_window} are needed"
-        return undecided("label_conflicts", QUESTION, reason, m, limit=limit, unit=unit)
+        return undecided("label_conflicts", QUESTION, reason, m, limit=limit, unit=unit, evidence={"stretch": m})
     stretches = sorted({min(m, problem.watch.window), min(m, WINDOWS * problem.watch.window), m})
     counts = {n: int(relabelled[-n:].sum()) for n in stretches}
     n = min(stretches, key=lambda n: float(stats.binom.sf(counts[n] - 1, n, MATTERS)))

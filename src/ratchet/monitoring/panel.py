@@ -37,8 +37,8 @@ class Released:
     """What a release tells of the rows it was made from.
 
     `reference`: training rows, in their order, with the features and what is watched besides. `held`: labelled rows that the model has not
-    learnt from, with the columns `probability` and `truth`. Both may tell rows of one entity, by its column. `relies_on`: the columns on which its answers hang. `mean` and `error`: its
-    loss on them, and the standard error. `threshold`: that by which the service decides.
+    learnt from, with the columns `probability` and `truth`. Both may tell rows of one entity, by its column. `relies_on`: the columns on
+    which its answers hang. `mean` and `error`: its loss on them, and the standard error. `threshold`: that by which the service decides.
     """
 
     contract: Contract
@@ -112,7 +112,7 @@ def on_labels(
     came = newly[(newly["provenance"] != AUDIT).to_numpy()]
     conflicts = label_conflicts(problem, told["relabelled"].to_numpy(bool))
     # Of a long stretch only that part is doubted in which they are.
-    contradicted = told.tail(conflicts.evidence.get("stretch", 0))
+    contradicted = told.tail(conflicts.evidence["stretch"])
     contradicted = contradicted[contradicted["relabelled"].to_numpy(bool)]
     held, newest = held_of(released), labelled["probability"].to_numpy(float)[-problem.watch.window :]
     # As many rows of an entity as count at release.
@@ -185,7 +185,7 @@ def told_apart(problem: Problem, released: Released, window: pd.DataFrame) -> Ap
 
 
 def typed(rows: pd.DataFrame, contract: Contract) -> pd.DataFrame:
-    """The same rows; what is no number is missing in a column of numbers, amounts or codes of categories; where words stand, all is one."""
+    """The same rows; what is no finite number is missing in a column of numbers, amounts or codes; a list among words is its text."""
     made = {}
     for column in contract.requested:
         if column.name in rows:
