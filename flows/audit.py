@@ -33,7 +33,8 @@ def in_time(setting: Setting) -> datetime:
 def todo(setting: Setting) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The champion's drawn predictions that no audit has told of yet, with the facts of the draw.
 
-    They are those of the newest window, and those before it that were bought within the label delay: later they would come too late.
+    They are those of the newest window, or of the whole cycle where that holds more rows, and those before it that were bought within the
+    label delay: later they would come too late.
 
     Columns: prediction_id, at, then the request's columns; the answer is left out, so that who looks is not led by it. BatchError where
     no model answers yet.
@@ -42,7 +43,7 @@ def todo(setting: Setting) -> tuple[pd.DataFrame, dict[str, Any]]:
     route = store.route()
     if route is None:
         raise BatchError(f"{setting.problem.name}: no model has been released yet, so there is nothing to audit.")
-    window = store.window(newest=told.window, version=route.champion)
+    window = store.inside(store.stretch(told.window, told.cycle_hours, route.champion), route.champion)
     facts = {"version": route.champion, "rows": len(window), "drawn": 0, "audited": 0}
     facts["left"] = left(setting, route.champion, ())
     if window.empty:
@@ -54,7 +55,8 @@ def todo(setting: Setting) -> tuple[pd.DataFrame, dict[str, Any]]:
     bought = store.open_audits(in_time(setting), route.champion)
     before = store.asked(bought - set(mine["id"]))
     facts["before"] = len(before)
-    rows = pd.concat([part for part in (before, mine[~known]) if len(part)] or [mine[~known]], ignore_index=True)
+    lacking = store.asked(set(mine["id"][~known]))
+    rows = pd.concat([part for part in (before, lacking) if len(part)] or [lacking], ignore_index=True)
     names = [column.name for column in setting.contract.requested if column.name in rows]
     return rows[["id", "at", *names]].rename(columns={"id": ID}), facts
 

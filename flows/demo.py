@@ -19,7 +19,7 @@ from flows.site import Site, monitored
 from ratchet.data.batch import conform
 from ratchet.decision import JUDGEMENTS
 from ratchet.draft import drafted
-from ratchet.errors import StackError
+from ratchet.errors import ContractError, StackError
 from ratchet.ledger import answers
 from ratchet.problem import Demonstration
 from ratchet.retraining import ACTIONS
@@ -64,9 +64,14 @@ def run(
     """Run the loop from a first batch to a retrained generation; the summary, also written to `reports`.
 
     Called again after it was cut short, it goes on at the step that was not finished. `key` names the run where the
-    store holds others: from it follow the ids of its predictions.
+    store holds others: from it follow the ids of its predictions. ContractError where the watch waits for a whole cycle.
     """
     setting = site.setting
+    if hours := setting.problem.watch.cycle_hours:
+        raise ContractError(
+            f"{setting.folder.path / 'problem.yaml'}: watch.cycle_hours is {hours:g}: all requests of the demonstration come within minutes, "
+            "and drift is told by rows that span a whole cycle. Write 0 there for the demonstration."
+        )
     loop = _Loop(site, journal, narrator)
     origin, batches = _draw(setting, source, sizes, seed)
     if "run" not in journal.read():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,10 +22,12 @@ from ratchet.contract import Contract
 from ratchet.data.entities import newest_of_each
 from ratchet.database import now
 from ratchet.decision import JUDGEMENTS, Decision, digest, told_only
-from ratchet.lesson import EVERYTHING, Lesson, Span, begins, inside
+from ratchet.lesson import EVERYTHING, Lesson, Span, begins, called, inside
+from ratchet.log import Cycle
 from ratchet.monitoring.concept_drift import Stream
+from ratchet.monitoring.cycle import in_cycles, spanning, unspanned, whole
 from ratchet.monitoring.decay import WINDOWS, at_release
-from ratchet.monitoring.estimate import NONE, Audits
+from ratchet.monitoring.estimate import NOTHING, Audited, Audits
 from ratchet.monitoring.feedback_loop import Ratio, disparity
 from ratchet.monitoring.panel import Released, held_of, on_labels, on_the_way, told_apart, typed, without_labels
 from ratchet.monitoring.quality import LATELY, usually_lacking
@@ -33,7 +35,7 @@ from ratchet.monitoring.silent_failure import live_slices
 from ratchet.monitoring.skew import score_skew
 from ratchet.problem import Problem, counted
 from ratchet.release import Release
-from ratchet.retraining import ACTIONS, HARM, UNANSWERED, Means, drifts, watch
+from ratchet.retraining import ACTIONS, DRIFT, HARM, UNANSWERED, Means, drifts, watch
 from ratchet.store import Store
 
 # Labels are read from the store so many at a time.
@@ -41,6 +43,8 @@ OUTCOMES = 20_000
 # A slice is a part of the rows: to see one it takes more of them than to see the mean.
 SLICE_ROWS = 20_000
 BESIDE = ("volume", "clock", "quality", "feedback", "disparity")
+# What is asked of rows that span a whole cycle: of predictions, and of those whose labels are in.
+OF_CYCLE, OF_LABELS = (*DRIFT, "estimate"), ("decay", "live_slices")
 # A look is on schedule up to so many times what lies between two.
 LATE_LOOK = 2
 # Audits are looked for in so many windows before the newest one.
@@ -53,14 +57,17 @@ USUAL, LEAST_LOOKS, MOST_LOOKS = 84 * 86400.0, 60, 25_000
 def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     """Run every monitor on the champion's newest window, and apply the policy."""
     store, problem, contract = setting.store, setting.problem, release.contract.as_told_by(setting.contract)
-    logged = typed(store.window(newest=problem.watch.window, version=release.version), contract)
+    window = typed(store.window(newest=problem.watch.window, version=release.version), contract)
     present = now()
-    patience = in_time(setting)
+    patience, hours = in_time(setting), problem.watch.cycle_hours
     kept_out, found_sound = lesson_of(setting, begun=1), trusted(setting)
-    window, earlier, bought, paid = with_audits(store, release.version, logged, patience, kept_out.without)
+    cycle = store.stretch(problem.watch.window, hours, release.version)
+    spread = window if cycle.rows <= problem.watch.window else spread_over(setting, release.version, cycle, kept_out.without, contract)
+    audited = audits_of(store, release.version, cycle, problem.watch.window, patience, kept_out.without)
     released = released_of(problem, release, contract)
-    apart = told_apart(problem, released, window)
-    checks = without_labels(problem, released, window, apart)
+    apart = told_apart(problem, released, spread)
+    answering = store.answering(release.version)
+    checks = _spanned(without_labels(problem, released, window, apart, spread), spread, OF_CYCLE, hours, answering)
     lost = [column.name for column in release.contract.requested if column.name not in window.columns]
     replayed = window["probability"].to_numpy(float) if lost or window.empty else replay(release, window)
     # Rows that lack a column cannot be replayed; that one is gone is told by others.
@@ -72,8 +79,10 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     # What was no fault of the model is not held against it.
     teaching = sound_rows(setting, every, kept_out)
     # Rows of before the population moved may teach, but tell nothing of how it is answered.
-    known = teaching[teaching["seq"] >= onset]
-    labelled = known.tail(WINDOWS * problem.watch.window)
+    many = store.cycle(hours, newest, release.version, labelled=True, until=kept_out.until)
+    judging = sound_rows(setting, _labelled(setting, release.version, newest, kept_out, contract, many), kept_out) if many else teaching
+    known = judging[judging["seq"] >= onset]
+    labelled = known.iloc[spanning(known["at"].to_numpy("datetime64[ns]"), WINDOWS * problem.watch.window, hours)]
     # What a person found sound is doubted no more.
     doubtful = every[(every["seq"] >= onset).to_numpy() & ~inside(found_sound, every["seq"].to_numpy(int))]
     due = present - timedelta(days=problem.watch.label_delay_days)
@@ -90,22 +99,31 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     checks += on_the_way(problem, released, window, aged, looks, store.labelled(), beside, usual)
     checks += disparity(problem, _ratios(store, contract))
     checks.append(live_slices(problem, contract, held_of(released), known.tail(SLICE_ROWS)))
-    wrong = Stream(problem.watch.detector, _wrong(store, release.version, kept_out, found_sound))
-    checks += on_labels(problem, released, window, apart, labelled, wrong, earlier, bought, doubtful, paid)
+    finished = present if kept_out.until is None else due
+    counted = [0]
+    wrong = Stream(problem.watch.detector)
+    for part in in_cycles(_wrong(store, release.version, kept_out, found_sound), hours, finished):
+        wrong.feed(part)
+        counted.append(wrong.rows)
+    checks += on_labels(problem, released, spread, apart, labelled, wrong, audited, doubtful)
     checks = [_due_only(check, problem) if kept_out.until is not None else check for check in told_only(checks, advisory)]
+    checks = _spanned(checks, spread, OF_CYCLE, hours, answering)
+    checks = [_finished(check, hours) for check in _spanned(checks, known, OF_LABELS, hours, answering)]
     concept = next(check for check in checks if check.name == "concept_drift")
-    began = begun(setting, release.version, onset, concept, kept_out.until)
+    began = begun(setting, release.version, onset, concept, counted if hours else (), kept_out.until)
     learnt = replace(kept_out, since=began if began > 1 else 0)
     # What was left out then, and teaches now, is as new as what has come since.
     places, kinds = teaching["seq"].to_numpy(int), teaching["provenance"].to_numpy(object)
     fresh = (places >= learnt.since) & ((teaching["label_seq"].to_numpy(int) > used) | ~taught.teaches(places, kinds))
     # Whose labels have stopped is asked where harm waits for them.
     silent = any(check.verdict == "fail" and check.name in HARM for check in checks) and not store.labelled_since(patience)
-    means = _means(setting, release.version, window, learnt, patience, max(0, problem.watch.min_labels - int(fresh.sum())), silent)
+    means = _means(setting, release.version, cycle, learnt, patience, max(0, problem.watch.min_labels - int(fresh.sum())), silent)
     inputs = {
         "version": release.version,
         "from": int(window["seq"].min()) if len(window) else 0,
         "to": int(window["seq"].max()) if len(window) else 0,
+        # Where the rows begin that are spread over a cycle.
+        "spread_from": cycle.first,
         "onset": onset,
         "labels": len(labelled),
         # The place of the newest label among all that were looked at, whatever prediction it is of.
@@ -115,9 +133,9 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         "outcomes": concept.n,
         # Of younger rows labels of one class come first, or may; None where those of both come as soon.
         "judged_until": kept_out.until,
-        "audited": int((window["audited"] > 0).sum()),
-        "audited_before": len(earlier),
-        "audited_bought": len(bought),
+        "audited": len(audited.here),
+        "audited_before": len(audited.earlier),
+        "audited_bought": len(audited.bought),
         "audit_share": means.audit_share,
         "paused": means.paused,
         "cooling": means.cooling_days > 0,
@@ -139,9 +157,27 @@ def _stretches(store: Store, version: str, last: int) -> list[Span] | None:
     return [(store.place_at(begun) + 1, last if ended is None else store.place_at(ended)) for begun, ended in spans] or None
 
 
-def _labelled(setting: Setting, version: str, newest: int, lesson: Lesson, contract: Contract) -> pd.DataFrame:
-    """The newest labelled rows; of those that are too young to be judged by their labels only what was audited, by chance as it was."""
-    every = typed(setting.store.window(newest=newest, version=version, labelled=True, until=lesson.until), contract)
+def _spanned(
+    checks: Sequence[Check], rows: pd.DataFrame, names: Collection[str], hours: float, answering: Sequence[tuple[datetime, datetime | None]]
+) -> list[Check]:
+    """The checks; those called so are undecided where their rows do not span a cycle."""
+    if whole(rows["at"], hours, answering):
+        return list(checks)
+    return [unspanned(check, hours) if called(check.name, tuple(names)) else check for check in checks]
+
+
+def _finished(check: Check, hours: float) -> Check:
+    """The check; where labels of the concept are too few to tell, with when the next ones count."""
+    if check.name != "concept_drift" or check.verdict != "undecided" or not hours:
+        return check
+    return replace(check, reason=f"{check.reason}; labels count from the end of each cycle of {hours:g} hours on (watch.cycle_hours)")
+
+
+def _labelled(setting: Setting, version: str, newest: int, lesson: Lesson, contract: Contract, spread: Cycle | None = None) -> pd.DataFrame:
+    """The newest labelled rows, or so many spread over a cycle; of those that are too young to be judged by their labels only what was
+    audited, by chance as it was.
+    """
+    every = typed(setting.store.window(newest=newest, version=version, labelled=True, until=lesson.until, spread=spread), contract)
     if lesson.until is None:
         return every
     young = typed(setting.store.window(newest=newest, version=version, labelled=True, after=lesson.until), contract)
@@ -170,42 +206,46 @@ def released_of(problem: Problem, release: Release, contract: Contract) -> Relea
     relies_on = tuple(release.facts.get("relies_on", names))
     if told.get("counted", counted(problem)) != counted(problem):
         told = at_release(problem, *(newest_of_each(contract, held)[name].to_numpy(float) for name in ("probability", "truth")))
-    return Released(contract, release.encoder, release.reference, held, relies_on, told["mean"], told["error"], release.threshold)
+    asked = contract, release.encoder, release.reference, held, relies_on
+    return Released(*asked, told["mean"], told["error"], release.threshold, release.newest)
 
 
-def with_audits(
-    store: Store, version: str, window: pd.DataFrame, since: datetime, without: Sequence[Span] = ()
-) -> tuple[pd.DataFrame, Audits, Audits, np.ndarray]:
-    """The window with what audits found, what they found in the version's rows before it, and of those the ones that were bought last.
+def spread_over(setting: Setting, version: str, cycle: Cycle, without: Sequence[Span], contract: Contract) -> pd.DataFrame:
+    """A window of a version's predictions that are spread over a whole cycle.
 
-    Before it are ten times as many rows as the window has; those in stretches `without` were not what they seemed, and tell nothing. What
-    was bought last counts wherever it is, if it was bought `since` some time. Of the window, `audited` is the probability with which a row
-    was drawn, 0 where no audit told of it yet. The last one is which of its rows were bought with them, shape (n,), bool.
+    Those in stretches `without` are left out: a fault is over once the newest window is sound.
     """
-    if window.empty:
-        return window.assign(audited=pd.Series(dtype=float), gold=pd.Series(dtype=float)), NONE, NONE, np.zeros(0, dtype=bool)
-    first = int(window["seq"].min())
-    begin = store.place_before(version, first, BEFORE * len(window))
+    rows = typed(setting.store.window(newest=setting.problem.watch.window, version=version, spread=cycle), contract)
+    return rows[~inside(without, rows["seq"].to_numpy(int))].reset_index(drop=True)
+
+
+def audits_of(store: Store, version: str, cycle: Cycle, window: int, since: datetime, without: Sequence[Span] = ()) -> Audited:
+    """What audits found in a stretch of a version's predictions, in those before it, and what was bought last.
+
+    Before it are ten windows of so many rows; those in stretches `without` were not what they seemed, and tell nothing. What was bought last
+    counts wherever it is, if it was bought `since` some time.
+    """
+    if not cycle.rows:
+        return NOTHING
+    begin = store.place_before(version, cycle.first, BEFORE * min(window, cycle.rows))
     draws = store.draws()
     last = [(draw, end) for draw, end in zip(draws, ends(draws), strict=True) if draw.decision and draw.at and draw.at >= since][-1:]
     found = store.audits(version, min([begin, *(draw.since - 1 for draw, _ in last)]))
     chance = chances(draws, found["seq"].to_numpy(int))
     # What is audited beside the draw was not chosen by chance.
-    counts = drawn(found["id"], chance)
-    told = found.assign(chance=chance)[counts]
-    sound = ~inside(without, told["seq"].to_numpy(int))
-    before, asked = (told["seq"] < first).to_numpy(), np.zeros(len(told), dtype=bool)
+    told = found.assign(chance=chance)[drawn(found["id"], chance)]
+    places = told["seq"].to_numpy(int)
+    here, sound, asked = (places >= cycle.first) & (places <= cycle.last), ~inside(without, places), np.zeros(len(told), dtype=bool)
     for draw, end in last:
-        inside_it = (told["seq"] >= draw.since) & (told["seq"] < end)
-        asked = (inside_it & drawn(told["id"], np.full(len(told), draw.share))).to_numpy()
-    near = (told["seq"] > begin).to_numpy()
-    audited = window["id"].map(told.set_index("id")["chance"]).fillna(0.0)
-    gold = window["id"].map(told.set_index("id")["gold"]).astype(float)
-    earlier, bought = (
-        Audits(*(told[rows][name].to_numpy(float) for name in ("probability", "gold", "chance")))
-        for rows in (before & sound & near & ~asked, before & sound & asked)
+        asked = (places >= draw.since) & (places < end) & drawn(told["id"], np.full(len(told), draw.share))
+    before = (places < cycle.first) & (places > begin) & sound & ~asked
+    bought = asked & (here | ((places < cycle.first) & sound))
+    return Audited(
+        *(
+            Audits(*(told[rows][name].to_numpy(float) for name in ("probability", "gold", "chance")))
+            for rows in (here & ~asked, before, bought)
+        )
     )
-    return window.assign(audited=audited, gold=gold), earlier, bought, window["id"].isin(told["id"][asked]).to_numpy()
 
 
 def _beside_audits(store: Store, version: str, labelled: pd.DataFrame, problem: Problem) -> pd.DataFrame:
@@ -243,9 +283,7 @@ def _standing(routed: Sequence[str]) -> list[str]:
     return made
 
 
-def _means(
-    setting: Setting, version: str, window: pd.DataFrame, learnt: Lesson, patience: datetime, labels_short: int, silent: bool
-) -> Means:
+def _means(setting: Setting, version: str, cycle: Cycle, learnt: Lesson, patience: datetime, labels_short: int, silent: bool) -> Means:
     """What may still be done and spent this year; labels that were to come before `patience` have had their time."""
     store, told = setting.store, setting.problem.watch
     present = now()
@@ -255,6 +293,7 @@ def _means(
     retrained = [entry.at for entry in asked if entry.id in done]
     since = (present - max(retrained)).total_seconds() / 86400 if retrained else float("inf")
     draws = store.draws()
+    window = store.inside(cycle, version)
     chance = chances(draws, window["seq"].to_numpy(int))
     asked_for = [draw.at for draw in draws if draw.at is not None and draw.share > 0]
     # A person who resumes has seen to them.
@@ -262,7 +301,7 @@ def _means(
     lapsed = [
         (draw, end) for draw, end in zip(draws, ends(draws), strict=True) if draw.decision and draw.at and seen_to < draw.at < patience
     ]
-    drawn_here = set(window["id"][drawn(window["id"], chance) & (window["audited"] == 0).to_numpy()])
+    drawn_here = set(window["id"][drawn(window["id"], chance)]) - set(store.audits(version, cycle.first - 1)["id"])
     return Means(
         paused=store.paused,
         lesson=learnt,
@@ -289,9 +328,10 @@ def _in_vain(store: Store, unanswered: set[str]) -> int:
     return store.looks_deciding(unanswered, last) - at_work
 
 
-def _wrong(store: Store, version: str, lesson: Lesson, trusted: Sequence[Span]) -> Iterator[np.ndarray]:
-    """Whether a version's decisions were wrong, in the order of their labels, so many at a time; NaN where that is not to be judged by.
+def _wrong(store: Store, version: str, lesson: Lesson, trusted: Sequence[Span]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Whether a version's decisions were wrong, in the order of their labels, so many at a time, and when each came.
 
+    NaN where that is not to be judged by.
     Where labels of one class come sooner, that order would tell of the labels: in the order of the predictions, as far as labels are due.
     Of rows that a person found sound it is what their labels say by now: those that were corrected meanwhile told something else at first.
     """
@@ -300,7 +340,7 @@ def _wrong(store: Store, version: str, lesson: Lesson, trusted: Sequence[Span]) 
         sound = lesson.teaches(part["prediction"].to_numpy(int), part["provenance"].to_numpy(object))
         # Of two classes, what is corrected was right where it had been wrong.
         wrong = part["wrong"].to_numpy(bool) ^ part["prediction"].isin(corrected).to_numpy()
-        yield np.where(sound, wrong.astype(float), np.nan)
+        yield np.where(sound, wrong.astype(float), np.nan), part["at"].to_numpy("datetime64[ns]")
         after = int(part["seq" if lesson.until is None else "prediction"].iloc[-1])
 
 
@@ -323,15 +363,17 @@ def onset_of(setting: Setting, version: str, drifting: bool) -> tuple[int, int, 
     return told["onset"] if _drifted(before[0]["checks"]) else told["to"] + 1, used, taught
 
 
-def begun(setting: Setting, version: str, onset: int, concept: Check, until: int | None = None) -> int:
+def begun(setting: Setting, version: str, onset: int, concept: Check, cycles: Sequence[int] = (), until: int | None = None) -> int:
     """The log's place where the champion's new population (`onset`) or concept begins; 1 where neither has changed.
 
+    `cycles` is after how many labels each cycle that was judged ends: within one their order is of chance, so a new concept begins with it.
     `until` is the last place of the log that was judged, where that is not all.
     """
     if concept.verdict != "fail" or not concept.blocking:
         return onset
     store, window = setting.store, setting.problem.watch.window
-    places = store.places_after(version, int(concept.evidence["at"]) - 1, OUTCOMES, until)
+    alarm = int(concept.evidence["at"]) - 1
+    places = store.places_after(version, max((count for count in cycles if count <= alarm), default=alarm), OUTCOMES, until)
     return begins(onset, places, window, lambda first, last: store.between(version, first, last, window + 1))
 
 

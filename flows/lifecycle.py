@@ -34,8 +34,11 @@ from ratchet.evaluation.cost import cost
 from ratchet.generation import Generation, labels_of
 from ratchet.interval import fit as fit_interval
 from ratchet.ledger import Entry
+from ratchet.lesson import inside
 from ratchet.monitoring.decay import at_release
 from ratchet.monitoring.estimate import relied_on
+from ratchet.monitoring.excess import MOST_ROWS
+from ratchet.monitoring.panel import typed
 from ratchet.release import Release, write
 from ratchet.report.card import card, checks_table, summary
 from ratchet.request import records
@@ -273,7 +276,7 @@ def make_release(setting: Setting, generation: Generation, version: str, evaluat
     lately = unseen[unseen[COHORT] == unseen[COHORT].max()]
     unseen = (lately if len(lately) >= NEWEST_ROWS else unseen).tail(HELD_ROWS)
     names = [column.name for column in contract.features]
-    probed = test.head(PROBES)
+    probed, following = test.head(PROBES), _following(setting, rows)
     answer = scorer(setting.root, picked).probability
     answers, told, truth = answer(probed), answer(unseen), unseen[contract.target].to_numpy(float)
     distinct = newest(contract, unseen)
@@ -303,7 +306,19 @@ def make_release(setting: Setting, generation: Generation, version: str, evaluat
         },
         interval=fit_interval(answer(select), select[contract.target].to_numpy(float)),
         held=unseen[names].assign(**coded(contract, unseen), probability=told, truth=truth),
+        newest=following[names].assign(**coded(contract, following)),
     )
+
+
+def _following(setting: Setting, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows that followed one another: the log's newest that were no fault, or those of the snapshot, `rows`, where these are few.
+
+    The snapshot has only what is labelled: who asks again would seem to ask once.
+    """
+    live = typed(setting.store.window(newest=MOST_ROWS), setting.contract)
+    live = live[~inside(ingest.lesson_of(setting, begun=1).without, live["seq"].to_numpy(int))]
+    enough = len(live) >= NEWEST_ROWS and {column.name for column in setting.contract.features} <= set(live.columns)
+    return live if enough else rows.tail(MOST_ROWS)
 
 
 @task(cache_policy=NO_CACHE)

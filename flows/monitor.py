@@ -74,7 +74,7 @@ def keep(setting: Setting, decision: Decision) -> None:
     if decision.action == "buy_labels" and all(draw.decision != decision.id for draw in store.draws()):
         # What was bought is of that window; from the next row on it is as declared.
         declared = Draw(setting.problem.watch.audit_share, inputs["to"] + 1)
-        store.set_draws(Draw(inputs["share"], inputs["from"], decision.id), declared)
+        store.set_draws(Draw(inputs["share"], inputs["spread_from"], decision.id), declared)
     store.look(decision.id)
 
 

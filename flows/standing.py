@@ -13,6 +13,7 @@ from ratchet.errors import BatchError
 from ratchet.interval import fit as fit_interval
 from ratchet.monitoring.decay import at_release
 from ratchet.monitoring.estimate import relied_on
+from ratchet.monitoring.excess import MOST_ROWS
 from ratchet.problem import Folder
 from ratchet.release import Release, write
 from ratchet.request import records
@@ -61,6 +62,7 @@ def stand(folder: Folder, settings: Settings, family: str, rows: int, seed: int)
             },
             interval=fit_interval(probability(select), select[contract.target].to_numpy(float)),
             held=held[names].assign(probability=probability(held), truth=held[contract.target].to_numpy(float)),
+            newest=known[names].tail(MOST_ROWS),
         )
         assert candidate.native is not None
         made[candidate.family] = (release, candidate.native)

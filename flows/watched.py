@@ -19,7 +19,8 @@ from ratchet.decision import Decision
 from ratchet.lesson import EVERYTHING, Lesson, begins, inside, learn_from
 from ratchet.monitoring.concept_drift import Stream
 from ratchet.monitoring.decay import WINDOWS, at_release
-from ratchet.monitoring.estimate import NONE, Audits, relied_on
+from ratchet.monitoring.estimate import NOTHING, Audited, Audits, relied_on
+from ratchet.monitoring.excess import MOST_ROWS
 from ratchet.monitoring.joint_drift import joint_drift
 from ratchet.monitoring.panel import Released, by_column, held_of, on_labels, on_the_way, told_apart, without_labels
 from ratchet.monitoring.quality import LATELY, usually_lacking
@@ -47,7 +48,7 @@ def release(problem: Problem, contract: Contract, rows: pd.DataFrame, seed: int)
     sides = split(rows[contract.entity])
     encoder, (trees,) = train(rows, sides, contract, problem.threshold, params, seed)
     answer = Scorer(trees.graph, encoder).probability
-    held, trained = rows[np.isin(sides, ("select", "test"))], rows[sides == "train"]
+    held, trained, following = rows[np.isin(sides, ("select", "test"))], rows[sides == "train"], rows.tail(MOST_ROWS)
     distinct = newest_of_each(contract, held)
     told = at_release(problem, answer(distinct), distinct[contract.target].to_numpy(float))
     return Released(
@@ -59,6 +60,7 @@ def release(problem: Problem, contract: Contract, rows: pd.DataFrame, seed: int)
         mean=told["mean"],
         error=told["error"],
         threshold=problem.threshold,
+        newest=following[names].assign(**coded(contract, following)),
     ), answer
 
 
@@ -122,8 +124,6 @@ class Watched:
                 found=found,
                 truth=np.where(np.isfinite(found), found, outcome),
                 provenance=np.where(np.isfinite(found), AUDIT, "outcome"),
-                gold=np.nan,
-                audited=0.0,
                 relabelled=np.isfinite(outcome) & (before != outcome),
             )
         )
@@ -150,16 +150,16 @@ class Watched:
         every = every[every["truth"].notna()]
         teaching = every[lesson.teaches(every["seq"].to_numpy(int), every["provenance"].to_numpy(object))]
         labelled, doubtful = (rows[rows["seq"] >= self._place(moved)] for rows in (teaching, every))
-        earlier = NONE
+        audited = NOTHING
         if scope == "everything":
             checks += self._beside(window, _joined(due, newest), labelled, doubtful)
             found = _joined(due[-AUDITED_BATCHES:], newest)
             sound = ~inside(lesson.without, found["seq"].to_numpy(int))
             found = found[found["found"].notna().to_numpy() & sound]
             share = np.full(len(found), problem.watch.audit_share)
-            earlier = Audits(found["probability"].to_numpy(float), found["found"].to_numpy(float), share)
+            audited = Audited(earlier=Audits(found["probability"].to_numpy(float), found["found"].to_numpy(float), share))
         judged = labelled.tail(WINDOWS * problem.watch.window)
-        checks += on_labels(problem, released, window, apart, judged, self._stream, earlier, doubtful=doubtful)
+        checks += on_labels(problem, released, window, apart, judged, self._stream, audited, doubtful)
         begun = self._begun(moved, next(check for check in checks if check.name == "concept_drift"))
         means = Means(
             labels_short=max(0, problem.watch.min_labels - int((teaching["seq"] >= begun).sum())),
@@ -197,7 +197,7 @@ class Watched:
         return self._looks[LOOKED - 1 + moved][1] + 1 if moved else 1
 
     def _beside(self, window: pd.DataFrame, due: pd.DataFrame, labelled: pd.DataFrame, doubtful: pd.DataFrame) -> list[Check]:
-        aged, newest = (rows.drop(columns="gold").rename(columns={"found": "gold"}) for rows in (due.tail(AGED_ROWS), doubtful))
+        aged, newest = (rows.rename(columns={"found": "gold"}) for rows in (due.tail(AGED_ROWS), doubtful))
         newest = newest.tail(max(LATELY) * self.problem.watch.window)
         came, usual = any(told["outcome"].notna().any() for told in self._told), usually_lacking(reversed(self._ledger))
         return [

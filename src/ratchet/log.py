@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from math import isfinite
 from typing import Any
 
@@ -21,6 +22,17 @@ from ratchet.schema import draws, labels, looks, predictions, routes
 
 # Of so many rows the earliest is taken where a clock may be wrong; so many are asked for by their ids at once.
 SOME = 1000
+# A version with fewer predictions than these is young; no place of the log is as high as the last.
+FEW, LAST = 20_000, 2**62
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """A stretch of a version's newest predictions: the first and the last place of the log, and how many they are; 0 where there is none."""
+
+    first: int
+    last: int
+    rows: int
 
 
 class Log(Database):
@@ -34,12 +46,14 @@ class Log(Database):
         until: int | None = None,
         labelled: bool = False,
         version: str | None = None,
+        spread: Cycle | None = None,
     ) -> pd.DataFrame:
         """Live predictions with their latest labels, oldest first; probes and load tests are left out.
 
         Columns: seq, id, at, version, probability, label, truth, label_at, label_seq (the label's place among all), provenance, relabelled
         (whether another label came before that said otherwise, audits aside), then the request's columns.
-        `newest` limits the rows, `after` and `until` are places of the log, `labelled` keeps only rows whose label is in.
+        `newest` limits the rows, `after` and `until` are places of the log, `labelled` keeps only rows whose label is in. `spread` asks for
+        so many rows of a cycle instead of the newest ones, evenly spread over it.
         """
         every = labels.alias()
         last = sa.select(sa.func.max(every.c.seq)).where(every.c.prediction_id == predictions.c.id).scalar_subquery()
@@ -70,7 +84,9 @@ class Log(Database):
             query = query.where(predictions.c.version == version)
         if until is not None:
             query = query.where(predictions.c.seq <= until)
-        if newest is not None:
+        if spread is not None and newest is not None:
+            query = query.where(predictions.c.seq.in_(self._evenly(spread, newest, version, labelled)))
+        elif newest is not None:
             # Each variant's newest rows stand at the end of its index: asked for all at once, the whole log would be sorted.
             parts = [query.where(predictions.c.variant == variant).subquery() for variant in LIVE]
             every_variant = sa.union_all(*(sa.select(part) for part in parts)).subquery()
@@ -79,6 +95,54 @@ class Log(Database):
             rows = connection.execute(query).all()
         plain = pd.DataFrame(rows[::-1], columns=[column.name for column in query.selected_columns])
         return _with_features(plain)
+
+    def cycle(self, hours: float, more_than: int, version: str, labelled: bool = False, until: int | None = None) -> Cycle | None:
+        """A version's newest live predictions of so many hours, up to a place of the log; None where they are no more than so many."""
+        p = predictions.c
+        mine = self._live(version, labelled)
+        # As in `window`, each variant's newest row stands at the end of its index.
+        upto = () if until is None else (p.seq <= until,)
+        ends = [sa.select(p.seq, p.at).where(*mine, *upto, p.variant == v).order_by(p.seq.desc()).limit(1).subquery() for v in LIVE]
+        both = sa.union_all(*(sa.select(end) for end in ends)).subquery()
+        with self.engine.connect() as connection:
+            newest = connection.execute(sa.select(both.c.seq, both.c.at).order_by(both.c.seq.desc()).limit(1)).first() if hours else None
+            if newest is None:
+                return None
+            first = self.place_at(newest.at - timedelta(hours=hours)) + 1
+            inside = sa.select(sa.func.count()).select_from(predictions).where(*mine, p.variant.in_(LIVE), p.seq.between(first, newest.seq))
+            rows = int(connection.scalar(inside) or 0)
+        return Cycle(first, int(newest.seq), rows) if rows > more_than else None
+
+    def stretch(self, rows: int, hours: float, version: str) -> Cycle:
+        """A version's newest live predictions, so many, or those of so many hours where these are more."""
+        if (found := self.cycle(hours, rows, version)) is not None:
+            return found
+        p, mine = predictions.c, self._live(version)
+        parts = [sa.select(p.seq).where(*mine, p.variant == v).order_by(p.seq.desc()).limit(rows).subquery() for v in LIVE]
+        both = sa.union_all(*(sa.select(part) for part in parts)).subquery()
+        newest = sa.select(both.c.seq).order_by(both.c.seq.desc()).limit(rows).subquery()
+        with self.engine.connect() as connection:
+            told = connection.execute(sa.select(sa.func.min(newest.c.seq), sa.func.max(newest.c.seq), sa.func.count())).one()
+        return Cycle(told[0] or 0, told[1] or 0, told[2])
+
+    def inside(self, cycle: Cycle, version: str) -> pd.DataFrame:
+        """A version's live predictions of a cycle: seq and id alone, oldest first."""
+        p = predictions.c
+        mine = (*self._live(version), p.variant.in_(LIVE), p.seq.between(cycle.first, cycle.last))
+        with self.engine.connect() as connection:
+            return pd.DataFrame(connection.execute(sa.select(p.seq, p.id).where(*mine).order_by(p.seq)).all(), columns=["seq", "id"])
+
+    def _evenly(self, cycle: Cycle, rows: int, version: str | None, labelled: bool) -> sa.Select[Any]:
+        """The places of so many of a cycle's predictions, evenly spread, the newest among them."""
+        p = predictions.c
+        order = sa.func.row_number().over(order_by=p.seq.desc()) - 1
+        mine = (*self._live(version, labelled), p.variant.in_(LIVE), p.seq.between(cycle.first, cycle.last))
+        every = sa.select(p.seq, order.label("place")).where(*mine).subquery()
+        return sa.select(every.c.seq).where((every.c.place * rows) % cycle.rows < rows)
+
+    def _live(self, version: str | None, labelled: bool = False) -> list[sa.ColumnElement[bool]]:
+        p, told = predictions.c, sa.exists().where(labels.c.prediction_id == predictions.c.id)
+        return [p.problem == self.problem, *([] if version is None else [p.version == version]), *([told] if labelled else [])]
 
     def requests(self, after: int, limit: int, version: str) -> pd.DataFrame:
         """The next logged requests of a version after a seq, oldest first, of every variant: seq, id, probability, the request's columns."""
@@ -94,14 +158,15 @@ class Log(Database):
     def outcomes(self, after: int, limit: int, version: str, until: int | None = None) -> pd.DataFrame:
         """The next labels of a version's live predictions after a label's seq, in the order in which they came.
 
-        Columns: seq (the label's), prediction (the prediction's seq), wrong (whether the decision was), provenance. The first label
-        of each prediction counts: what corrects it later came at another time. Where the order in which labels come is of no use, `until`
-        asks for those of predictions up to that place of the log, in the order of the predictions; then `after` is a prediction's place.
+        Columns: seq (the label's), prediction (the prediction's seq), wrong (whether the decision was), provenance, at (when it came). The
+        first label of each prediction counts: what corrects it later came at another time. Where the order in which labels come is of no
+        use, `until` asks for those of predictions up to that place of the log, in the order of the predictions; then `after` is a
+        prediction's place, and `at` when it was made.
         """
         query, order = self._outcomes(version, until)
         with self.engine.connect() as connection:
             rows = connection.execute(query.where(order > after).order_by(order).limit(limit)).all()
-        return pd.DataFrame(rows, columns=["seq", "prediction", "wrong", "provenance"])
+        return pd.DataFrame(rows, columns=["seq", "prediction", "wrong", "provenance", "at"])
 
     def places_after(self, version: str, label: int, limit: int, until: int | None = None) -> list[int]:
         """The places in the log of the predictions of `outcomes` after the first, second, and so on, so many at most."""
@@ -113,13 +178,10 @@ class Log(Database):
     def place_before(self, version: str, place: int, rows: int) -> int:
         """The place of the log after which a version has so many live predictions before another place, 0 where it has fewer."""
         p = predictions.c
-        routed = self._routed(version)
-        early = sa.select(p.seq).where(p.at >= routed).order_by(p.at).limit(SOME).subquery()
-        # As in `window`, each variant's own rows are asked for; a version that is young has none before it was routed to.
-        since = sa.select(sa.func.min(early.c.seq)).scalar_subquery()
+        # As in `window`, each variant's own rows are asked for.
         parts = [
             sa.select(p.seq)
-            .where(p.problem == self.problem, p.variant == variant, p.version == version, p.seq < place, p.seq >= since)
+            .where(*self._live(version), p.variant == variant, p.seq < place)
             .order_by(p.seq.desc())
             .limit(rows + 1)
             .subquery()
@@ -132,7 +194,7 @@ class Log(Database):
     def between(self, version: str, first: int, last: int, most: int) -> int:
         """How many live predictions of a version there are from one place of the log on and before another, `most` at most."""
         p = predictions.c
-        mine = (p.problem == self.problem, p.version == version, p.variant.in_(LIVE), p.seq >= first, p.seq < last)
+        mine = (*self._live(version), p.variant.in_(LIVE), p.seq >= first, p.seq < last)
         with self.engine.connect() as connection:
             return int(connection.scalar(sa.select(sa.func.count()).select_from(sa.select(p.seq).where(*mine).limit(most).subquery())) or 0)
 
@@ -174,12 +236,17 @@ class Log(Database):
         """The first label of each live prediction of a version, and whether its decision was wrong; and what tells their order."""
         p, earlier = predictions.c, labels.alias()
         corrected = sa.exists().where(earlier.c.prediction_id == labels.c.prediction_id, earlier.c.seq < labels.c.seq)
+        # Of a young version its own few predictions lead to their labels; of another the labels, in their order, to its predictions.
+        young = self.between(version, 0, LAST, FEW) < FEW
+        mine = p.problem if young else p.problem + ""
+        order = labels.c.seq + 0 if young else labels.c.seq
         query = (
             sa.select(labels.c.seq, p.seq.label("prediction"), (labels.c.value != p.label).label("wrong"), labels.c.provenance)
+            .add_columns((labels.c.at if until is None else p.at).label("at"))
             .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
-            .where((p.problem + "") == self.problem, p.version == version, p.variant.in_(LIVE), ~corrected)
+            .where(mine == self.problem, p.version == version, p.variant.in_(LIVE), ~corrected)
         )
-        return (query, labels.c.seq) if until is None else (query.where(p.seq <= until), p.seq)
+        return (query, order) if until is None else (query.where(p.seq <= until), p.seq)
 
     def delays(self, newest: int, until: int | None = None) -> pd.DataFrame:
         """Of the newest live predictions with a label that is no audit's, up to a place of the log: seq, at, label_at, truth; oldest first.

@@ -118,7 +118,8 @@ class Watch(Strict):
     Of the predictions a share `audit_share` is drawn for an audit, and the policy may raise it as long as audits bring no more than
     `audit_budget` labels a year. A retraining comes `cooldown_days` after the last one at the earliest, and at most `retrainings_per_year`
     come by themselves. What a check in `advisory` says (`name` or `name:part`) is told, and nothing is done about it. `detector` looks for
-    concept drift in the labelled stream; a rise of the share of wrong decisions by less than `min_rise` does not matter.
+    concept drift in the labelled stream; a rise of the share of wrong decisions by less than `min_rise` does not matter. What comes and goes within
+    `cycle_hours` is neither drift nor harm: these are asked of rows that span so many hours; 0 is of the newest, whatever they span.
     """
 
     window: Count = 2000
@@ -127,6 +128,7 @@ class Watch(Strict):
     false_alarms_per_year: float = Field(default=0.05, gt=0, allow_inf_nan=False)
     label_delay_days: Margin = 30.0
     every_seconds: float = Field(default=300.0, ge=1, allow_inf_nan=False)
+    cycle_hours: Annotated[float, Field(ge=0, le=24 * 366, allow_inf_nan=False)] = 24.0
     detector: Literal["adwin", "page_hinkley", "kswin", "ddm", "eddm", "hddm_a", "hddm_w"] = "adwin"
     min_rise: Share = 0.02
     audit_share: Share = 0.02

@@ -53,6 +53,12 @@ class Release:
         return pd.read_parquet(path) if path.is_file() else None
 
     @cached_property
+    def newest(self) -> pd.DataFrame | None:
+        """Rows of every side that followed one another: the features, and whose they are. None in releases of before."""
+        path = self.path / "newest.parquet"
+        return pd.read_parquet(path) if path.is_file() else None
+
+    @cached_property
     def scorer(self) -> Scorer:
         """The graph, ready to answer."""
         return Scorer((self.path / "model.onnx").read_bytes(), self.encoder)
@@ -85,6 +91,7 @@ def write(
     facts: dict[str, Any],
     interval: Interval | None = None,
     held: pd.DataFrame | None = None,
+    newest: pd.DataFrame | None = None,
 ) -> Release:
     """Make the release of a version under `releases/<problem>/<version>`, whole or not at all.
 
@@ -104,8 +111,9 @@ def write(
     (draft / "contract.yaml").write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
     (draft / "probe.json").write_text(json.dumps(probe), encoding="utf-8")
     reference.to_parquet(draft / "reference.parquet", index=False)
-    if held is not None:
-        held.to_parquet(draft / "held.parquet", index=False)
+    for name, rows in (("held", held), ("newest", newest)):
+        if rows is not None:
+            rows.to_parquet(draft / f"{name}.parquet", index=False)
     if interval is not None:
         (draft / "interval.json").write_text(json.dumps(interval.as_dict()), encoding="utf-8")
     hashes = {path.name: _sha256(path) for path in sorted(draft.iterdir())}

@@ -11,8 +11,8 @@ from ratchet.audit import AUDIT
 from ratchet.errors import StoreError
 
 # The newest step in migrations/versions.
-HEAD = "0005"
-KNOWN = ("0001", "0002", "0003", "0004", "0005")
+HEAD = "0006"
+KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006")
 metadata = sa.MetaData()
 BY_AUDIT = sa.text(f"provenance = '{AUDIT}'")
 # Four bytes count two thousand million predictions: a busy month. SQLite's own counter has eight in any case.
@@ -62,6 +62,8 @@ predictions = sa.Table(
     sa.Column("low", sa.Float),
     sa.Column("high", sa.Float),
     sa.Index("predictions_by_variant", "problem", "variant", "seq"),
+    # Of a young version the rows of the one before are not walked through.
+    sa.Index("predictions_by_version", "problem", "version", "variant", "seq"),
 )
 # What a shadow would have answered. Nobody was told; the label is the prediction's.
 shadows = sa.Table(

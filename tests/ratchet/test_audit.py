@@ -82,10 +82,6 @@ def test_places_are_counted_in_the_rows_of_a_version_whatever_else_is_logged(sto
     others = [("2", "champion"), ("1", "champion"), ("2", "challenger"), ("2", "load"), ("2", "shadow"), ("3", "probe")]
     lines = [Prediction(f"p{n}", "credit", now(), *others[n % 6], 1.0, 0.3, 0, "{}") for n in range(60)]
     store.log(lines)
-    assert store.place_before("2", 50, 5) == 0
-    store.set_route("2", "a decision")
-    with store.engine.begin() as connection:
-        connection.execute(sa.update(routes).values(at=lines[0].at))
     mine = [n + 1 for n in range(60) if n % 6 in (0, 2)]
     assert store.place_before("2", mine[12], 5) == mine[6]
     assert store.place_before("2", mine[12], 12) == 0

@@ -249,8 +249,7 @@ def _estimate(w: World, bad: bool) -> list[Check]:
     held = Held(w.perfect, w.truth)
     # Where it is hard to tell the outcome there are more errors, and confidence says so.
     probability = np.clip(0.2 + 0.1 * (w.perfect - 0.3), 0.01, 0.99) if bad else w.perfect
-    none = np.full(len(probability), np.nan)
-    return [expected_harm(w.folder.problem, held, _apart(w, False), probability, none, np.zeros(len(probability)))]
+    return [expected_harm(w.folder.problem, held, _apart(w, False), probability)]
 
 
 def _answered(w: World, n: int, seed: int) -> pd.DataFrame:

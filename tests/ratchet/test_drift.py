@@ -209,6 +209,19 @@ def test_gaps_ring_as_seldom_as_their_level_and_above_it_soon(problem, contract,
     assert validity(problem, contract, rows, in_runs).verdict == "fail"
 
 
+def test_directions_of_few_texts_are_told_of_others():
+    """Told of those that they were learnt on, all forty of these comparisons have a p-value below 1e-20."""
+    rng = np.random.default_rng(4)
+    words = np.array(["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 6)) for _ in range(400)])
+
+    def texts(n):
+        return pd.Series([" ".join(rng.choice(words, 5)) for _ in range(n)])
+
+    found = [difference(COLUMNS["text"], texts(300), texts(2000)).p for _ in range(40)]
+    assert min(found) > 1e-3
+    assert sum(p < 0.05 for p in found) <= 6
+
+
 def test_a_new_category_is_a_shift(problem):
     rng = np.random.default_rng(8)
     old, new = values("nominal", rng, 2000), values("nominal", rng, 2000)

@@ -8,7 +8,7 @@ from scipy.signal import lfilter
 
 from ratchet.monitoring.autocorrelation import inflation
 from ratchet.monitoring.domain import Domain, domain
-from ratchet.monitoring.estimate import NONE, Audits, Held, estimate, expected_harm, relied_on
+from ratchet.monitoring.estimate import NONE, Audited, Audits, Held, estimate, expected_harm, relied_on
 from ratchet.simulation.population import problem as framed
 
 
@@ -43,14 +43,13 @@ def test_a_rise_that_may_be_beyond_the_margin_is_no_pass():
     _, p, _, y = rows(rng, 3000)
     _, q, _, _ = rows(rng, 400)
     found = Domain(0.5, 0.48, 0.52, 0.5, np.ones(3000), 0.0)
-    nothing = np.full(400, np.nan)
-    told = expected_harm(framed(), Held(p, y), found, q, nothing, np.zeros(400))
+    told = expected_harm(framed(), Held(p, y), found, q)
     assert told.low < told.value < told.high
     margin = (told.value + told.high) / 2
     at, above = (framed().model_copy(update={"gate": framed().gate.model_copy(update={"margin": m})}) for m in (margin, told.high + 0.001))
-    near = expected_harm(at, Held(p, y), found, q, nothing, np.zeros(400))
+    near = expected_harm(at, Held(p, y), found, q)
     assert (near.verdict, near.evidence["by"]) == ("undecided", "confidence")
-    assert expected_harm(above, Held(p, y), found, q, nothing, np.zeros(400)).verdict == "pass"
+    assert expected_harm(above, Held(p, y), found, q).verdict == "pass"
 
 
 @pytest.mark.parametrize("middle", [-1.5, -1.2, -0.8, -2.2])
@@ -86,7 +85,12 @@ def check(rng, q, truth, chance, foreign=0.0, margin=0.02, ratio=None, **watch):
     problem = framed(margin=margin)
     problem = problem.model_copy(update={"watch": problem.watch.model_copy(update=watch)})
     found = Domain(0.5, 0.48, 0.52, 0.5, np.ones(3000) if ratio is None else ratio, foreign)
-    return expected_harm(problem, Held(p, y), found, q, truth, chance)
+    return expected_harm(problem, Held(p, y), found, q, audited(q, truth, chance))
+
+
+def audited(q, truth, chance):
+    known = np.isfinite(truth)
+    return Audited(Audits(q[known], truth[known], chance[known]))
 
 
 def test_it_says_where_it_cannot_tell():
@@ -223,11 +227,18 @@ def test_what_was_bought_is_asked_once_and_the_window_that_moves_on_at_every_loo
     """At the level of a purchase only what was bought may tell; with later audits of the window it would be asked anew in every look."""
     rng = np.random.default_rng(5)
     _, p, _, y = rows(rng, 3000)
-    _, q, _, truth = rows(rng, 2000, turned=0.15)
+    _, q, _, truth = rows(rng, 2000, turned=0.16)
     found = Domain(0.5, 0.48, 0.52, 0.5, np.ones(3000), 0.0)
-    gold, chance = np.where(np.arange(2000) < 300, truth, np.nan), np.where(np.arange(2000) < 300, 0.15, 0.0)
-    asked = (framed(), Held(p, y), found, q, gold, chance)
-    told = [expected_harm(*asked, paid=np.arange(2000) < count) for count in (0, 99, 300)]
+    every = Audits(q[:300], truth[:300], np.full(300, 0.15))
+
+    def first(count):
+        parts = [
+            Audits(*(getattr(every, name)[rows] for name in ("probability", "truth", "chance")))
+            for rows in (slice(count, None), slice(count))
+        ]
+        return Audited(here=parts[0], bought=parts[1])
+
+    told = [expected_harm(framed(), Held(p, y), found, q, first(count)) for count in (0, 99, 300)]
     assert [each.verdict for each in told] == ["undecided", "undecided", "fail"]
     assert [each.evidence["bought"] for each in told] == [0, 99, 300]
     assert [each.evidence["audited"] for each in told] == [300, 300, 300]
@@ -240,17 +251,16 @@ def test_a_concept_that_turned_windows_ago_is_seen_by_audits_of_before():
     _, old, _, old_truth = rows(rng, 400, turned=0.2)
     _, q, true, truth = rows(rng, 2000, turned=0.2)
     found = Domain(0.5, 0.48, 0.52, 0.5, np.ones(3000), 0.0)
-    gold = np.where(np.arange(2000) < 40, truth, np.nan)
-    asked = (framed(), Held(p, y), found, q, gold, np.where(np.arange(2000) < 40, 0.02, 0.0))
-    alone, with_earlier = expected_harm(*asked), expected_harm(*asked, Audits(old, old_truth, np.full(400, 0.02)))
+    asked, before = (framed(), Held(p, y), found, q), Audits(old, old_truth, np.full(400, 0.02))
+    here = Audits(q[:40], truth[:40], np.full(40, 0.02))
+    alone, with_earlier = expected_harm(*asked, Audited(here)), expected_harm(*asked, Audited(here, before))
     assert (alone.evidence["by"], alone.evidence["audited_before"]) == ("confidence", 0)
     assert (with_earlier.evidence["by"], with_earlier.evidence["audited_before"]) == ("audit", 360)
     assert with_earlier.evidence["audited"] == 40
     assert "400 audited rows, 360 of them before the window" in with_earlier.reason
     assert "by the window's 40]" in with_earlier.reason
-    gold = np.where(np.arange(2000) < 10, truth, np.nan)
     assert "by the window's" not in alone.reason
-    few = expected_harm(*asked[:4], gold, np.where(np.arange(2000) < 10, 0.005, 0.0), Audits(old, old_truth, np.full(400, 0.02)))
+    few = expected_harm(*asked, Audited(Audits(q[:10], truth[:10], np.full(10, 0.005)), before))
     assert "by those before it as well]" in few.reason
     expected = float(np.where(q >= 0.5, 1 - true, true).mean())
     assert abs(with_earlier.evidence["estimated"] - expected) < abs(alone.evidence["estimated"] - expected)

@@ -15,8 +15,29 @@ HELD = population.draw(6000, Moved(), 0).assign(probability=np.linspace(0.05, 0.
 ENCODER = fit(HELD, CONTRACT)
 
 
-def asked(window, held=HELD):
-    return {check.name: check for check in probes(PROBLEM, CONTRACT, ENCODER, held, window)}
+def asked(window, held=HELD, following=None):
+    return {check.name: check for check in probes(PROBLEM, CONTRACT, ENCODER, held, window, following)}
+
+
+def retried(rows, seed, share, again=1):
+    """Rows of which a share is asked for again at once, with two values changed, so many times."""
+    rng = np.random.default_rng(seed)
+    times = np.where(rng.random(len(rows)) < share, 1 + again, 1)
+    made = rows.loc[rows.index.repeat(times)].reset_index(drop=True)
+    later = np.r_[False, np.diff(np.repeat(np.arange(len(rows)), times)) == 0]
+    for name in ("x00", "x01"):
+        made.loc[later, name] = rng.normal(size=int(later.sum()))
+    return made
+
+
+@pytest.mark.parametrize(("share", "again", "verdict"), [(0.1, 1, "pass"), (0.2, 3, "fail")])
+def test_who_asks_again_as_often_as_before_tries_nothing_out_though_held_out_rows_do_not_show_it(share, again, verdict):
+    """Sides are drawn by the row where a contract knows no entity: seven in ten of the neighbours of held-out rows are not held out."""
+    before = retried(population.draw(6000, Moved(), 0), 1, 0.1).assign(probability=0.3)
+    window = retried(population.draw(2000, Moved(), 0, 50_000), 2, share, again).tail(2000).assign(probability=0.3)
+    held = before[np.random.default_rng(3).random(len(before)) < 0.3]
+    assert asked(window, held, before)["probes:duplicates"].verdict == verdict
+    assert asked(window, held)["probes:duplicates"].verdict == "fail"
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.0, "pass"), (0.5, "fail")])

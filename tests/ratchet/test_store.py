@@ -8,10 +8,12 @@ import threading
 import time
 from datetime import timedelta
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+import ratchet.log
 import ratchet.store
 from ratchet import schema
 from ratchet.account import trace
@@ -20,6 +22,7 @@ from ratchet.database import now
 from ratchet.decision import decide
 from ratchet.errors import StoreError
 from ratchet.line import Turn
+from ratchet.log import Cycle
 from ratchet.prediction import Prediction
 from ratchet.settings import ROOT
 from ratchet.store import Store
@@ -119,7 +122,41 @@ def test_rows_that_still_lack_a_label_are_counted_among_live_ones(store):
     assert [store.unlabelled(1, 6, 10), store.unlabelled(2, 4, 10), store.unlabelled(1, 6, 2)] == [3, 1, 2]
 
 
-def test_nothing_that_is_asked_often_walks_through_the_whole_log(tmp_path):
+def test_a_cycle_of_a_version_is_looked_at_evenly_and_a_thin_one_as_it_is(store):
+    began, others = now() - timedelta(hours=50), ("champion", "load", "challenger")
+    lines = [
+        prediction(f"p{n}", version="12"[n % 10 == 9], variant=others[n % 3], at=began + timedelta(hours=50) * (n / 1000))
+        for n in range(1000)
+    ]
+    store.log(lines)
+    store.add_labels([label(f"p{n}", 1) for n in range(0, 1000, 2)])
+    mine = [n + 1 for n in range(1000) if n % 10 != 9 and n % 3 != 1]
+    day = [place for place in mine if place > 520]
+    found = store.stretch(100, 24.0, "1")
+    # The hour of a place is told by time, which the last rows are a little behind.
+    assert (found.last, found.rows) == (mine[-1], pytest.approx(len(day), abs=3))
+    assert store.inside(found, "1")["seq"].tolist() == mine[-found.rows :]
+    rows = store.window(newest=100, version="1", spread=found)["seq"].tolist()
+    assert (len(rows), rows[-1]) == (100, mine[-1])
+    assert set(np.diff([mine.index(place) for place in rows])) <= {found.rows // 100, found.rows // 100 + 1}
+    labelled = store.cycle(24.0, 100, "1", labelled=True)
+    told = store.window(newest=100, version="1", labelled=True, spread=labelled)
+    assert labelled.rows == pytest.approx(sum(place % 2 for place in day), abs=3)
+    assert (len(told), told["truth"].notna().all(), told["seq"].is_monotonic_increasing) == (100, True, True)
+    before = store.cycle(24.0, 100, "1", labelled=True, until=600)
+    assert before.last <= 600
+    # As many as a day has, or none of its hours: the newest.
+    assert store.cycle(24.0, 500, "1") is store.cycle(0.0, 10, "1") is store.cycle(24.0, 10, "9") is None
+    thin = store.stretch(700, 24.0, "1")
+    assert (thin.first, thin.last, thin.rows) == (mine[0], mine[-1], len(mine))
+    assert store.stretch(50, 0.0, "1").first == mine[-50]
+    assert store.stretch(50, 24.0, "9").rows == 0
+
+
+@pytest.mark.parametrize("few", [0, 20_000])
+def test_nothing_that_is_asked_often_walks_through_the_whole_log(tmp_path, monkeypatch, few):
+    """Of a version that is young, and of one that is not."""
+    monkeypatch.setattr(ratchet.log, "FEW", few)
     store = Store(f"sqlite:///{tmp_path / 'store.db'}", "credit")
     store.log([prediction(f"p{place}", variant=("champion", "load", "probe", "challenger")[place % 4]) for place in range(4000)])
     asked = []
@@ -133,6 +170,13 @@ def test_nothing_that_is_asked_often_walks_through_the_whole_log(tmp_path):
     store.answered(ids)
     store.window(newest=500, version="1")
     store.window(newest=500, version="1", labelled=True)
+    store.window(newest=50, version="1", spread=Cycle(3000, 3600, 300))
+    store.window(newest=50, version="1", labelled=True, spread=Cycle(3000, 3600, 300))
+    store.inside(Cycle(3000, 3600, 300), "1")
+    store.stretch(500, 0.0, "1")
+    store.stretch(5, 1.0, "1")
+    store.cycle(1.0, 5, "1", labelled=True, until=200)
+    store.place_before("1", 3000, 500)
     store.requests(2000, 100, "1")
     store.outcomes(100, 50, "1")
     store.outcomes(100, 50, "1", until=3000)
@@ -151,10 +195,27 @@ def test_nothing_that_is_asked_often_walks_through_the_whole_log(tmp_path):
             walks = [
                 step
                 for step in plan
-                if step.startswith(("SCAN predictions", "SCAN labels")) or step.endswith("predictions_by_variant (problem=?)")
+                if step.startswith(("SCAN predictions", "SCAN labels"))
+                or step.endswith(("predictions_by_variant (problem=?)", "predictions_by_version (problem=?)", "(problem=? AND version=?)"))
             ]
             assert not walks, (statement, plan)
     store.close()
+
+
+@pytest.mark.parametrize("until", [None, 250])
+def test_what_labels_told_of_a_version_is_the_same_whichever_way_leads_there(store, monkeypatch, until):
+    store.log([prediction(f"p{place}", version=str(place % 3), variant=("champion", "load")[place % 5 == 0]) for place in range(300)])
+    store.add_labels([label(f"p{place}", place % 2) for place in reversed(range(0, 300, 2))])
+    store.add_labels([label(f"p{place}", 1 - place % 2) for place in range(0, 300, 10)])
+    told = store.outcomes(0, 500, "1", until)
+    part = store.outcomes(int(told["seq" if until is None else "prediction"].iloc[9]), 20, "1", until)
+    assert part.to_numpy().tolist() == told.iloc[10:30].to_numpy().tolist()
+    places = store.places_after("1", 7, 11, until)
+    assert places == told["prediction"].iloc[7:18].tolist()
+    monkeypatch.setattr(ratchet.log, "FEW", 0)
+    assert store.outcomes(0, 500, "1", until).equals(told)
+    assert store.places_after("1", 7, 11, until) == places
+    assert len(told) == (40 if until is None else 33)
 
 
 def test_the_newest_live_label_is_found_among_so_many_and_remembered(tmp_path, monkeypatch):

@@ -7,13 +7,14 @@ import shutil
 from dataclasses import replace
 from datetime import timedelta
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy as sa
 
 from flows.audit import take, todo
-from flows.examine import begun, examine, onset_of, released_of, with_audits
+from flows.examine import audits_of, begun, examine, onset_of, released_of
 from flows.ingest import LOOKED_BACK, from_file, from_log, lesson_of
 from flows.monitor import keep
 from flows.person import kept_out, pause, resume, trust
@@ -464,7 +465,7 @@ def test_what_was_bought_decides_also_where_the_window_has_moved_on(weekly):
     confirmed = named(checks, "estimate")
     assert (confirmed.evidence["audited"], confirmed.evidence["audited_before"]) == (len(bought), 0)
     watch = setting.problem.watch
-    assert confirmed.evidence["p_limit"] == pytest.approx(watch.false_alarms_per_year * 100 / watch.audit_budget)
+    assert confirmed.evidence["p_limit"] == pytest.approx(watch.false_alarms_per_year / 2 * 100 / watch.audit_budget)
     assert (confirmed.verdict, confirmed.evidence["by"]) == ("fail", "audit")
     assert decision.action == "wait"
     # Once it was bought too long ago, it is like any other audit of before.
@@ -483,7 +484,7 @@ def test_a_larger_share_that_was_declared_once_is_no_purchase(weekly):
     told = named(examine.fn(setting, release)[0], "estimate")
     assert told.evidence["audited"] > 1000
     assert told.evidence["by"] == "audit"
-    assert told.evidence["p_limit"] == pytest.approx(problem.watch.false_alarms_per_year / problem.watch.checks_per_year)
+    assert told.evidence["p_limit"] == pytest.approx(problem.watch.false_alarms_per_year / 2 / problem.watch.checks_per_year)
 
 
 def test_what_is_advisory_is_another_decision_and_stands_so_in_the_ledger(due):
@@ -1082,12 +1083,12 @@ def test_audits_of_rows_that_were_blocked_tell_nothing_of_others(weekly):
     traffic(setting, release, 5000, drifted=True, first=5000)
     told = [{"prediction_id": f"p{n}", "at": now(), "value": int(value), "provenance": AUDIT} for n, value in enumerate(truth)]
     setting.store.add_labels(told)
-    logged = setting.store.window(newest=5000, version="2")
+    stretch = setting.store.stretch(5000, 0.0, "2")
     count = int(drawn(truth_ids := [f"p{n}" for n in range(5000)], np.full(5000, draw.share)).sum())
     assert count > 50
-    assert len(with_audits(setting.store, "2", logged, now())[1].probability) == count
+    assert len(audits_of(setting.store, "2", stretch, 5000, now()).earlier) == count
     before = sum(drawn(truth_ids[:2000], np.full(2000, draw.share)))
-    assert len(with_audits(setting.store, "2", logged, now(), [(2001, 5000)])[1].probability) == before
+    assert len(audits_of(setting.store, "2", stretch, 5000, now(), [(2001, 5000)]).earlier) == before
 
 
 def test_audits_that_nobody_tells_of_are_asked_of_a_person(weekly):
@@ -1124,3 +1125,131 @@ def test_a_contract_of_the_next_generation_does_not_judge_this_one(due, credit, 
     (checks, decision), (as_was, _) = examine.fn(later, release), examine.fn(setting, release)
     assert [(check.name, check.verdict) for check in checks] == [(check.name, check.verdict) for check in as_was]
     assert decision.action == "skip"
+
+
+@pytest.fixture
+def by_the_hour(standing, credit, tmp_path):
+    """A model of whole days, and three days of 1,500 requests, of which the last 500 of each are of another population; windows of 500."""
+    at_once = {"window: 2000": "window: 500", "cycle_hours: 0": "cycle_hours: 24", "label_delay_days: 90": "label_delay_days: 0"}
+    setting, release = opened(standing, changed(credit, tmp_path / "credit", WEEKLY | at_once), tmp_path / "home")
+    contract, names = setting.contract, [column.name for column in setting.contract.features]
+
+    def mixed(seed, parts):
+        worlds = {
+            kind: conform(setting.folder.open_source(None, seed).traffic(6000, drifted=kind), contract, "a world") for kind in (False, True)
+        }
+        used = {False: 0, True: 0}
+        for kind, rows in parts:
+            used[kind] += rows
+            yield worlds[kind].iloc[used[kind] - rows : used[kind]]
+
+    before = pd.concat(mixed(90, [(False, 20), (True, 10)] * 150), ignore_index=True)
+    release.__dict__["reference"] = before[names]
+    told = release.scorer.probability(before)
+    release.__dict__["held"] = before[names].assign(probability=told, truth=before[contract.target].to_numpy(float))
+    release.__dict__["newest"] = None
+    release.facts["released"] = {"counted": None}
+    frame = pd.concat(mixed(91, [(False, 1000), (True, 500)] * 3), ignore_index=True)
+    began = now() - timedelta(days=3)
+    with setting.store.engine.begin() as connection:
+        connection.execute(sa.update(routes).values(at=began - timedelta(hours=1)))
+    probability = release.scorer.probability(frame)
+    asked = [json.dumps(record) for record in records(frame, contract)]
+    lines = [
+        Prediction(
+            f"p{n}", "credit", began + timedelta(days=3) * ((n + 1) / 4500), "2", "champion", 1.0, p, int(p >= release.threshold), text
+        )
+        for n, (p, text) in enumerate(zip(probability.tolist(), asked, strict=True))
+    ]
+    setting.store.set_draw(0.1, 1, None)
+    return setting, release, lines, frame[contract.target].to_numpy(int)
+
+
+def of_hours(setting, hours):
+    """The same store, watched as if a cycle were of so many hours."""
+    path = setting.folder.path / "problem.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("cycle_hours: 24", f"cycle_hours: {hours}"), encoding="utf-8")
+    return Setting(Folder(setting.folder.path), setting.settings)
+
+
+def test_what_comes_with_the_hour_of_the_day_is_no_drift(by_the_hour):
+    setting, release, lines, _ = by_the_hour
+    setting.store.log(lines)
+    checks, decision = examine.fn(setting, release)
+    told = {check.name: check for check in checks}
+    inputs = decision.evidence["inputs"]
+    # Rows that are broken are looked for in the newest ones, and drift in a day's.
+    assert (inputs["from"], inputs["to"]) == (4001, 4500)
+    assert 3001 <= inputs["spread_from"] <= 3003
+    assert "fail" not in (told["joint_drift"].verdict, told["estimate"].verdict)
+    assert not [check.name for check in checks if check.name.startswith("data_drift") and check.verdict == "fail"]
+    # A tenth of the day's predictions were drawn, not of the window's alone.
+    rows, facts = todo(setting)
+    assert facts["rows"] == 4500 - inputs["spread_from"] + 1
+    assert facts["drawn"] == len(rows) == pytest.approx(150, abs=40)
+    moved = {check.name for check in examine.fn(of_hours(setting, 0), release)[0] if check.verdict == "fail"}
+    assert "joint_drift" in moved
+
+
+def test_of_a_version_that_is_younger_than_a_day_drift_is_told_and_not_judged(by_the_hour):
+    setting, release, lines, truth = by_the_hour
+    setting.store.log(lines[-500:])
+    label(setting, truth, 4000, 4500)
+    with setting.store.engine.begin() as connection:
+        connection.execute(sa.update(routes).values(at=lines[-500].at))
+    checks, decision = examine.fn(setting, release)
+    told = {check.name: check for check in checks}
+    assert decision.action in ("wait", "skip")
+    for name in ("joint_drift", "silent:confidence", "probes:mixes", "estimate", "decay", "live_slices", "concept_drift"):
+        assert told[name].verdict == "undecided", name
+    assert "do not span a cycle of 24 hours yet (watch.cycle_hours)" in told["joint_drift"].reason
+    assert "end of each cycle" in told["concept_drift"].reason
+    assert told["validity"].verdict == "pass"
+
+
+def test_a_fault_of_the_last_hours_blocks_at_once_and_is_over_with_the_first_sound_window(by_the_hour):
+    setting, release, lines, _ = by_the_hour
+    spoilt = [msgspec.structs.replace(line, features=json.dumps(json.loads(line.features) | {"income": 1.0})) for line in lines[3500:4000]]
+    setting.store.log(lines[:3500] + spoilt)
+    checks, decision = examine.fn(setting, release)
+    assert decision.action == "block"
+    keep(setting, decision)
+    setting.store.log(lines[4000:])
+    checks, decision = examine.fn(setting, release)
+    assert decision.action != "block"
+    # The day has 500 rows of the fault still: they are not what the population is told by.
+    assert next(check for check in checks if check.name == "data_drift:income").verdict == "pass"
+
+
+def test_what_is_bought_is_drawn_from_the_whole_day(by_the_hour):
+    setting, release, lines, truth = by_the_hour
+    setting.store.log(lines)
+    decision = examine.fn(setting, release)[1]
+    inputs = decision.evidence["inputs"]
+    bought = decide("buy_labels", decision.subject, ["harm is feared"], inputs | {"share": 0.3}, ())
+    keep(setting, bought)
+    rows, _ = todo(setting)
+    assert len(rows) == pytest.approx(450, abs=70)
+    found = [{"prediction_id": i, "at": now(), "value": int(truth[int(i[1:])]), "provenance": AUDIT} for i in rows["prediction_id"]]
+    setting.store.add_labels(found)
+    assert todo(setting)[0].empty
+    known = examine.fn(setting, release)[1].evidence["inputs"]
+    assert (known["audited"], known["audited_bought"]) == (0, len(rows))
+
+
+def test_errors_that_come_with_the_hour_are_no_harm(by_the_hour):
+    setting, release, lines, _ = by_the_hour
+    setting.store.log(lines)
+    decided = np.array([line.label for line in lines])
+    hour = np.arange(4500) % 1500
+    rng = np.random.default_rng(3)
+    # Of each day's last third nearly half is decided wrongly.
+    usual = np.where(rng.random(4500) < np.where(hour >= 1000, 0.45, 0.1), 1 - decided, decided)
+    cost = np.where(usual > decided, 4.0, np.where(usual < decided, 1.0, 0.0))
+    release.facts["released"] = {"mean": float(cost.mean()), "error": 0.02}
+    at = [{"prediction_id": f"p{n}", "at": lines[n].at, "value": int(usual[n]), "provenance": "outcome"} for n in range(4500)]
+    setting.store.add_labels(at)
+    newest = {check.name: check.verdict for check in examine.fn(of_hours(setting, 0), release)[0]}
+    assert newest["decay"] == "fail"
+    of_days = {check.name: check.verdict for check in examine.fn(setting, release)[0]}
+    assert (of_days["decay"] == "fail", of_days["concept_drift"] == "fail") == (False, False)

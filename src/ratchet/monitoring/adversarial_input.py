@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -29,9 +30,19 @@ MIXED = "Do more rows mix values that did not go together at release?"
 
 
 @registered("probes", "monitor")
-def probes(problem: Problem, contract: Contract, encoder: Encoder, held: pd.DataFrame, window: pd.DataFrame) -> list[Check]:
+def probes(
+    problem: Problem,
+    contract: Contract,
+    encoder: Encoder,
+    held: pd.DataFrame,
+    window: pd.DataFrame,
+    following: pd.DataFrame | None = None,
+    spread: pd.DataFrame | None = None,
+) -> list[Check]:
     """What an attacker's questions look like, of n rows in their order; `held` are the release's held-out rows.
 
+    Rows that are alike are compared with those of the release that were `following` one another, the held-out ones where they are left out;
+    mixes, which count as drift, are looked for in predictions that are `spread` over a cycle, the window where they are left out.
     Who looks for the threshold asks for one row with small changes again and again (Tramèr et al., 2016), and ends close to it; who
     changes what pleases him sends mixes that nobody has.
     """
@@ -41,21 +52,26 @@ def probes(problem: Problem, contract: Contract, encoder: Encoder, held: pd.Data
         asked = {"duplicates": ALIKE, "boundary": HUGGING, "mixes": MIXED}
         return [undecided(f"probes:{p}", q, reason, len(window), limit=level(problem), unit="p-value") for p, q in asked.items()]
     held, window = held.tail(MOST_ROWS), window.tail(MOST_ROWS)
-    size = min(len(held), len(window))
-    before, now = (encoder.encode({name: rows[name] for name in names}, ("dense", "bins")) for rows in (held, window))
-    alike = [_alike(rows[names].tail(size), view["dense"][-size:]) for rows, view in ((held, before), (window, now))]
+    following = held if following is None else following
+    size = min(len(following), len(window))
+
+    def seen(rows: pd.DataFrame, view: Literal["dense", "bins"]) -> np.ndarray:
+        return np.asarray(encoder.encode({name: rows[name] for name in names}, (view,))[view])
+
+    alike = [_alike(rows[names], seen(rows, "dense")) for rows in (following.tail(size), window.tail(size))]
     margins = [np.abs(log_odds(rows["probability"].to_numpy(float)) - log_odds(problem.threshold)) for rows in (held, window)]
     # Among those around it: a population that moved has more or fewer rows there, but not more at the very threshold.
     hugging = [margin[margin < AROUND] < NEAR for margin in margins]
-    learnt, told = halves(before["bins"])
-    strange = _oddness(learnt, [told, now["bins"]])
+    mixed = window if spread is None else spread.tail(MOST_ROWS)
+    learnt, told = halves(seen(held, "bins"))
+    strange = _oddness(learnt, [told, seen(mixed, "bins")])
     rare = float(np.quantile(strange[0], 1 - RARE))
     n, told_of = len(window), "at the very threshold, of those near it"
     few = f"equal to an earlier one in all but {FEW} columns"
     return [
         more_often("probes:duplicates", ALIKE, few, alike[0], alike[1], problem, n=n, bursts=True),
         more_often("probes:boundary", HUGGING, told_of, hugging[0], hugging[1], problem, n=n, bursts=True),
-        more_often("probes:mixes", MIXED, "mixes like next to none before", strange[0] > rare, strange[1] > rare, problem, n=n),
+        more_often("probes:mixes", MIXED, "mixes like next to none before", strange[0] > rare, strange[1] > rare, problem, n=len(mixed)),
     ]
 
 

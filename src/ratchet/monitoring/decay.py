@@ -11,6 +11,7 @@ from scipy import stats
 from ratchet.check import Check, undecided
 from ratchet.evaluation.loss import Z, per_row
 from ratchet.monitoring.autocorrelation import inflation, standard_error
+from ratchet.monitoring.cycle import spanning
 from ratchet.problem import Problem, counted
 from ratchet.registry import registered
 
@@ -42,12 +43,14 @@ def decay(
     released_mean: float,
     released_error: float,
     released_rows: float = float("inf"),
+    at: np.ndarray | None = None,
 ) -> Check:
     """One-sided Welch test of the live loss (n labelled rows, oldest first) against the loss measured at release.
 
     `released_mean` and `released_error` (its standard error) are those of `released_rows` rows that were held out at release. Where costly
     errors are rare these may hold few or none by chance, and seem to be sure: they are no surer than live rows would make so many. The
-    newest `watch.window` rows are looked at, and up to three times as many: a rise near the margin shows in more rows alone. The level
+    newest `watch.window` rows are looked at, and up to three times as many: a rise near the margin shows in more rows alone. Where `at`,
+    shape (n,), tells when each was, both are spread over a cycle of `watch.cycle_hours` that has more of them. The level
     spends half of the year's false-alarm budget over the year's checks and both (the other half is left to the detector of concept drift,
     whose rate is measured: docs/results/concept.md); the rise must also exceed the problem's margin, so that a rise too small to matter
     does not fire at any sample size. It passes where the 95% interval of the newest window's rise leaves no room for one that would matter.
@@ -62,12 +65,14 @@ def decay(
         return undecided("decay", QUESTION, reason, n, limit=limit, unit=unit)
     if not (np.isfinite(released_mean) and np.isfinite(released_error)):
         return Check("decay", QUESTION, "fail", "the release does not tell its own loss", n=n, limit=limit, unit=unit)
-    losses = per_row(problem, probability, truth)
-    newest, most = (_rise(losses[-rows:], released_mean, released_error, released_rows) for rows in (n, WINDOWS * window))
+    losses, times = per_row(problem, probability, truth), np.zeros(len(truth), "datetime64[ns]") if at is None else at
+    hours = 0.0 if at is None else problem.watch.cycle_hours
+    lately, longer = (losses[spanning(times, rows, hours)] for rows in (n, WINDOWS * window))
+    newest, most = (_rise(rows, released_mean, released_error, released_rows) for rows in (lately, longer))
     failing = [rise for rise in (newest, most) if rise.value > limit and rise.p < alpha]
     told = min(failing, key=lambda rise: rise.p) if failing else newest
     low, high = told.value - Z * told.error, told.value + Z * told.error
-    lately = float(losses[-n:][n // 2 :].mean() - released_mean)
+    newer = float(lately[n // 2 :].mean() - released_mean)
     return Check(
         name="decay",
         question=QUESTION,
@@ -86,8 +91,8 @@ def decay(
             "p_limit": alpha,
             "live": told.live,
             "released": released_mean,
-            "lately": lately,
-            "passing": lately <= limit,
+            "lately": newer,
+            "passing": newer <= limit,
         },
     )
 

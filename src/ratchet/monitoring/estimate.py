@@ -70,6 +70,23 @@ NONE = Audits(np.empty(0), np.empty(0), np.empty(0))
 
 
 @dataclass(frozen=True)
+class Audited:
+    """What audits found: `here`, in the window, `earlier`, before it, oldest first, and `bought`, wherever it is, because of harm that was feared."""
+
+    here: Audits = NONE
+    earlier: Audits = NONE
+    bought: Audits = NONE
+
+    @property
+    def own(self) -> Audits:
+        """What tells of the window: also what was bought of one that has moved on since."""
+        return self.bought.and_then(self.here)
+
+
+NOTHING = Audited()
+
+
+@dataclass(frozen=True)
 class Estimate:
     """The mean loss of a window with its 95% interval, and by how much it is above that of the held-out rows, with its own.
 
@@ -226,28 +243,21 @@ def expected_harm(
     held: Held,
     found: Domain | None,
     probability: np.ndarray,
-    truth: np.ndarray,
-    chance: np.ndarray,
-    earlier: Audits = NONE,
-    bought: Audits = NONE,
+    audited: Audited = NOTHING,
     labelled: np.ndarray = NONE.probability,
-    paid: np.ndarray | None = None,
 ) -> Check:
     """By how much decisions cost more in a window of m rows than at release, told from confidence and from audited rows.
 
-    `found` tells the window from the held-out rows; None where there are too few. `truth` has the labels of rows that were drawn for an
-    audit, NaN elsewhere, and `chance` the probability with which each was drawn, both of shape (m,); `earlier` are audits of before the
-    window, oldest first; `bought` those that were bought because of harm in a window that has moved on since: they count as the window's
-    own. `labelled` are the model's answers to rows whose labels are in, of shape (k,): by how much more they were expected to cost is in
-    the evidence, as `of_labelled`, for who holds it against what they do cost. `paid`, of shape (m,), is which rows of the window were
-    bought with these. It fails like `decay` does: beyond the problem's margin, and beyond chance at a level that spends the year's budget
-    over the year's checks; or where what was bought tells so by itself, at one that spends it over as many audits as the year's budget
-    buys. Undecided where it cannot tell: with rows unlike those held out, with a rise that may be chance, or where the interval leaves room
-    for one beyond the margin.
+    `found` tells the window from the held-out rows; None where there are too few. `probability`, of shape (m,), are the model's answers.
+    `labelled` are those to rows whose labels are in, of shape (k,): by how much more they were expected to cost is in the evidence, as
+    `of_labelled`, for who holds it against what they do cost. It fails like `decay` does: beyond the problem's margin, and beyond chance at
+    a level that spends half of the year's budget over the year's checks; or where what was bought tells so by itself, at one that spends
+    the other half over as many audits as the year's budget buys. Undecided where it cannot tell: with rows unlike those held out, with a
+    rise that may be chance, or where the interval leaves room for one beyond the margin.
     """
     n, limit, unit = len(probability), problem.gate.margin, f"{problem.metric} per row"
-    alpha = problem.watch.false_alarms_per_check
-    by_audit = min(problem.watch.false_alarms_per_year * LEAST_AUDITED / max(problem.watch.audit_budget, LEAST_AUDITED), 0.05)
+    alpha = problem.watch.false_alarms_per_check / 2
+    by_audit = min(problem.watch.false_alarms_per_year / 2 * LEAST_AUDITED / max(problem.watch.audit_budget, LEAST_AUDITED), 0.05)
     told: dict[str, float | str | None] = {"limit": limit, "unit": unit}
     least = problem.watch.min_window
     if found is None or n < least:
@@ -255,20 +265,17 @@ def expected_harm(
         return undecided("estimate", QUESTION, reason, n, **told)
     if np.unique(held.truth).size < 2:
         return undecided("estimate", QUESTION, f"cannot tell: the {len(held.truth)} held-out rows are of one class", n, **told)
-    places = np.flatnonzero(~np.isnan(truth))
-    own = bought.and_then(Audits(probability[places], truth[places], chance[places]))
+    own = audited.own
 
     def loss(p: np.ndarray, y: np.ndarray) -> np.ndarray:
         return per_row(problem, p, y)
 
-    made, level = estimate(loss, held, found.ratio, probability, found.foreign, own.after(earlier), len(own)), alpha
+    made, level = estimate(loss, held, found.ratio, probability, found.foreign, own.after(audited.earlier), len(own)), alpha
     # What was bought is the same at every look: it is asked once. What every window has, and what was before it, is asked in every look.
-    here = places[:0] if paid is None else places[paid[places]]
-    purchase = bought.and_then(Audits(probability[here], truth[here], chance[here]))
-    if len(purchase) >= LEAST_AUDITED:
-        alone = estimate(loss, held, found.ratio, probability, found.foreign, purchase)
+    if len(audited.bought) >= LEAST_AUDITED:
+        alone = estimate(loss, held, found.ratio, probability, found.foreign, audited.bought)
         if alone.by == "audit" and alone.rise > limit and alone.p_value < by_audit:
-            made, level, own = alone, by_audit, purchase
+            made, level, own = alone, by_audit, audited.bought
     matters = max(made.rise, limit)
     needed = math.ceil(((stats.norm.isf(by_audit) + POWERFUL) * made.spread / matters) ** 2) if matters > 0 else LEAST_AUDITED
     evidence = {
@@ -279,7 +286,7 @@ def expected_harm(
         "valid": made.valid,
         "audited": len(own),
         "audited_before": made.audited - len(own),
-        "bought": len(purchase),
+        "bought": len(audited.bought),
         "foreign": found.foreign,
         "audits_needed": max(LEAST_AUDITED, needed),
         "of_labelled": _expected_rise(loss, held, found.ratio, labelled),

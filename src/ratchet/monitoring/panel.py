@@ -18,10 +18,11 @@ from ratchet.monitoring.adversarial_input import probes
 from ratchet.monitoring.arrival import Look, clock, volume
 from ratchet.monitoring.columns import columns
 from ratchet.monitoring.concept_drift import Stream, concept_drift
+from ratchet.monitoring.cycle import spanning
 from ratchet.monitoring.data_drift import data_drift
 from ratchet.monitoring.decay import decay
 from ratchet.monitoring.domain import Domain, domain, thinned
-from ratchet.monitoring.estimate import NONE, Audits, Held, expected_harm
+from ratchet.monitoring.estimate import NOTHING, Audited, Held, expected_harm
 from ratchet.monitoring.feedback_loop import feedback
 from ratchet.monitoring.joint_drift import joint_drift
 from ratchet.monitoring.label_classes import label_classes
@@ -39,6 +40,7 @@ class Released:
     `reference`: training rows, in their order, with the features and what is watched besides. `held`: labelled rows that the model has not
     learnt from, with the columns `probability` and `truth`. Both may tell rows of one entity, by its column. `relies_on`: the columns on
     which its answers hang. `mean` and `error`: its loss on them, and the standard error. `threshold`: that by which the service decides.
+    `newest`: rows of every side that followed one another, with the features; releases of before have none.
     """
 
     contract: Contract
@@ -49,6 +51,12 @@ class Released:
     mean: float
     error: float
     threshold: float
+    newest: pd.DataFrame | None = None
+
+    @property
+    def following(self) -> pd.DataFrame:
+        """Rows that followed one another: of held-out ones many a neighbour stands on another side."""
+        return self.held if self.newest is None else self.newest
 
     @property
     def distinct(self) -> pd.DataFrame:
@@ -59,23 +67,31 @@ class Released:
 Apart = tuple[Domain, Domain] | tuple[None, None]
 
 
-def without_labels(problem: Problem, released: Released, window: pd.DataFrame, apart: Apart) -> list[Check]:
-    """The monitors that need no label, of a window of n predictions, oldest first."""
+def without_labels(
+    problem: Problem, released: Released, window: pd.DataFrame, apart: Apart, spread: pd.DataFrame | None = None
+) -> list[Check]:
+    """The monitors that need no label, of a window of n predictions, oldest first.
+
+    Whether the population has moved is asked of predictions that are `spread` over a whole cycle, the window where that is left out;
+    whether rows are broken, or somebody tries the model out, of the window.
+    """
     contract, encoder = released.contract, released.encoder
-    each = newest_of_each(contract, window)
+    population = window if spread is None else spread
+    each = newest_of_each(contract, population)
     return [
-        *by_column(problem, released, window),
+        *by_column(problem, released, window, spread),
         joint_drift(problem, apart[0], len(each)),
         *silent(problem, contract, encoder, released.distinct, each),
-        *probes(problem, contract, encoder, released.held, window),
+        *probes(problem, contract, encoder, released.held, window, released.following, population),
     ]
 
 
-def by_column(problem: Problem, released: Released, window: pd.DataFrame) -> list[Check]:
-    """The monitors that look at columns, one at a time or beside each other."""
-    asked = problem, released.contract, released.reference, window
-    moved = data_drift(*asked)
-    return [validity(*asked), columns(*asked, moved), *moved]
+def by_column(problem: Problem, released: Released, window: pd.DataFrame, spread: pd.DataFrame | None = None) -> list[Check]:
+    """The monitors that look at columns, one at a time or beside each other; drift is asked of what is `spread`, as above."""
+    asked = problem, released.contract, released.reference
+    lately = data_drift(*asked, window)
+    moved = lately if spread is None else data_drift(*asked, spread)
+    return [validity(*asked, window), columns(*asked, window, lately), *moved]
 
 
 def held_of(released: Released) -> Held:
@@ -91,21 +107,17 @@ def on_labels(
     apart: Apart,
     labelled: pd.DataFrame,
     stream: Stream,
-    earlier: Audits = NONE,
-    bought: Audits = NONE,
+    audited: Audited = NOTHING,
     doubtful: pd.DataFrame | None = None,
-    paid: np.ndarray | None = None,
 ) -> list[Check]:
     """The monitors of what decisions cost, and of the labels that tell it.
 
-    `window` has the columns `probability`, `gold` (what an audit found, NaN elsewhere) and `audited` (the probability with which that row
-    was drawn). `labelled` are the newest labelled predictions (of `decay`'s longest window or fewer), with `seq`, `probability`, `truth`, `provenance` and `relabelled` (another
-    label was there before). `stream` was fed with whether each decision was wrong, in the order in which labels came. `earlier` are audits
-    of before the window, `bought` those of them that were bought last. `doubtful` are the newest labelled predictions whose labels are to
-    be doubted, more than a window of them, `labelled` where that is left out: those by which the model is judged need not be all of them.
-    `paid` is which rows of the window were bought with these, none where it is left out.
+    `window` are the predictions that are estimated, with `probability`. `labelled` are the newest labelled predictions, or those spread over
+    a whole cycle, as many as `decay` looks at or more, with `seq`, `at`, `probability`, `truth`, `provenance` and `relabelled` (another
+    label was there before). `stream` was fed with whether each decision was wrong, in the order in which labels came. `audited` is what
+    audits found. `doubtful` are the newest labelled predictions whose labels are to be doubted, more than a window of them, `labelled`
+    where that is left out: those by which the model is judged need not be all of them.
     """
-    probability, gold, chance = (window[name].to_numpy(float) for name in ("probability", "gold", "audited"))
     told = labelled if doubtful is None else doubtful
     newly = told.tail(problem.watch.window)
     # A few sound labels must not hide that all others are of one class.
@@ -114,13 +126,16 @@ def on_labels(
     # Of a long stretch only that part is doubted in which they are.
     contradicted = told.tail(conflicts.evidence["stretch"])
     contradicted = contradicted[contradicted["relabelled"].to_numpy(bool)]
-    held, newest = held_of(released), labelled["probability"].to_numpy(float)[-problem.watch.window :]
+    held, asked = held_of(released), (problem.watch.window, problem.watch.cycle_hours)
+    newest = labelled.iloc[spanning(labelled["at"].to_numpy("datetime64[ns]"), *asked)]
     # As many rows of an entity as count at release.
     each = newest_of_each(released.contract, labelled) if released.contract.entity in released.held else labelled
     truth, answered = (each[name].to_numpy(float) for name in ("truth", "probability"))
+    at, sure = each["at"].to_numpy("datetime64[ns]"), len(held.truth) or np.inf
+    probability, told_of = (rows["probability"].to_numpy(float) for rows in (window, newest))
     return [
-        expected_harm(problem, held, apart[1], probability, gold, chance, earlier, bought, newest, paid),
-        decay(problem, answered, truth, released.mean, released.error, len(held.truth) or np.inf),
+        expected_harm(problem, held, apart[1], probability, audited, told_of),
+        decay(problem, answered, truth, released.mean, released.error, sure, at),
         concept_drift(problem, stream, share_wrong(released.threshold, held)),
         _placed(label_classes(problem, held.truth, came["truth"].to_numpy(float)), came),
         _placed(conflicts, contradicted),
@@ -149,7 +164,7 @@ def on_the_way(
     rows that lacked one when they came best of the version's. `looks` are those at the log, oldest first; the last one is the present.
     """
     contract = released.contract
-    scored = quality(problem, contract, released.held, window, aged, labelled_before, newest, usual)
+    scored = quality(problem, contract, released.held, window, aged, labelled_before, newest, usual, released.following)
     of_labels = [*scored, *feedback(problem, contract, aged)]
     return [
         *(_placed(check, aged) if check.name in DOUBTED else check for check in of_labels),

@@ -45,13 +45,15 @@ def quality(
     labelled_before: bool = False,
     newest: pd.DataFrame | None = None,
     usual: float | None = None,
+    following: pd.DataFrame | None = None,
 ) -> list[Check]:
     """Six checks of n rows in their order, each with its score: the share of rows that are sound.
 
     `held` are rows held out at release. `aged` are predictions older than the label delay, with `outcome`, what came back, and `gold`, what
     an audit found, NaN where there is none; `labelled_before` is whether labels have come at all. `newest` are the newest labelled
     predictions, however young, with the same: what audits contradict of them is in the evidence of `quality:accuracy`; `aged` where they
-    are left out. `usual` is the share of rows that lacked a label when they came best (`usually_lacking`). It fails where more rows are
+    are left out. `usual` is the share of rows that lacked a label when they came best (`usually_lacking`). Rows that come again are counted
+    among those of the release that were `following` one another, `held` where they are left out. It fails where more rows are
     flawed than at release beyond chance (Fisher), or where later rows are flawed more often than earlier ones (Mann-Whitney of their
     places); labels, where they lack more often than before, or than when they came best, or are contradicted, beyond a share that matters.
     """
@@ -65,8 +67,9 @@ def quality(
         known = set(held.columns) & set(window.columns)
         before, now = flaws(contract, held, known), flaws(contract, window, known)
         # The more rows there are, the more of them are the same by chance.
-        size = min(len(held), len(window))
-        newer = [rows.tail(size) for rows in (window, held)]
+        following = held if following is None else following
+        size = min(len(following), len(window))
+        newer = [rows.tail(size) for rows in (window, following)]
         now["uniqueness"], before["uniqueness"] = (flaws(contract, rows, known)["uniqueness"] for rows in newer)
         # Autocorrelated ones count as fewer; so many that are the same as at release are one event, more of them are not.
         worth = {name: [inflation(flags) for flags in (now[name], before[name])] for name in now}

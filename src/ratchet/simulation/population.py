@@ -80,7 +80,7 @@ def problem(watch: Watch | None = None, margin: float = 0.02) -> Problem:
         outcome=Outcome(positive="happened", negative="did not"),
         costs=Costs(false_positive=1.0, false_negative=1.0),
         gate=Gate(margin=margin),
-        watch=watch or Watch(every_seconds=WEEK, label_delay_days=14, min_labels=1500, min_window=200),
+        watch=watch or Watch(every_seconds=WEEK, label_delay_days=14, min_labels=1500, min_window=200, cycle_hours=0),
     )
 
 
