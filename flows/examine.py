@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -45,6 +45,8 @@ SLICE_ROWS = 20_000
 BESIDE = ("volume", "clock", "quality", "feedback", "disparity")
 # What is asked of rows that span a whole cycle: of predictions, and of those whose labels are in.
 OF_CYCLE, OF_LABELS = (*DRIFT, "estimate"), ("decay", "live_slices")
+# Of a cycle of which more rows than a quarter were faults nobody knows what it would be like.
+LEFT = 0.75
 # A look is on schedule up to so many times what lies between two.
 LATE_LOOK = 2
 # Audits are looked for in so many windows before the newest one.
@@ -67,7 +69,9 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     released = released_of(problem, release, contract)
     apart = told_apart(problem, released, spread)
     answering = store.answering(release.version)
-    checks = _spanned(without_labels(problem, released, window, apart, spread), spread, OF_CYCLE, hours, answering)
+    spans = whole(spread["at"], hours, answering) and _enough(spread, min(cycle.rows, problem.watch.window))
+    checks = without_labels(problem, released, window, apart, spread)
+    checks = checks if spans else _told_only_of(checks, OF_CYCLE, hours)
     lost = [column.name for column in release.contract.requested if column.name not in window.columns]
     replayed = window["probability"].to_numpy(float) if lost or window.empty else replay(release, window)
     # Rows that lack a column cannot be replayed; that one is gone is told by others.
@@ -80,8 +84,11 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     teaching = sound_rows(setting, every, kept_out)
     # Rows of before the population moved may teach, but tell nothing of how it is answered.
     many = store.cycle(hours, newest, release.version, labelled=True, until=kept_out.until)
-    judging = sound_rows(setting, _labelled(setting, release.version, newest, kept_out, contract, many), kept_out) if many else teaching
+    evenly = _labelled(setting, release.version, newest, kept_out, contract, many) if many else every
+    judging = sound_rows(setting, evenly, kept_out) if many else teaching
     known = judging[judging["seq"] >= onset]
+    # Of a population that began at noon there are no rows of the night before.
+    labels_span = whole(known["at"], hours, answering if onset == 1 else ()) and (not many or _enough(judging, len(evenly)))
     labelled = known.iloc[spanning(known["at"].to_numpy("datetime64[ns]"), WINDOWS * problem.watch.window, hours)]
     # What a person found sound is doubted no more.
     doubtful = every[(every["seq"] >= onset).to_numpy() & ~inside(found_sound, every["seq"].to_numpy(int))]
@@ -107,8 +114,8 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         counted.append(wrong.rows)
     checks += on_labels(problem, released, spread, apart, labelled, wrong, audited, doubtful)
     checks = [_due_only(check, problem) if kept_out.until is not None else check for check in told_only(checks, advisory)]
-    checks = _spanned(checks, spread, OF_CYCLE, hours, answering)
-    checks = [_finished(check, hours) for check in _spanned(checks, known, OF_LABELS, hours, answering)]
+    checks = _told_only_of(checks, (() if spans else OF_CYCLE) + (() if labels_span else OF_LABELS), hours)
+    checks = [_finished(check, hours) for check in checks]
     concept = next(check for check in checks if check.name == "concept_drift")
     began = begun(setting, release.version, onset, concept, counted if hours else (), kept_out.until)
     learnt = replace(kept_out, since=began if began > 1 else 0)
@@ -157,13 +164,14 @@ def _stretches(store: Store, version: str, last: int) -> list[Span] | None:
     return [(store.place_at(begun) + 1, last if ended is None else store.place_at(ended)) for begun, ended in spans] or None
 
 
-def _spanned(
-    checks: Sequence[Check], rows: pd.DataFrame, names: Collection[str], hours: float, answering: Sequence[tuple[datetime, datetime | None]]
-) -> list[Check]:
-    """The checks; those called so are undecided where their rows do not span a cycle."""
-    if whole(rows["at"], hours, answering):
-        return list(checks)
-    return [unspanned(check, hours) if called(check.name, tuple(names)) else check for check in checks]
+def _enough(rows: pd.DataFrame, of: int) -> bool:
+    """Whether so many rows of a cycle are left without those of faults that it is one still."""
+    return len(rows) >= LEFT * of
+
+
+def _told_only_of(checks: Sequence[Check], names: Sequence[str], hours: float) -> list[Check]:
+    """The checks; those called so, whose rows do not span a cycle, are told and not judged by."""
+    return [unspanned(check, hours) if called(check.name, names) else check for check in checks]
 
 
 def _finished(check: Check, hours: float) -> Check:
@@ -235,17 +243,13 @@ def audits_of(store: Store, version: str, cycle: Cycle, window: int, since: date
     # What is audited beside the draw was not chosen by chance.
     told = found.assign(chance=chance)[drawn(found["id"], chance)]
     places = told["seq"].to_numpy(int)
-    here, sound, asked = (places >= cycle.first) & (places <= cycle.last), ~inside(without, places), np.zeros(len(told), dtype=bool)
+    asked = np.zeros(len(told), dtype=bool)
     for draw, end in last:
         asked = (places >= draw.since) & (places < end) & drawn(told["id"], np.full(len(told), draw.share))
-    before = (places < cycle.first) & (places > begin) & sound & ~asked
-    bought = asked & (here | ((places < cycle.first) & sound))
-    return Audited(
-        *(
-            Audits(*(told[rows][name].to_numpy(float) for name in ("probability", "gold", "chance")))
-            for rows in (here & ~asked, before, bought)
-        )
-    )
+    here, known = places >= cycle.first, (places <= cycle.last) & ~inside(without, places)
+    here, before, bought = (known & rows for rows in (here & ~asked, ~here & ~asked & (places > begin), asked))
+    values = [tuple(told[rows][name].to_numpy(float) for name in ("probability", "gold", "chance")) for rows in (here, before, bought)]
+    return Audited(*(Audits(*each) for each in values))
 
 
 def _beside_audits(store: Store, version: str, labelled: pd.DataFrame, problem: Problem) -> pd.DataFrame:

@@ -1217,8 +1217,10 @@ def test_a_fault_of_the_last_hours_blocks_at_once_and_is_over_with_the_first_sou
     setting.store.log(lines[4000:])
     checks, decision = examine.fn(setting, release)
     assert decision.action != "block"
-    # The day has 500 rows of the fault still: they are not what the population is told by.
-    assert next(check for check in checks if check.name == "data_drift:income").verdict == "pass"
+    # A third of the day was the fault: what the day is like without it nobody knows.
+    assert named(checks, "data_drift:income").verdict == "undecided"
+    # Of two days it is a sixth; its rows are not what the population is told by.
+    assert named(examine.fn(of_hours(setting, 48), release)[0], "data_drift:income").verdict == "pass"
 
 
 def test_what_is_bought_is_drawn_from_the_whole_day(by_the_hour):
@@ -1253,3 +1255,15 @@ def test_errors_that_come_with_the_hour_are_no_harm(by_the_hour):
     assert newest["decay"] == "fail"
     of_days = {check.name: check.verdict for check in examine.fn(setting, release)[0]}
     assert (of_days["decay"] == "fail", of_days["concept_drift"] == "fail") == (False, False)
+
+
+def test_of_a_population_that_began_at_noon_no_harm_is_told_before_the_next(by_the_hour, monkeypatch):
+    setting, release, lines, truth = by_the_hour
+    setting.store.log(lines)
+    release.facts["released"] = {"mean": 0.0, "error": 0.01}
+    label(setting, truth, 0, 4500)
+    assert named(examine.fn(setting, release)[0], "decay").verdict == "fail"
+    monkeypatch.setattr("flows.examine.onset_of", lambda *_: (4001, 0, EVERYTHING))
+    told = named(examine.fn(setting, release)[0], "decay")
+    assert (told.verdict, told.n) == ("undecided", 500)
+    assert "do not span a cycle" in told.reason
