@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flows.ingest import lesson_of
 from flows.setting import Setting
 from ratchet.audit import AUDIT, chances, drawn
 from ratchet.data.batch import read_table
@@ -43,14 +44,15 @@ def todo(setting: Setting) -> tuple[pd.DataFrame, dict[str, Any]]:
     route = store.route()
     if route is None:
         raise BatchError(f"{setting.problem.name}: no model has been released yet, so there is nothing to audit.")
-    window = store.inside(store.stretch(told.window, told.cycle_hours, route.champion), route.champion)
-    facts = {"version": route.champion, "rows": len(window), "drawn": 0, "audited": 0}
+    stretch = store.stretch(
+        told.window, told.cycle_hours, route.champion, since=store.steady(route.champion), without=lesson_of(setting, 1).without
+    )
+    facts = {"version": route.champion, "rows": stretch.rows, "drawn": 0, "audited": 0}
     facts["left"] = left(setting, route.champion, ())
-    if window.empty:
+    if not stretch.rows:
         return pd.DataFrame(columns=[ID, "at"]), facts
-    chance = chances(store.draws(), window["seq"].to_numpy(int))
-    mine = window[drawn(window["id"], chance)]
-    known = mine["id"].isin(store.audits(route.champion, int(window["seq"].min()) - 1)["id"])
+    mine = store.drawn(stretch, route.champion)
+    known = mine["id"].isin(store.audits(route.champion, stretch.first - 1)["id"])
     facts |= {"drawn": len(mine), "audited": int(known.sum()), "left": left(setting, route.champion, set(mine["id"][~known]))}
     bought = store.open_audits(in_time(setting), route.champion)
     before = store.asked(bought - set(mine["id"]))

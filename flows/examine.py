@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,9 +23,9 @@ from ratchet.data.entities import newest_of_each
 from ratchet.database import now
 from ratchet.decision import JUDGEMENTS, Decision, digest, told_only
 from ratchet.lesson import EVERYTHING, Lesson, Span, begins, called, inside
-from ratchet.log import Cycle
+from ratchet.log import Stretch
 from ratchet.monitoring.concept_drift import Stream
-from ratchet.monitoring.cycle import in_cycles, spanning, unspanned, whole
+from ratchet.monitoring.cycle import in_cycles, spanning, unspanned
 from ratchet.monitoring.decay import WINDOWS, at_release
 from ratchet.monitoring.estimate import NOTHING, Audited, Audits
 from ratchet.monitoring.feedback_loop import Ratio, disparity
@@ -63,15 +63,20 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     present = now()
     patience, hours = in_time(setting), problem.watch.cycle_hours
     kept_out, found_sound = lesson_of(setting, begun=1), trusted(setting)
-    cycle = store.stretch(problem.watch.window, hours, release.version)
-    spread = window if cycle.rows <= problem.watch.window else spread_over(setting, release.version, cycle, kept_out.without, contract)
-    audited = audits_of(store, release.version, cycle, problem.watch.window, patience, kept_out.without)
+    since, begun_at = store.steady(release.version), int(window["seq"].min()) if len(window) else 0
+    # What the newest window is like is no matter of what was made of it.
+    spoilt = [(first, min(last, begun_at - 1)) for first, last in kept_out.without if first < begun_at]
     released = released_of(problem, release, contract)
+    entity = contract.entity if contract.entity in window and contract.entity in released.held else None
+    asked: dict[str, Any] = {"since": since, "without": spoilt, "entity": entity}
+    stretch = store.stretch(problem.watch.window, hours, release.version, **asked)
+    spread = window
+    if hours and stretch.whole:
+        spread = typed(store.window(newest=problem.watch.window, version=release.version, spread=stretch), contract)
+    spans = stretch.whole and _enough(stretch)
+    audited = audits_of(store, release.version, stretch, problem.watch.window, patience, spoilt)
     apart = told_apart(problem, released, spread)
-    answering = store.answering(release.version)
-    spans = whole(spread["at"], hours, answering) and _enough(spread, min(cycle.rows, problem.watch.window))
-    checks = without_labels(problem, released, window, apart, spread)
-    checks = checks if spans else _told_only_of(checks, OF_CYCLE, hours)
+    checks = _told_only_of(without_labels(problem, released, window, apart, spread), () if spans else OF_CYCLE, hours)
     lost = [column.name for column in release.contract.requested if column.name not in window.columns]
     replayed = window["probability"].to_numpy(float) if lost or window.empty else replay(release, window)
     # Rows that lack a column cannot be replayed; that one is gone is told by others.
@@ -83,13 +88,18 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     # What was no fault of the model is not held against it.
     teaching = sound_rows(setting, every, kept_out)
     # Rows of before the population moved may teach, but tell nothing of how it is answered.
-    many = store.cycle(hours, newest, release.version, labelled=True, until=kept_out.until)
-    evenly = _labelled(setting, release.version, newest, kept_out, contract, many) if many else every
-    judging = sound_rows(setting, evenly, kept_out) if many else teaching
-    known = judging[judging["seq"] >= onset]
-    # Of a population that began at noon there are no rows of the night before.
-    labels_span = whole(known["at"], hours, answering if onset == 1 else ()) and (not many or _enough(judging, len(evenly)))
-    labelled = known.iloc[spanning(known["at"].to_numpy("datetime64[ns]"), WINDOWS * problem.watch.window, hours)]
+    known = teaching[teaching["seq"] >= onset]
+    labelled, labels_span = known.tail(WINDOWS * problem.watch.window), True
+    if hours:
+        # Of a population that began at noon there are no rows of the night before.
+        asked["since"] = max((moment for moment in (since, _first(known["at"]) if onset > 1 else None) if moment is not None), default=None)
+        of_labels = store.stretch(newest, hours, release.version, labelled=True, until=kept_out.until, **asked)
+        if of_labels.whole:
+            evenly = sound_rows(setting, _labelled(setting, release.version, newest, kept_out, contract, of_labels), kept_out)
+            known = evenly[evenly["seq"] >= onset]
+        labels_span = of_labels.whole and _enough(of_labels)
+        each = (newest_of_each(contract, known) if entity else known).assign(at=known["at"].clip(upper=present))
+        labelled = each.iloc[spanning(each["at"].to_numpy("datetime64[ns]"), WINDOWS * problem.watch.window, hours, asked["since"])]
     # What a person found sound is doubted no more.
     doubtful = every[(every["seq"] >= onset).to_numpy() & ~inside(found_sound, every["seq"].to_numpy(int))]
     due = present - timedelta(days=problem.watch.label_delay_days)
@@ -106,31 +116,34 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     checks += on_the_way(problem, released, window, aged, looks, store.labelled(), beside, usual)
     checks += disparity(problem, _ratios(store, contract))
     checks.append(live_slices(problem, contract, held_of(released), known.tail(SLICE_ROWS)))
-    finished = present if kept_out.until is None else due
-    counted = [0]
-    wrong = Stream(problem.watch.detector)
-    for part in in_cycles(_wrong(store, release.version, kept_out, found_sound), hours, finished):
-        wrong.feed(part)
-        counted.append(wrong.rows)
+    # By what has come last, not by the clock: the same log tells the same, whatever the time.
+    lately = [moment.to_pydatetime() for moment in (window["at"].max(), every["label_at"].max()) if not pd.isna(moment)]
+    finished = due if kept_out.until is not None else min(present, max(lately, default=present))
+    first_answer = min((begun for begun, _ in store.answering(release.version)), default=None)
+
+    def told() -> Iterator[pd.DataFrame]:
+        return in_cycles(_wrong(store, release.version, kept_out, found_sound), hours, finished, first_answer)
+
+    wrong = Stream(problem.watch.detector, (part["wrong"].to_numpy(float) for part in told()))
     checks += on_labels(problem, released, spread, apart, labelled, wrong, audited, doubtful)
     checks = [_due_only(check, problem) if kept_out.until is not None else check for check in told_only(checks, advisory)]
     checks = _told_only_of(checks, (() if spans else OF_CYCLE) + (() if labels_span else OF_LABELS), hours)
     checks = [_finished(check, hours) for check in checks]
     concept = next(check for check in checks if check.name == "concept_drift")
-    began = begun(setting, release.version, onset, concept, counted if hours else (), kept_out.until)
+    began = begun(setting, release.version, onset, concept, told())
     learnt = replace(kept_out, since=began if began > 1 else 0)
     # What was left out then, and teaches now, is as new as what has come since.
     places, kinds = teaching["seq"].to_numpy(int), teaching["provenance"].to_numpy(object)
     fresh = (places >= learnt.since) & ((teaching["label_seq"].to_numpy(int) > used) | ~taught.teaches(places, kinds))
     # Whose labels have stopped is asked where harm waits for them.
     silent = any(check.verdict == "fail" and check.name in HARM for check in checks) and not store.labelled_since(patience)
-    means = _means(setting, release.version, cycle, learnt, patience, max(0, problem.watch.min_labels - int(fresh.sum())), silent)
+    means = _means(setting, release.version, stretch, spread, learnt, patience, max(0, problem.watch.min_labels - int(fresh.sum())), silent)
     inputs = {
         "version": release.version,
         "from": int(window["seq"].min()) if len(window) else 0,
         "to": int(window["seq"].max()) if len(window) else 0,
         # Where the rows begin that are spread over a cycle.
-        "spread_from": cycle.first,
+        "spread_from": stretch.first,
         "onset": onset,
         "labels": len(labelled),
         # The place of the newest label among all that were looked at, whatever prediction it is of.
@@ -164,9 +177,14 @@ def _stretches(store: Store, version: str, last: int) -> list[Span] | None:
     return [(store.place_at(begun) + 1, last if ended is None else store.place_at(ended)) for begun, ended in spans] or None
 
 
-def _enough(rows: pd.DataFrame, of: int) -> bool:
+def _first(at: pd.Series) -> datetime | None:
+    """The earliest of some times, None where there is none."""
+    return None if at.empty else at.min().to_pydatetime()
+
+
+def _enough(stretch: Stretch) -> bool:
     """Whether so many rows of a cycle are left without those of faults that it is one still."""
-    return len(rows) >= LEFT * of
+    return stretch.rows >= LEFT * (stretch.rows + stretch.spoilt)
 
 
 def _told_only_of(checks: Sequence[Check], names: Sequence[str], hours: float) -> list[Check]:
@@ -181,7 +199,9 @@ def _finished(check: Check, hours: float) -> Check:
     return replace(check, reason=f"{check.reason}; labels count from the end of each cycle of {hours:g} hours on (watch.cycle_hours)")
 
 
-def _labelled(setting: Setting, version: str, newest: int, lesson: Lesson, contract: Contract, spread: Cycle | None = None) -> pd.DataFrame:
+def _labelled(
+    setting: Setting, version: str, newest: int, lesson: Lesson, contract: Contract, spread: Stretch | None = None
+) -> pd.DataFrame:
     """The newest labelled rows, or so many spread over a cycle; of those that are too young to be judged by their labels only what was
     audited, by chance as it was.
     """
@@ -218,24 +238,15 @@ def released_of(problem: Problem, release: Release, contract: Contract) -> Relea
     return Released(*asked, told["mean"], told["error"], release.threshold, release.newest)
 
 
-def spread_over(setting: Setting, version: str, cycle: Cycle, without: Sequence[Span], contract: Contract) -> pd.DataFrame:
-    """A window of a version's predictions that are spread over a whole cycle.
-
-    Those in stretches `without` are left out: a fault is over once the newest window is sound.
-    """
-    rows = typed(setting.store.window(newest=setting.problem.watch.window, version=version, spread=cycle), contract)
-    return rows[~inside(without, rows["seq"].to_numpy(int))].reset_index(drop=True)
-
-
-def audits_of(store: Store, version: str, cycle: Cycle, window: int, since: datetime, without: Sequence[Span] = ()) -> Audited:
+def audits_of(store: Store, version: str, stretch: Stretch, window: int, since: datetime, without: Sequence[Span] = ()) -> Audited:
     """What audits found in a stretch of a version's predictions, in those before it, and what was bought last.
 
     Before it are ten windows of so many rows; those in stretches `without` were not what they seemed, and tell nothing. What was bought last
     counts wherever it is, if it was bought `since` some time.
     """
-    if not cycle.rows:
+    if not stretch.rows:
         return NOTHING
-    begin = store.place_before(version, cycle.first, BEFORE * min(window, cycle.rows))
+    begin = store.place_before(version, stretch.first, BEFORE * min(window, stretch.rows))
     draws = store.draws()
     last = [(draw, end) for draw, end in zip(draws, ends(draws), strict=True) if draw.decision and draw.at and draw.at >= since][-1:]
     found = store.audits(version, min([begin, *(draw.since - 1 for draw, _ in last)]))
@@ -246,7 +257,7 @@ def audits_of(store: Store, version: str, cycle: Cycle, window: int, since: date
     asked = np.zeros(len(told), dtype=bool)
     for draw, end in last:
         asked = (places >= draw.since) & (places < end) & drawn(told["id"], np.full(len(told), draw.share))
-    here, known = places >= cycle.first, (places <= cycle.last) & ~inside(without, places)
+    here, known = places >= stretch.first, (places <= stretch.last) & ~inside(without, places)
     here, before, bought = (known & rows for rows in (here & ~asked, ~here & ~asked & (places > begin), asked))
     values = [tuple(told[rows][name].to_numpy(float) for name in ("probability", "gold", "chance")) for rows in (here, before, bought)]
     return Audited(*(Audits(*each) for each in values))
@@ -287,8 +298,20 @@ def _standing(routed: Sequence[str]) -> list[str]:
     return made
 
 
-def _means(setting: Setting, version: str, cycle: Cycle, learnt: Lesson, patience: datetime, labels_short: int, silent: bool) -> Means:
-    """What may still be done and spent this year; labels that were to come before `patience` have had their time."""
+def _means(
+    setting: Setting,
+    version: str,
+    stretch: Stretch,
+    spread: pd.DataFrame,
+    learnt: Lesson,
+    patience: datetime,
+    labels_short: int,
+    silent: bool,
+) -> Means:
+    """What may still be done and spent this year; labels that were to come before `patience` have had their time.
+
+    `spread` are predictions of the stretch that is estimated, evenly spread.
+    """
     store, told = setting.store, setting.problem.watch
     present = now()
     year = present - timedelta(days=365.25)
@@ -297,15 +320,14 @@ def _means(setting: Setting, version: str, cycle: Cycle, learnt: Lesson, patienc
     retrained = [entry.at for entry in asked if entry.id in done]
     since = (present - max(retrained)).total_seconds() / 86400 if retrained else float("inf")
     draws = store.draws()
-    window = store.inside(cycle, version)
-    chance = chances(draws, window["seq"].to_numpy(int))
+    chance = chances(draws, spread["seq"].to_numpy(int))
     asked_for = [draw.at for draw in draws if draw.at is not None and draw.share > 0]
     # A person who resumes has seen to them.
     seen_to = max((entry.at for entry in store.decisions("resume", newest=1)), default=datetime.min)
     lapsed = [
         (draw, end) for draw, end in zip(draws, ends(draws), strict=True) if draw.decision and draw.at and seen_to < draw.at < patience
     ]
-    drawn_here = set(window["id"][drawn(window["id"], chance)]) - set(store.audits(version, cycle.first - 1)["id"])
+    drawn_here = set(store.drawn(stretch, version)["id"]) - set(store.audits(version, stretch.first - 1)["id"])
     return Means(
         paused=store.paused,
         lesson=learnt,
@@ -313,8 +335,8 @@ def _means(setting: Setting, version: str, cycle: Cycle, learnt: Lesson, patienc
         labels_silent=silent,
         cooling_days=max(0.0, told.cooldown_days - since),
         retrainings_left=max(0, told.retrainings_per_year - sum(at >= year for at in retrained)),
-        rows=len(window),
-        audit_share=float(chance.mean()) if len(window) else 0.0,
+        rows=stretch.rows,
+        audit_share=float(chance.mean()) if len(chance) else 0.0,
         unanswered=_in_vain(store, {entry.id for entry in asked} - done),
         audits_left=left(setting, version, drawn_here),
         audits_awaited=len(store.open_audits(patience, version)),
@@ -332,10 +354,10 @@ def _in_vain(store: Store, unanswered: set[str]) -> int:
     return store.looks_deciding(unanswered, last) - at_work
 
 
-def _wrong(store: Store, version: str, lesson: Lesson, trusted: Sequence[Span]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Whether a version's decisions were wrong, in the order of their labels, so many at a time, and when each came.
+def _wrong(store: Store, version: str, lesson: Lesson, trusted: Sequence[Span]) -> Iterator[pd.DataFrame]:
+    """Whether a version's decisions were wrong, in the order of their labels, so many at a time; NaN where that is not to be judged by.
 
-    NaN where that is not to be judged by.
+    Columns: wrong, prediction (its place of the log), made (when it was) and at (when its label came).
     Where labels of one class come sooner, that order would tell of the labels: in the order of the predictions, as far as labels are due.
     Of rows that a person found sound it is what their labels say by now: those that were corrected meanwhile told something else at first.
     """
@@ -344,7 +366,7 @@ def _wrong(store: Store, version: str, lesson: Lesson, trusted: Sequence[Span]) 
         sound = lesson.teaches(part["prediction"].to_numpy(int), part["provenance"].to_numpy(object))
         # Of two classes, what is corrected was right where it had been wrong.
         wrong = part["wrong"].to_numpy(bool) ^ part["prediction"].isin(corrected).to_numpy()
-        yield np.where(sound, wrong.astype(float), np.nan), part["at"].to_numpy("datetime64[ns]")
+        yield part[["prediction", "made", "at"]].assign(wrong=np.where(sound, wrong.astype(float), np.nan))
         after = int(part["seq" if lesson.until is None else "prediction"].iloc[-1])
 
 
@@ -367,18 +389,22 @@ def onset_of(setting: Setting, version: str, drifting: bool) -> tuple[int, int, 
     return told["onset"] if _drifted(before[0]["checks"]) else told["to"] + 1, used, taught
 
 
-def begun(setting: Setting, version: str, onset: int, concept: Check, cycles: Sequence[int] = (), until: int | None = None) -> int:
+def begun(setting: Setting, version: str, onset: int, concept: Check, told: Iterable[pd.DataFrame]) -> int:
     """The log's place where the champion's new population (`onset`) or concept begins; 1 where neither has changed.
 
-    `cycles` is after how many labels each cycle that was judged ends: within one their order is of chance, so a new concept begins with it.
-    `until` is the last place of the log that was judged, where that is not all.
+    `told` are the labels that the detector was fed with, from the first one on, with the places of their predictions. Where they came in
+    cycles, their order within one is of chance: a new concept begins with the cycle of the alarm.
     """
     if concept.verdict != "fail" or not concept.blocking:
         return onset
-    store, window = setting.store, setting.problem.watch.window
-    alarm = int(concept.evidence["at"]) - 1
-    places = store.places_after(version, max((count for count in cycles if count <= alarm), default=alarm), OUTCOMES, until)
-    return begins(onset, places, window, lambda first, last: store.between(version, first, last, window + 1))
+    store, watch = setting.store, setting.problem.watch
+    places, passed, alarm = list[int](), 0, int(concept.evidence["at"]) - 1
+    for part in told:
+        first = 0 if places or watch.cycle_hours else max(0, alarm - passed)
+        passed += len(part)
+        if passed > alarm and len(places) < OUTCOMES:
+            places += part["prediction"].iloc[first:].tolist()
+    return begins(onset, places[:OUTCOMES], watch.window, lambda first, last: store.between(version, first, last, watch.window + 1))
 
 
 def _drifted(checks: list[dict[str, Any]]) -> bool:

@@ -229,6 +229,23 @@ class Ledger(Database):
                 made[-1] = (made[-1][0], route.at)
         return made
 
+    def steady(self, version: str) -> datetime | None:
+        """Since when a version has answered about as large a share of the requests as it does now; None where it answers none.
+
+        A share that was half as large, or twice, is as large still: but of a challenger that was promoted the rows of before are too few.
+        """
+        since, present = None, 0.0
+        for route in reversed(self.routes()):
+            share = route.share if version == route.challenger else 1.0 - route.share if version == route.champion else 0.0
+            if since is None and not present:
+                present = share
+            if not share and not route.verified:
+                continue
+            if not present or not present / 2 <= share <= 2 * present:
+                break
+            since = route.at
+        return since
+
     def route(self) -> Route | None:
         """What answers now; None before the first release."""
         query = sa.select(routes).where(routes.c.problem == self.problem).order_by(routes.c.seq.desc()).limit(1)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import isfinite
 from typing import Any
 
 import msgspec
+import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
 from ratchet import schema
-from ratchet.audit import AUDIT, Draw, ends
+from ratchet.audit import AUDIT, Draw, chances, drawn, ends
 from ratchet.contract import RESERVED
-from ratchet.database import Database
+from ratchet.cycle import cycles
+from ratchet.database import Database, now
+from ratchet.lesson import Span
 from ratchet.lot import lot
 from ratchet.prediction import LIVE
 from ratchet.schema import draws, labels, looks, predictions, routes
@@ -24,15 +27,25 @@ from ratchet.schema import draws, labels, looks, predictions, routes
 SOME = 1000
 # A version with fewer predictions than these is young; no place of the log is as high as the last.
 FEW, LAST = 20_000, 2**62
+# Rows that are looked at one after another are read so many at a time.
+MANY = 20_000
 
 
 @dataclass(frozen=True)
-class Cycle:
-    """A stretch of a version's newest predictions: the first and the last place of the log, and how many they are; 0 where there is none."""
+class Stretch:
+    """Predictions of a version that are looked at: the first and the last place of the log, and how many `rows` they are; 0 where none.
+
+    Those in stretches `without` are not among them: so many are `spoilt`. `whole` is whether they are of whole cycles. `entity` is the column
+    that tells whose each is, where one tells it.
+    """
 
     first: int
     last: int
     rows: int
+    spoilt: int = 0
+    whole: bool = True
+    without: tuple[Span, ...] = ()
+    entity: str | None = None
 
 
 class Log(Database):
@@ -46,14 +59,14 @@ class Log(Database):
         until: int | None = None,
         labelled: bool = False,
         version: str | None = None,
-        spread: Cycle | None = None,
+        spread: Stretch | None = None,
     ) -> pd.DataFrame:
         """Live predictions with their latest labels, oldest first; probes and load tests are left out.
 
         Columns: seq, id, at, version, probability, label, truth, label_at, label_seq (the label's place among all), provenance, relabelled
         (whether another label came before that said otherwise, audits aside), then the request's columns.
         `newest` limits the rows, `after` and `until` are places of the log, `labelled` keeps only rows whose label is in. `spread` asks for
-        so many rows of a cycle instead of the newest ones, evenly spread over it.
+        so many rows of a stretch instead of the newest ones, evenly spread over it.
         """
         every = labels.alias()
         last = sa.select(sa.func.max(every.c.seq)).where(every.c.prediction_id == predictions.c.id).scalar_subquery()
@@ -96,49 +109,74 @@ class Log(Database):
         plain = pd.DataFrame(rows[::-1], columns=[column.name for column in query.selected_columns])
         return _with_features(plain)
 
-    def cycle(self, hours: float, more_than: int, version: str, labelled: bool = False, until: int | None = None) -> Cycle | None:
-        """A version's newest live predictions of so many hours, up to a place of the log; None where they are no more than so many."""
-        p = predictions.c
-        mine = self._live(version, labelled)
-        # As in `window`, each variant's newest row stands at the end of its index.
-        upto = () if until is None else (p.seq <= until,)
-        ends = [sa.select(p.seq, p.at).where(*mine, *upto, p.variant == v).order_by(p.seq.desc()).limit(1).subquery() for v in LIVE]
-        both = sa.union_all(*(sa.select(end) for end in ends)).subquery()
-        with self.engine.connect() as connection:
-            newest = connection.execute(sa.select(both.c.seq, both.c.at).order_by(both.c.seq.desc()).limit(1)).first() if hours else None
-            if newest is None:
-                return None
-            first = self.place_at(newest.at - timedelta(hours=hours)) + 1
-            inside = sa.select(sa.func.count()).select_from(predictions).where(*mine, p.variant.in_(LIVE), p.seq.between(first, newest.seq))
-            rows = int(connection.scalar(inside) or 0)
-        return Cycle(first, int(newest.seq), rows) if rows > more_than else None
+    def stretch(
+        self,
+        rows: int,
+        hours: float,
+        version: str,
+        *,
+        since: datetime | None = None,
+        labelled: bool = False,
+        until: int | None = None,
+        without: Sequence[Span] = (),
+        entity: str | None = None,
+    ) -> Stretch:
+        """As many whole cycles of a version's newest live predictions as hold so many rows, or the newest so many rows where none is whole.
 
-    def stretch(self, rows: int, hours: float, version: str) -> Cycle:
-        """A version's newest live predictions, so many, or those of so many hours where these are more."""
-        if (found := self.cycle(hours, rows, version)) is not None:
-            return found
-        p, mine = predictions.c, self._live(version)
-        parts = [sa.select(p.seq).where(*mine, p.variant == v).order_by(p.seq.desc()).limit(rows).subquery() for v in LIVE]
+        `since` is from when on the version has answered, always where it is left out. What lies in stretches `without` is left out.
+        """
+        p, mine = predictions.c, self._live(version, labelled)
+        mine += [] if until is None else [p.seq <= until]
+        # As in `window`, each variant's newest rows stand at the end of its index.
+        parts = [sa.select(p.seq, p.at).where(*mine, p.variant == v).order_by(p.seq.desc()).limit(rows).subquery() for v in LIVE]
         both = sa.union_all(*(sa.select(part) for part in parts)).subquery()
-        newest = sa.select(both.c.seq).order_by(both.c.seq.desc()).limit(rows).subquery()
         with self.engine.connect() as connection:
-            told = connection.execute(sa.select(sa.func.min(newest.c.seq), sa.func.max(newest.c.seq), sa.func.count())).one()
-        return Cycle(told[0] or 0, told[1] or 0, told[2])
-
-    def inside(self, cycle: Cycle, version: str) -> pd.DataFrame:
-        """A version's live predictions of a cycle: seq and id alone, oldest first."""
-        p = predictions.c
-        mine = (*self._live(version), p.variant.in_(LIVE), p.seq.between(cycle.first, cycle.last))
+            newest = connection.execute(sa.select(both.c.seq, both.c.at).order_by(both.c.seq.desc()).limit(rows)).all()
+        if not newest:
+            return Stretch(0, 0, 0, 0, not hours)
+        last = min(newest[0].at, now())
+        reach, age = last - newest[-1].at, timedelta.max if since is None else max(last - since, timedelta())
+        count = cycles(max(reach, timedelta()), age, hours) if hours else 0
+        if not count:
+            return Stretch(newest[-1].seq, newest[0].seq, len(newest), 0, not hours, entity=entity)
+        first = self.place_at(last - timedelta(hours=count * hours)) + 1
+        found = Stretch(first, newest[0].seq, 0, 0, True, tuple(span for span in without if span[1] >= first), entity)
+        inside = sa.select(sa.func.count(), sa.func.sum(sa.case((sa.and_(True, *_outside(found)), 1), else_=0))).select_from(predictions)
         with self.engine.connect() as connection:
-            return pd.DataFrame(connection.execute(sa.select(p.seq, p.id).where(*mine).order_by(p.seq)).all(), columns=["seq", "id"])
+            every, sound = connection.execute(inside.where(*mine, p.variant.in_(LIVE), p.seq.between(first, found.last))).one()
+        return replace(found, rows=int(sound or 0), spoilt=int(every) - int(sound or 0))
 
-    def _evenly(self, cycle: Cycle, rows: int, version: str | None, labelled: bool) -> sa.Select[Any]:
-        """The places of so many of a cycle's predictions, evenly spread, the newest among them."""
+    def drawn(self, stretch: Stretch, version: str) -> pd.DataFrame:
+        """Which of a version's live predictions of a stretch are drawn for an audit: seq and id, oldest first."""
+        p, draws = predictions.c, self.draws()
+        query = sa.select(p.seq, p.id).where(*self._live(version), *_within(stretch)).order_by(p.seq)
+        found = [("seq", np.zeros(0, int)), ("id", np.zeros(0, object))]
+        parts = [pd.DataFrame(dict(found))]
+        with self.engine.connect().execution_options(yield_per=MANY) as connection:
+            for rows in connection.execute(query).partitions():
+                part = pd.DataFrame(rows, columns=["seq", "id"])
+                parts.append(part[drawn(part["id"], chances(draws, part["seq"].to_numpy(int)))])
+        return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+    def _evenly(self, stretch: Stretch, rows: int, version: str | None, labelled: bool) -> sa.Select[Any]:
+        """The places of so many of a stretch's predictions, evenly spread, the newest among them; of each entity, where it is told, its newest."""
         p = predictions.c
-        order = sa.func.row_number().over(order_by=p.seq.desc()) - 1
-        mine = (*self._live(version, labelled), p.variant.in_(LIVE), p.seq.between(cycle.first, cycle.last))
-        every = sa.select(p.seq, order.label("place")).where(*mine).subquery()
-        return sa.select(every.c.seq).where((every.c.place * rows) % cycle.rows < rows)
+        whose = sa.null() if stretch.entity is None else self._sent(stretch.entity)
+        again = sa.func.row_number().over(partition_by=whose, order_by=p.seq.desc())
+        every = (
+            sa.select(p.seq, whose.label("whose"), again.label("again")).where(*self._live(version, labelled), *_within(stretch)).subquery()
+        )
+        order = sa.func.row_number().over(order_by=every.c.seq.desc()) - 1
+        each = sa.select(every.c.seq, order.label("place"), sa.func.count().over().label("count"))
+        each_once = each.where((every.c.again == 1) | every.c.whose.is_(None)).subquery()
+        return sa.select(each_once.c.seq).where((each_once.c.place * rows) % each_once.c.count < rows)
+
+    def _sent(self, name: str) -> sa.ColumnElement[Any]:
+        """What was sent in a column."""
+        sent = predictions.c.features
+        return (
+            sa.func.json_extract(sent, f'$."{name}"') if self.engine.dialect.name == "sqlite" else sa.cast(sent, sa.JSON)[name].as_string()
+        )
 
     def _live(self, version: str | None, labelled: bool = False) -> list[sa.ColumnElement[bool]]:
         p, told = predictions.c, sa.exists().where(labels.c.prediction_id == predictions.c.id)
@@ -158,22 +196,15 @@ class Log(Database):
     def outcomes(self, after: int, limit: int, version: str, until: int | None = None) -> pd.DataFrame:
         """The next labels of a version's live predictions after a label's seq, in the order in which they came.
 
-        Columns: seq (the label's), prediction (the prediction's seq), wrong (whether the decision was), provenance, at (when it came). The
-        first label of each prediction counts: what corrects it later came at another time. Where the order in which labels come is of no
-        use, `until` asks for those of predictions up to that place of the log, in the order of the predictions; then `after` is a
-        prediction's place, and `at` when it was made.
+        Columns: seq (the label's), prediction (the prediction's seq), wrong (whether the decision was), provenance, at (when it came), made
+        (when the prediction was). The first label of each prediction counts: what corrects it later came at another time. Where the order in
+        which labels come is of no use, `until` asks for those of predictions up to that place of the log, in the order of the predictions;
+        then `after` is a prediction's place, and `at` when that was.
         """
         query, order = self._outcomes(version, until)
         with self.engine.connect() as connection:
             rows = connection.execute(query.where(order > after).order_by(order).limit(limit)).all()
-        return pd.DataFrame(rows, columns=["seq", "prediction", "wrong", "provenance", "at"])
-
-    def places_after(self, version: str, label: int, limit: int, until: int | None = None) -> list[int]:
-        """The places in the log of the predictions of `outcomes` after the first, second, and so on, so many at most."""
-        query, order = self._outcomes(version, until)
-        query = query.order_by(order).offset(label).limit(limit)
-        with self.engine.connect() as connection:
-            return [int(row.prediction) for row in connection.execute(query)]
+        return pd.DataFrame(rows, columns=["seq", "prediction", "wrong", "provenance", "at", "made"])
 
     def place_before(self, version: str, place: int, rows: int) -> int:
         """The place of the log after which a version has so many live predictions before another place, 0 where it has fewer."""
@@ -242,7 +273,7 @@ class Log(Database):
         order = labels.c.seq + 0 if young else labels.c.seq
         query = (
             sa.select(labels.c.seq, p.seq.label("prediction"), (labels.c.value != p.label).label("wrong"), labels.c.provenance)
-            .add_columns((labels.c.at if until is None else p.at).label("at"))
+            .add_columns((labels.c.at if until is None else p.at).label("at"), p.at.label("made"))
             .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
             .where(mine == self.problem, p.version == version, p.variant.in_(LIVE), ~corrected)
         )
@@ -276,9 +307,11 @@ class Log(Database):
     def place_at(self, at: datetime) -> int:
         """The place of the newest live prediction of that time or before, 0 where there is none."""
         p = predictions.c
-        query = sa.select(p.seq).where((p.problem + "") == self.problem, p.variant.in_(LIVE), p.at <= at).order_by(p.at.desc()).limit(1)
+        query = (
+            sa.select(p.seq).where((p.problem + "") == self.problem, p.variant.in_(LIVE), p.at <= at).order_by(p.at.desc(), p.seq.desc())
+        )
         with self.engine.connect() as connection:
-            return int(connection.scalar(query) or 0)
+            return int(connection.scalar(query.limit(1)) or 0)
 
     def labelled(self) -> bool:
         """Whether a label that is no audit's has ever come of a live prediction."""
@@ -423,3 +456,12 @@ def _with_features(rows: pd.DataFrame) -> pd.DataFrame:
 def _inside(draw: Draw, end: float) -> list[sa.ColumnElement[bool]]:
     p = predictions.c
     return [p.seq >= draw.since, *([p.seq < int(end)] if isfinite(end) else [])]
+
+
+def _within(stretch: Stretch) -> list[sa.ColumnElement[bool]]:
+    p = predictions.c
+    return [p.variant.in_(LIVE), p.seq.between(stretch.first, stretch.last), *_outside(stretch)]
+
+
+def _outside(stretch: Stretch) -> list[sa.ColumnElement[bool]]:
+    return [~predictions.c.seq.between(first, last) for first, last in stretch.without]

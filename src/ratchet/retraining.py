@@ -161,13 +161,9 @@ def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any
         )
         return "ask", f"{audited} audited labels confirm it, {short}: a person must decide", {}
     asked = round(means.audit_share * means.rows)
-    # As the window moves on, rows leave it that were drawn: that alone is no reason to buy again.
-    awaited = asked >= needed / 2 and asked > audited
     coming = means.audits_awaited > 0 and bought + means.audits_awaited >= needed / 2
-    if means.audits_silent and (awaited or coming):
+    if means.audits_silent and (coming or (asked >= needed / 2 and asked > audited)):
         return "ask", "labels were asked for, and no audit has told of any for as long as labels may take: a person must see to them", {}
-    if awaited:
-        return "wait", f"{audited} of some {asked} labels that were asked for are in; {needed} would tell", {}
     if coming:
         return "wait", f"{means.audits_awaited} labels that were asked for may still come; {needed} would tell", {}
     if bought >= needed / 2:
@@ -183,9 +179,11 @@ def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any
     # The draw is by chance, and is to hold enough of them nearly always.
     wanted = min(means.rows, math.ceil(needed + 2 * needed**0.5))
     if wanted <= means.audits_left + asked:
-        share = wanted / means.rows
-        why = f"{needed} audited labels would tell: the share of the window that is drawn rises from {means.audit_share:.1%} to {share:.1%}"
-        return "buy_labels", why, {"share": share}
+        # What is drawn in any case leaves with the rows of the window; what was bought tells whenever it is in.
+        share = max(wanted / means.rows, means.audit_share)
+        more = f"the share of the window that is drawn rises from {means.audit_share:.1%} to {share:.1%}"
+        drawn = more if share > means.audit_share else f"the {share:.1%} of this window that are drawn decide"
+        return "buy_labels", f"{needed} audited labels would tell: {drawn}", {"share": share}
     return "ask", f"{needed} audited labels would tell, and the year's budget has {means.audits_left} left: a person must decide", {}
 
 

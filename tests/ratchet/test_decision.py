@@ -147,10 +147,11 @@ def test_the_watch(checks, short, action, word):
     [
         ([SHIFT, HARM], {"cooling_days": 0.5}, "wait", "0.5 days"),
         ([SHIFT, HARM], {"retrainings_left": 0}, "ask", "used up"),
-        ([SHIFT, NO_LABELS, EXPECTED], {"audit_share": 0.1}, "wait", "10 of some 200 labels that were asked for are in"),
-        ([SHIFT, NO_LABELS, EXPECTED, FEWER], {"audit_share": 0.1}, "ask", "what is awaited may never come"),
-        # Some of what was drawn has left the window; what is left is awaited.
-        ([SHIFT, NO_LABELS, EXPECTED], {"audit_share": 0.06}, "wait", "10 of some 120 labels"),
+        ([SHIFT, NO_LABELS, EXPECTED], {"audit_share": 0.1}, "buy_labels", "rises from 10.0% to 11.5%"),
+        ([SHIFT, NO_LABELS, EXPECTED, FEWER], {"audits_awaited": 229}, "ask", "what is awaited may never come"),
+        # Of what is drawn in any case as many would tell: but they leave with the rows of the window, and what was bought stays.
+        ([SHIFT, NO_LABELS, EXPECTED], {"audit_share": 0.2}, "buy_labels", "the 20.0% of this window that are drawn decide"),
+        ([SHIFT, NO_LABELS, EXPECTED], {"rows": 20_000}, "buy_labels", "the 2.0% of this window that are drawn decide"),
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_left": 188}, "ask", "188 left"),
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_left": 189}, "buy_labels", "11.5%"),
         ([SHIFT, NO_LABELS, EXPECTED], {"rows": 200, "audits_left": 197}, "buy_labels", "100.0%"),
@@ -163,7 +164,6 @@ def test_the_watch(checks, short, action, word):
         ([SHIFT, NO_LABELS, HALF_BOUGHT], {}, "ask", "110 labels that were bought are in, and neither confirm nor refute it"),
         # What was bought, and nobody told of, is not bought again.
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_unanswered": True}, "ask", "labels were bought, and none came"),
-        ([SHIFT, NO_LABELS, EXPECTED], {"audits_unanswered": True, "audit_share": 0.1}, "wait", "labels that were asked for are in"),
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_silent": True}, "buy_labels", "200 audited labels would tell"),
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_silent": True, "audit_share": 0.1}, "ask", "no audit has told of any"),
         ([SHIFT, HARM, AUDITED], {"labels_short": 7}, "wait", "7 more labelled rows of the new population"),
@@ -231,7 +231,7 @@ def test_retraining_says_what_it_learns_from():
 def test_buying_names_the_share_and_is_another_decision_once_it_was_bought():
     first = look(SHIFT, NO_LABELS, EXPECTED)
     assert first.evidence["inputs"]["share"] == 229 / 2000
-    assert look(SHIFT, NO_LABELS, EXPECTED, audit_share=0.1).id != first.id
+    assert look(SHIFT, NO_LABELS, EXPECTED, audit_share=0.1, audits_awaited=229).id != first.id
 
 
 def test_a_pause_holds_retraining_and_says_so():

@@ -22,7 +22,8 @@ from ratchet.database import now
 from ratchet.decision import decide
 from ratchet.errors import StoreError
 from ratchet.line import Turn
-from ratchet.log import Cycle
+from ratchet.log import Stretch
+from ratchet.lot import lot
 from ratchet.prediction import Prediction
 from ratchet.settings import ROOT
 from ratchet.store import Store
@@ -106,9 +107,6 @@ def test_outcomes_come_in_the_order_of_their_labels(store):
     rest = store.outcomes(int(told["seq"].iloc[0]), 1, "1")
     assert rest["prediction"].tolist() == [1]
     assert store.outcomes(int(told["seq"].iloc[-1]), 10, "1").empty
-    assert store.places_after("1", 0, 10) == [3, 1, 2]
-    assert store.places_after("1", 1, 1) == [1]
-    assert store.places_after("1", 3, 10) == []
 
 
 def test_rows_that_still_lack_a_label_are_counted_among_live_ones(store):
@@ -134,23 +132,63 @@ def test_a_cycle_of_a_version_is_looked_at_evenly_and_a_thin_one_as_it_is(store)
     day = [place for place in mine if place > 520]
     found = store.stretch(100, 24.0, "1")
     # The hour of a place is told by time, which the last rows are a little behind.
-    assert (found.last, found.rows) == (mine[-1], pytest.approx(len(day), abs=3))
-    assert store.inside(found, "1")["seq"].tolist() == mine[-found.rows :]
+    assert (found.last, found.rows, found.whole) == (mine[-1], pytest.approx(len(day), abs=3), True)
     rows = store.window(newest=100, version="1", spread=found)["seq"].tolist()
     assert (len(rows), rows[-1]) == (100, mine[-1])
     assert set(np.diff([mine.index(place) for place in rows])) <= {found.rows // 100, found.rows // 100 + 1}
-    labelled = store.cycle(24.0, 100, "1", labelled=True)
+    labelled = store.stretch(100, 24.0, "1", labelled=True)
     told = store.window(newest=100, version="1", labelled=True, spread=labelled)
     assert labelled.rows == pytest.approx(sum(place % 2 for place in day), abs=3)
     assert (len(told), told["truth"].notna().all(), told["seq"].is_monotonic_increasing) == (100, True, True)
-    before = store.cycle(24.0, 100, "1", labelled=True, until=600)
-    assert before.last <= 600
-    # As many as a day has, or none of its hours: the newest.
-    assert store.cycle(24.0, 500, "1") is store.cycle(0.0, 10, "1") is store.cycle(24.0, 10, "9") is None
-    thin = store.stretch(700, 24.0, "1")
-    assert (thin.first, thin.last, thin.rows) == (mine[0], mine[-1], len(mine))
+    assert store.stretch(100, 24.0, "1", labelled=True, until=600).last <= 600
+    # Of so many rows that they reach back over a day and more, two days are looked at, if there are two.
+    two = store.stretch(500, 24.0, "1")
+    assert two.rows == pytest.approx(sum(place > 40 for place in mine), abs=3)
+    one = store.stretch(500, 24.0, "1", since=now() - timedelta(hours=47))
+    assert (one.first, one.whole) == (found.first, True)
+    assert len(store.window(newest=500, version="1", spread=one)) == one.rows < 500
+    young = store.stretch(100, 24.0, "1", since=now() - timedelta(hours=23))
+    assert (young.first, young.rows, young.whole) == (mine[-100], 100, False)
     assert store.stretch(50, 0.0, "1").first == mine[-50]
     assert store.stretch(50, 24.0, "9").rows == 0
+    without = store.stretch(100, 24.0, "1", without=[(1, 9), (600, 699)])
+    spoilt = [place for place in mine if 600 <= place <= 699]
+    assert (without.rows, without.spoilt) == (found.rows - len(spoilt), len(spoilt))
+    left = store.window(newest=100, version="1", spread=without)["seq"]
+    assert (len(left), left.between(600, 699).any()) == (100, False)
+    store.set_draw(0.1, 1, None)
+    drawn_here = store.drawn(without, "1")
+    assert [identity for identity in drawn_here["id"] if lot(identity) >= 0.1] == []
+    assert len(drawn_here) == sum(lot(f"p{place - 1}") < 0.1 for place in mine if place >= without.first and place not in spoilt)
+
+
+def test_of_each_entity_of_a_stretch_the_newest_row_is_taken_evenly(store):
+    who = ["a", "b", "a", None, "c", "a", "b", None, "d", "a"] * 10
+    texts = [f'{{"income": {n}.0, "client": {chr(34) + w + str(n // 50) + chr(34) if w else "null"}}}' for n, w in enumerate(who)]
+    store.log([prediction(f"p{n}", features=text) for n, text in enumerate(texts)])
+    found = store.stretch(5, 24.0, "1", entity="client")
+    assert found.rows == 100
+    rows = store.window(newest=1000, version="1", spread=found)
+    # Two of each, and those that name nobody.
+    assert len(rows) == 8 + 20
+    newest = {text.split(":")[-1].strip(' }"'): n for n, text in enumerate(texts)}
+    assert rows.loc[rows["client"].notna(), "seq"].tolist() == sorted(n + 1 for name, n in newest.items() if name != "null")
+    assert len(store.window(newest=7, version="1", spread=found)) == 7
+
+
+def test_a_share_is_steady_from_when_it_was_half_as_large_on(store):
+    assert store.steady("1") is None
+    store.set_route("1", "d1", verified=True)
+    first = store.route().at
+    assert store.steady("1") == first
+    store.set_beside("d2", "2", 0.1, None)
+    assert store.steady("1") == first
+    assert store.steady("2") == store.route().at
+    store.set_route("2", "d3", verified=True)
+    promoted = store.route().at
+    assert (store.steady("1"), store.steady("2")) == (None, promoted)
+    store.set_route("1", "d4", verified=True)
+    assert store.steady("1") == store.route().at > promoted
 
 
 @pytest.mark.parametrize("few", [0, 20_000])
@@ -170,12 +208,13 @@ def test_nothing_that_is_asked_often_walks_through_the_whole_log(tmp_path, monke
     store.answered(ids)
     store.window(newest=500, version="1")
     store.window(newest=500, version="1", labelled=True)
-    store.window(newest=50, version="1", spread=Cycle(3000, 3600, 300))
-    store.window(newest=50, version="1", labelled=True, spread=Cycle(3000, 3600, 300))
-    store.inside(Cycle(3000, 3600, 300), "1")
+    store.window(newest=50, version="1", spread=Stretch(3000, 3600, 300))
+    store.window(newest=50, version="1", labelled=True, spread=Stretch(3000, 3600, 300))
+    store.window(newest=50, version="1", spread=Stretch(3000, 3600, 300, without=((3100, 3200),), entity="income"))
+    store.drawn(Stretch(3000, 3600, 300), "1")
     store.stretch(500, 0.0, "1")
     store.stretch(5, 1.0, "1")
-    store.cycle(1.0, 5, "1", labelled=True, until=200)
+    store.stretch(5, 1.0, "1", labelled=True, until=200)
     store.place_before("1", 3000, 500)
     store.requests(2000, 100, "1")
     store.outcomes(100, 50, "1")
@@ -210,11 +249,8 @@ def test_what_labels_told_of_a_version_is_the_same_whichever_way_leads_there(sto
     told = store.outcomes(0, 500, "1", until)
     part = store.outcomes(int(told["seq" if until is None else "prediction"].iloc[9]), 20, "1", until)
     assert part.to_numpy().tolist() == told.iloc[10:30].to_numpy().tolist()
-    places = store.places_after("1", 7, 11, until)
-    assert places == told["prediction"].iloc[7:18].tolist()
     monkeypatch.setattr(ratchet.log, "FEW", 0)
     assert store.outcomes(0, 500, "1", until).equals(told)
-    assert store.places_after("1", 7, 11, until) == places
     assert len(told) == (40 if until is None else 33)
 
 

@@ -167,6 +167,13 @@ def test_after_a_change_of_the_concept_retraining_waits_for_labels_of_the_new_on
     assert not left_out(setting)
 
 
+def of_hours(setting, before, hours):
+    """The same store, watched as if a cycle were of so many hours."""
+    path = setting.folder.path / "problem.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace(f"cycle_hours: {before}", f"cycle_hours: {hours}"), encoding="utf-8")
+    return Setting(Folder(setting.folder.path), setting.settings)
+
+
 def test_where_a_concept_begins_by_the_labels_that_came_since(due):
     setting, _, truth = due
     order = np.random.default_rng(0).permutation(3000)
@@ -175,13 +182,21 @@ def test_where_a_concept_begins_by_the_labels_that_came_since(due):
             [{"prediction_id": f"p{n}", "at": now(), "value": int(truth[n]), "provenance": "outcome"} for n in order[start : start + 1000]]
         )
     rose = Check("concept_drift", "Are they?", "fail", "more are wrong", n=3000, evidence={"at": 2500})
+
+    def began(onset, check):
+        told = setting.store.outcomes(0, 5000, "2")
+        return begun(setting, "2", onset, check, [told.head(700), told.iloc[700:]])
+
     # They came in another order than their predictions: a twentieth of them is of before.
-    assert begun(setting, "2", 1, rose) == sorted(order[2500:] + 1)[24]
-    assert begun(setting, "2", 1, replace(rose, verdict="pass")) == 1
+    assert began(1, rose) == sorted(order[2500:] + 1)[24]
+    assert began(1, replace(rose, verdict="pass")) == 1
     # A population that moved within a window of it is the same change.
-    assert begun(setting, "2", 20, rose) == 20
+    assert began(20, rose) == 20
     # With the last label no other has come: what is to come counts.
-    assert begun(setting, "2", 1, replace(rose, evidence={"at": 3000})) == order[2999] + 2
+    assert began(1, replace(rose, evidence={"at": 3000})) == order[2999] + 2
+    # Within a cycle their order is of chance: it begins with that.
+    setting = of_hours(setting, 0, 24)
+    assert began(1, rose) == sorted(order[701:] + 1)[114]
 
 
 def ingested(setting, rows, folder, lesson=EVERYTHING):
@@ -480,7 +495,7 @@ def test_a_larger_share_that_was_declared_once_is_no_purchase(weekly):
     setting.store.set_draw(0.3, 1, None)
     audit(setting, truth)
     problem = setting.problem
-    setting.__dict__["problem"] = problem.model_copy(update={"watch": problem.watch.model_copy(update={"audit_share": 0.02})})
+    setting.folder.__dict__["problem"] = problem.model_copy(update={"watch": problem.watch.model_copy(update={"audit_share": 0.02})})
     told = named(examine.fn(setting, release)[0], "estimate")
     assert told.evidence["audited"] > 1000
     assert told.evidence["by"] == "audit"
@@ -745,7 +760,7 @@ def test_harm_that_is_expected_buys_labels_and_audits_tell_whether_it_is_there(w
     assert not {"probability", "label"} & set(rows.columns)
     _, waits = examine.fn(setting, release)
     assert waits.action == "wait"
-    assert "labels that were asked for are in" in waits.reasons[0]
+    assert "labels that were asked for may still come" in waits.reasons[0]
 
     file = tmp_path / "audited.csv"
     found = pd.Series({f"p{n}": value for n, value in enumerate(truth)})
@@ -1097,7 +1112,7 @@ def test_audits_that_nobody_tells_of_are_asked_of_a_person(weekly):
     path.write_text(path.read_text(encoding="utf-8").replace("  window: 5000", "  window: 5000\n  audit_share: 0.2"), encoding="utf-8")
     later = Setting(Folder(setting.folder.path), setting.settings)
     later.store.set_draw(0.2, 1, None)
-    assert examine.fn(later, release)[1].action == "wait"
+    assert examine.fn(later, release)[1].action == "buy_labels"
     with later.store.engine.begin() as connection:
         connection.execute(sa.update(draws).values(at=now() - timedelta(days=91)))
     _, asks = examine.fn(later, release)
@@ -1165,13 +1180,6 @@ def by_the_hour(standing, credit, tmp_path):
     return setting, release, lines, frame[contract.target].to_numpy(int)
 
 
-def of_hours(setting, hours):
-    """The same store, watched as if a cycle were of so many hours."""
-    path = setting.folder.path / "problem.yaml"
-    path.write_text(path.read_text(encoding="utf-8").replace("cycle_hours: 24", f"cycle_hours: {hours}"), encoding="utf-8")
-    return Setting(Folder(setting.folder.path), setting.settings)
-
-
 def test_what_comes_with_the_hour_of_the_day_is_no_drift(by_the_hour):
     setting, release, lines, _ = by_the_hour
     setting.store.log(lines)
@@ -1187,7 +1195,7 @@ def test_what_comes_with_the_hour_of_the_day_is_no_drift(by_the_hour):
     rows, facts = todo(setting)
     assert facts["rows"] == 4500 - inputs["spread_from"] + 1
     assert facts["drawn"] == len(rows) == pytest.approx(150, abs=40)
-    moved = {check.name for check in examine.fn(of_hours(setting, 0), release)[0] if check.verdict == "fail"}
+    moved = {check.name for check in examine.fn(of_hours(setting, 24, 0), release)[0] if check.verdict == "fail"}
     assert "joint_drift" in moved
 
 
@@ -1220,7 +1228,7 @@ def test_a_fault_of_the_last_hours_blocks_at_once_and_is_over_with_the_first_sou
     # A third of the day was the fault: what the day is like without it nobody knows.
     assert named(checks, "data_drift:income").verdict == "undecided"
     # Of two days it is a sixth; its rows are not what the population is told by.
-    assert named(examine.fn(of_hours(setting, 48), release)[0], "data_drift:income").verdict == "pass"
+    assert named(examine.fn(of_hours(setting, 24, 48), release)[0], "data_drift:income").verdict == "pass"
 
 
 def test_what_is_bought_is_drawn_from_the_whole_day(by_the_hour):
@@ -1251,7 +1259,7 @@ def test_errors_that_come_with_the_hour_are_no_harm(by_the_hour):
     release.facts["released"] = {"mean": float(cost.mean()), "error": 0.02}
     at = [{"prediction_id": f"p{n}", "at": lines[n].at, "value": int(usual[n]), "provenance": "outcome"} for n in range(4500)]
     setting.store.add_labels(at)
-    newest = {check.name: check.verdict for check in examine.fn(of_hours(setting, 0), release)[0]}
+    newest = {check.name: check.verdict for check in examine.fn(of_hours(setting, 24, 0), release)[0]}
     assert newest["decay"] == "fail"
     of_days = {check.name: check.verdict for check in examine.fn(setting, release)[0]}
     assert (of_days["decay"] == "fail", of_days["concept_drift"] == "fail") == (False, False)

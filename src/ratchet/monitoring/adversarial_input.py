@@ -47,7 +47,8 @@ def probes(
     changes what pleases him sends mixes that nobody has.
     """
     names, least = [column.name for column in contract.features], problem.watch.min_window
-    if min(len(window), len(held)) < least or not set(names) <= set(window.columns):
+    mixed = window if spread is None else spread
+    if min(len(window), len(held), len(mixed)) < least or not set(names) <= set(window.columns) & set(mixed.columns):
         reason = f"{len(window)} predictions with every feature, {len(held)} rows of the release; {least} of each are needed"
         asked = {"duplicates": ALIKE, "boundary": HUGGING, "mixes": MIXED}
         return [undecided(f"probes:{p}", q, reason, len(window), limit=level(problem), unit="p-value") for p, q in asked.items()]
@@ -62,7 +63,7 @@ def probes(
     margins = [np.abs(log_odds(rows["probability"].to_numpy(float)) - log_odds(problem.threshold)) for rows in (held, window)]
     # Among those around it: a population that moved has more or fewer rows there, but not more at the very threshold.
     hugging = [margin[margin < AROUND] < NEAR for margin in margins]
-    mixed = window if spread is None else spread.tail(MOST_ROWS)
+    mixed = mixed.tail(MOST_ROWS)
     learnt, told = halves(seen(held, "bins"))
     strange = _oddness(learnt, [told, seen(mixed, "bins")])
     rare = float(np.quantile(strange[0], 1 - RARE))

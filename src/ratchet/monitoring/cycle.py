@@ -1,8 +1,8 @@
-"""Which rows span a whole cycle, a day say? What comes and goes with the hour is neither drift nor harm."""
+"""Which rows span whole cycles, days say? What comes and goes with the hour is neither drift nor harm."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -10,34 +10,30 @@ import numpy as np
 import pandas as pd
 
 from ratchet.check import Check
+from ratchet.cycle import cycles
 from ratchet.monitoring.domain import thinned
 
 
-def spanning(at: np.ndarray, rows: int, hours: float) -> np.ndarray:
-    """The places of the newest of n rows, so many at most; where the last `hours` hold more of them, evenly spread over these.
+def spanning(at: np.ndarray, rows: int, hours: float, since: datetime | None = None) -> np.ndarray:
+    """The places of the newest of n rows, so many at most, evenly spread over whole cycles of so many hours; 0 is over what they are of.
 
-    `at`, shape (n,), is when each was, oldest first, as datetime64.
+    `at`, shape (n,), is when each was, oldest first, as datetime64; `since` from when on there have been rows, long ago where it is left out.
+    The newest ones where no cycle has come to its end.
 
-    >>> at = np.datetime64("2026-01-01") + np.arange(48) * np.timedelta64(1, "h")
-    >>> spanning(at, 4, 0.0).tolist(), spanning(at, 4, 24.0).tolist(), spanning(at, 4, 2.0).tolist()
-    ([44, 45, 46, 47], [29, 35, 41, 47], [44, 45, 46, 47])
+    >>> at = np.datetime64("2026-01-01") + np.arange(72) * np.timedelta64(1, "h")
+    >>> spanning(at, 4, 0.0).tolist(), spanning(at, 4, 24.0).tolist(), len(spanning(at, 36, 24.0)), np.ptp(spanning(at, 36, 24.0))
+    ([68, 69, 70, 71], [53, 59, 65, 71], 36, 46)
     """
     n = len(at)
-    inside = int((at > at.max() - np.timedelta64(round(hours * 3.6e6), "ms")).sum()) if n else 0
-    return n - 1 - thinned(inside, rows)[::-1] if inside > rows else np.arange(max(0, n - rows), n)
-
-
-def whole(at: pd.Series, hours: float, answering: Sequence[tuple[datetime, datetime | None]]) -> bool:
-    """Whether rows of those times, in any order, span a cycle of so many hours.
-
-    They do where one is older than that; and where they are all of the last `hours` and their version answered all along (`answering`: from
-    when until when, None where it does so still), for at night nobody may ask.
-    """
-    if not hours or at.empty:
-        return True
-    last = at.max()
-    first = last - timedelta(hours=hours)
-    return bool(at.min() <= first) or any(begun <= first and (ended is None or ended >= last) for begun, ended in answering)
+    newest = np.arange(max(0, n - rows), n)
+    if not hours or not n:
+        return newest
+    last, oldest = (pd.Timestamp(at[place]).floor("us").to_pydatetime() for place in (-1, newest[0]))
+    count = cycles(max(last - oldest, timedelta()), timedelta.max if since is None else max(last - since, timedelta()), hours)
+    if not count:
+        return newest
+    inside = int((at > at[-1] - _length(hours * count)).sum())
+    return n - 1 - thinned(inside, min(rows, inside))[::-1]
 
 
 def unspanned(check: Check, hours: float) -> Check:
@@ -46,33 +42,42 @@ def unspanned(check: Check, hours: float) -> Check:
     return replace(check, verdict="undecided", reason=f"{check.reason}; {why}") if check.verdict in ("pass", "fail") else check
 
 
-def in_cycles(parts: Iterable[tuple[np.ndarray, np.ndarray]], hours: float, until: datetime) -> Iterator[np.ndarray]:
-    """Values of whole cycles, each in an order of chance, which is the same whenever it is asked; those of the last, unfinished one are held back.
+def in_cycles(parts: Iterable[pd.DataFrame], hours: float, until: datetime, since: datetime | None = None) -> Iterator[pd.DataFrame]:
+    """Labels by the cycles in which they came, and within each by those of their predictions; the last, unfinished one is held back.
 
-    Each part is values and when they were (datetime64), both of shape (n,), in the order in which they came; what comes late belongs to the
-    cycle in which it came. A cycle is finished once it has ended before `until`. Of 0 hours: the parts as they are.
+    Each part has the columns at, when a label came, made and prediction, when its prediction was and its place of the log; parts are in the
+    order in which they came, and what comes late belongs to the cycle in which it came. Cycles are counted from `since` on, from when there have
+    been predictions. One is finished once it has ended by `until`; no label came later. What is of one cycle comes in an order of chance, which
+    is the same whenever it is asked. Of 0 hours: the parts as they are.
     """
-    length = np.timedelta64(round(hours * 3.6e6), "ms")
     if not hours:
-        yield from (values for values, _ in parts)
+        yield from parts
         return
-    held, current = list[np.ndarray](), 0
-    for values, at in parts:
-        of = np.maximum.accumulate(np.maximum(_number(at, length), current))
+    origin = np.datetime64(since or datetime(1970, 1, 1), "ns")
+
+    def number(at: np.ndarray) -> np.ndarray:
+        return np.asarray((np.minimum(at, np.datetime64(until, "ns")) - origin) // _length(hours), dtype=int)
+
+    held, current = list[pd.DataFrame](), -(2**62)
+    for part in parts:
+        of = np.maximum.accumulate(np.maximum(number(part["at"].to_numpy("datetime64[ns]")), current))
         for cycle in np.unique(of):
             if held and cycle > current:
-                yield _shuffled(held, current)
+                yield from _by_prediction(pd.concat(held), number)
                 held = []
-            held.append(values[of == cycle])
+            held.append(part[of == cycle])
             current = int(cycle)
-    if held and current < int(_number(np.array([until], "datetime64[ms]"), length)[0]):
-        yield _shuffled(held, current)
+    if held and current < int(number(np.array([until], "datetime64[ns]"))[0]):
+        yield from _by_prediction(pd.concat(held), number)
 
 
-def _number(at: np.ndarray, length: np.timedelta64) -> np.ndarray:
-    """Which cycle each time is in, counted from 1970 on."""
-    return np.asarray((at.astype("datetime64[ms]") - np.datetime64(0, "ms")) // length, dtype=int)
+def _by_prediction(rows: pd.DataFrame, number: Callable[[np.ndarray], np.ndarray]) -> Iterator[pd.DataFrame]:
+    """Labels of one cycle, by the cycle of their predictions; one that comes late changes nothing of the order of others."""
+    made, lot = number(rows["made"].to_numpy("datetime64[ns]")), pd.util.hash_array(rows["prediction"].to_numpy(np.int64))
+    order = np.lexsort((lot, made))
+    for places in np.split(order, np.flatnonzero(np.diff(made[order])) + 1):
+        yield rows.iloc[places]
 
 
-def _shuffled(parts: list[np.ndarray], cycle: int) -> np.ndarray:
-    return np.random.default_rng(cycle).permutation(np.concatenate(parts))
+def _length(hours: float) -> np.timedelta64:
+    return np.timedelta64(round(hours * 3.6e6), "ms")

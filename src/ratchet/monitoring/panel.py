@@ -90,7 +90,7 @@ def by_column(problem: Problem, released: Released, window: pd.DataFrame, spread
     """The monitors that look at columns, one at a time or beside each other; drift is asked of what is `spread`, as above."""
     asked = problem, released.contract, released.reference
     lately = data_drift(*asked, window)
-    moved = lately if spread is None else data_drift(*asked, spread)
+    moved = lately if spread is None or spread is window else data_drift(*asked, spread)
     return [validity(*asked, window), columns(*asked, window, lately), *moved]
 
 
