@@ -46,28 +46,29 @@ def in_cycles(parts: Iterable[pd.DataFrame], hours: float, until: datetime, sinc
     """Labels by the cycles in which they came, and within each by those of their predictions; the last, unfinished one is held back.
 
     Each part has the columns at, when a label came, made and prediction, when its prediction was and its place of the log; parts are in the
-    order in which they came, and what comes late belongs to the cycle in which it came. Cycles are counted from `since` on, from when there have
-    been predictions. One is finished once it has ended by `until`; no label came later. What is of one cycle comes in an order of chance, which
-    is the same whenever it is asked. Of 0 hours: the parts as they are.
+    order in which they came, and what comes late belongs to the cycle in which it came; so does what says that it came after `until`. Cycles
+    are counted from `since` on, from when there have been predictions, and are finished once they have ended by `until`. What is of one comes
+    in an order of chance, which is the same whenever it is asked. Of 0 hours: the parts as they are.
     """
     if not hours:
         yield from parts
         return
-    origin = np.datetime64(since or datetime(1970, 1, 1), "ns")
+    origin, now = np.datetime64(since or datetime(1970, 1, 1), "ns"), np.datetime64(until, "ns")
 
     def number(at: np.ndarray) -> np.ndarray:
-        return np.asarray((np.minimum(at, np.datetime64(until, "ns")) - origin) // _length(hours), dtype=int)
+        return np.asarray((at - origin) // _length(hours), dtype=int)
 
     held, current = list[pd.DataFrame](), -(2**62)
     for part in parts:
-        of = np.maximum.accumulate(np.maximum(number(part["at"].to_numpy("datetime64[ns]")), current))
+        at = part["at"].to_numpy("datetime64[ns]")
+        of = np.maximum.accumulate(np.maximum(np.where(at > now, current, number(at)), current))
         for cycle in np.unique(of):
             if held and cycle > current:
                 yield from _by_prediction(pd.concat(held), number)
                 held = []
             held.append(part[of == cycle])
             current = int(cycle)
-    if held and current < int(number(np.array([until], "datetime64[ns]"))[0]):
+    if held and current < int(number(np.array([now]))[0]):
         yield from _by_prediction(pd.concat(held), number)
 
 
