@@ -167,11 +167,18 @@ def test_after_a_change_of_the_concept_retraining_waits_for_labels_of_the_new_on
     assert not left_out(setting)
 
 
+def otherwise(setting, before, after):
+    """The same store with other words in problem.yaml."""
+    path = setting.folder.path / "problem.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    path.write_text(text.replace(before, after), encoding="utf-8")
+    return Setting(Folder(setting.folder.path), setting.settings)
+
+
 def of_hours(setting, before, hours):
     """The same store, watched as if a cycle were of so many hours."""
-    path = setting.folder.path / "problem.yaml"
-    path.write_text(path.read_text(encoding="utf-8").replace(f"cycle_hours: {before}", f"cycle_hours: {hours}"), encoding="utf-8")
-    return Setting(Folder(setting.folder.path), setting.settings)
+    return otherwise(setting, f"cycle_hours: {before}", f"cycle_hours: {hours}")
 
 
 def test_where_a_concept_begins_by_the_labels_that_came_since(due):
@@ -1199,6 +1206,40 @@ def test_what_comes_with_the_hour_of_the_day_is_no_drift(by_the_hour):
     assert "joint_drift" in moved
 
 
+def test_hours_that_a_window_of_a_day_and_a_third_holds_twice_do_not_count_twice(by_the_hour):
+    setting, release, lines, _ = by_the_hour
+    setting.store.log(lines)
+    longer = otherwise(setting, "window: 500", "window: 2000")
+    checks, decision = examine.fn(longer, release)
+    assert not [
+        check.name for check in checks if check.verdict == "fail" and check.name.startswith(("data_drift", "joint_drift", "estimate"))
+    ]
+    # Two days are looked at.
+    assert 1501 <= decision.evidence["inputs"]["spread_from"] <= 1503
+    moved = {check.name for check in examine.fn(of_hours(longer, 24, 0), release)[0] if check.verdict == "fail"}
+    assert "data_drift:employment" in moved
+
+
+@pytest.mark.parametrize("before", ["another version", "a small share"])
+def test_of_a_version_whose_share_has_changed_drift_is_told_and_not_judged(by_the_hour, before):
+    """It was set back an hour ago, or was a challenger of a tenth of the requests till then."""
+    setting, release, lines, _ = by_the_hour
+    setting.store.log(lines)
+    decision = setting.store.route().decision
+    if before == "another version":
+        setting.store.set_route("1", decision, verified=True)
+    else:
+        setting.store.set_route("1", decision, verified=True)
+        setting.store.set_beside(decision, "2", 0.1, None)
+    setting.store.set_route("2", decision, verified=True)
+    with setting.store.engine.begin() as connection:
+        for back, seq in enumerate(reversed([route.seq for route in setting.store.routes()])):
+            connection.execute(sa.update(routes).where(routes.c.seq == seq).values(at=now() - timedelta(hours=1 + 30 * back)))
+    checks, _ = examine.fn(setting, release)
+    told = {check.name: check.verdict for check in checks}
+    assert told["joint_drift"] == told["estimate"] == told["silent:confidence"] == "undecided"
+
+
 def test_of_a_version_that_is_younger_than_a_day_drift_is_told_and_not_judged(by_the_hour):
     setting, release, lines, truth = by_the_hour
     setting.store.log(lines[-500:])
@@ -1222,6 +1263,8 @@ def test_a_fault_of_the_last_hours_blocks_at_once_and_is_over_with_the_first_sou
     checks, decision = examine.fn(setting, release)
     assert decision.action == "block"
     keep(setting, decision)
+    # What was made of the newest window changes nothing of what it is: the same log is the same decision.
+    assert examine.fn(setting, release)[1].id == decision.id
     setting.store.log(lines[4000:])
     checks, decision = examine.fn(setting, release)
     assert decision.action != "block"
