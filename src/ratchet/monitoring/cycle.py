@@ -21,8 +21,8 @@ def spanning(at: np.ndarray, rows: int, hours: float, since: datetime | None = N
     The newest ones where no cycle has come to its end.
 
     >>> at = np.datetime64("2026-01-01") + np.arange(72) * np.timedelta64(1, "h")
-    >>> spanning(at, 4, 0.0).tolist(), spanning(at, 4, 24.0).tolist(), len(spanning(at, 36, 24.0)), np.ptp(spanning(at, 36, 24.0))
-    ([68, 69, 70, 71], [53, 59, 65, 71], 36, 46)
+    >>> spanning(at, 4, 0.0).tolist(), spanning(at, 4, 24.0).tolist(), spanning(at, 36, 24.0)[[0, 1, -1]].tolist()
+    ([68, 69, 70, 71], [53, 59, 65, 71], [25, 26, 71])
     """
     n = len(at)
     newest = np.arange(max(0, n - rows), n)
