@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,33 @@ from ratchet.audit import AUDIT, chances, drawn
 from ratchet.data.batch import read_table
 from ratchet.database import now
 from ratchet.errors import BatchError
+from ratchet.lesson import Lesson, Span
+from ratchet.log import Stretch
+from ratchet.lot import lot
 
 ID, LABEL = "prediction_id", "label"
 
 
-def left(setting: Setting, version: str, drawn_here: Collection[str]) -> int:
-    """How many more labels the year's budget buys, beside those that came, those bought of a version, and those drawn in the newest window."""
+def looked_at(setting: Setting, version: str, lesson: Lesson, entity: str | None = None, until: int | None = None) -> Stretch:
+    """The stretch of a version's predictions of which drift is asked, and audits are drawn: its newest window, or whole cycles that hold as many.
+
+    Rows that never teach are none of it. But those of the newest window are: what it is like is no matter of what was made of it before.
+    """
+    store, watch = setting.store, setting.problem.watch
+    newest = store.stretch(watch.window, 0.0, version, until=until).first
+    spoilt = [(first, min(last, newest - 1)) for first, last in lesson.without if first < newest]
+    return store.stretch(watch.window, watch.cycle_hours, version, since=store.steady(version), until=until, without=spoilt, entity=entity)
+
+
+def left(setting: Setting, version: str, drawn_here: Collection[str], without: Sequence[Span] = ()) -> int:
+    """How many more labels the year's budget buys, beside those that came, those bought of a version, and those drawn in the newest window.
+
+    What was bought in stretches `without` tells nothing, and is not asked for.
+    """
     store, year = setting.store, now() - timedelta(days=365.25)
-    return max(0, setting.problem.watch.audit_budget - store.bought(year) - len(store.open_audits(year, version) | set(drawn_here)))
+    return max(
+        0, setting.problem.watch.audit_budget - store.bought(year) - len(store.open_audits(year, version, without) | set(drawn_here))
+    )
 
 
 def in_time(setting: Setting) -> datetime:
@@ -40,25 +59,18 @@ def todo(setting: Setting) -> tuple[pd.DataFrame, dict[str, Any]]:
     Columns: prediction_id, at, then the request's columns; the answer is left out, so that who looks is not led by it. BatchError where
     no model answers yet.
     """
-    store, told = setting.store, setting.problem.watch
-    route = store.route()
+    store, route = setting.store, setting.store.route()
     if route is None:
         raise BatchError(f"{setting.problem.name}: no model has been released yet, so there is nothing to audit.")
-    stretch = store.stretch(
-        told.window, told.cycle_hours, route.champion, since=store.steady(route.champion), without=lesson_of(setting, 1).without
-    )
-    facts = {"version": route.champion, "rows": stretch.rows, "drawn": 0, "audited": 0}
-    facts["left"] = left(setting, route.champion, ())
-    if not stretch.rows:
-        return pd.DataFrame(columns=[ID, "at"]), facts
+    stretch = looked_at(setting, route.champion, lesson_of(setting, 1))
     mine = store.drawn(stretch, route.champion)
     known = mine["id"].isin(store.audits(route.champion, stretch.first - 1)["id"])
-    facts |= {"drawn": len(mine), "audited": int(known.sum()), "left": left(setting, route.champion, set(mine["id"][~known]))}
-    bought = store.open_audits(in_time(setting), route.champion)
-    before = store.asked(bought - set(mine["id"]))
-    facts["before"] = len(before)
-    lacking = store.asked(set(mine["id"][~known]))
-    rows = pd.concat([part for part in (before, lacking) if len(part)] or [lacking], ignore_index=True)
+    lacking, bought = set(mine["id"][~known]), store.open_audits(in_time(setting), route.champion, stretch.without)
+    facts = {"version": route.champion, "rows": stretch.rows, "drawn": len(mine), "audited": int(known.sum())}
+    facts |= {"left": left(setting, route.champion, lacking, stretch.without), "before": len(bought - set(mine["id"]))}
+    rows = store.asked(lacking | bought)
+    # What was bought comes first, and by lot: who answers a part has a sample of all.
+    rows = rows.loc[sorted(rows.index, key=lambda place: (rows["id"][place] not in bought, lot(rows["id"][place])))].reset_index(drop=True)
     names = [column.name for column in setting.contract.requested if column.name in rows]
     return rows[["id", "at", *names]].rename(columns={"id": ID}), facts
 

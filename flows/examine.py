@@ -12,7 +12,7 @@ import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows.audit import in_time, left
+from flows.audit import in_time, left, looked_at
 from flows.ingest import LOOKED_BACK, lesson_of, sound_rows, trusted
 from flows.parity import replay
 from flows.setting import Setting
@@ -63,13 +63,10 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     present = now()
     patience, hours = in_time(setting), problem.watch.cycle_hours
     kept_out, found_sound = lesson_of(setting, begun=1), trusted(setting)
-    since, begun_at = store.steady(release.version), int(window["seq"].min()) if len(window) else 0
-    # What the newest window is like is no matter of what was made of it.
-    spoilt = [(first, min(last, begun_at - 1)) for first, last in kept_out.without if first < begun_at]
     released = released_of(problem, release, contract)
     entity = contract.entity if contract.entity in window and contract.entity in released.held else None
-    asked: dict[str, Any] = {"since": since, "without": spoilt, "entity": entity}
-    stretch = store.stretch(problem.watch.window, hours, release.version, **asked)
+    stretch = looked_at(setting, release.version, kept_out, entity, until=int(window["seq"].max()) if len(window) else 0)
+    spoilt, since = stretch.without, store.steady(release.version)
     spread = window
     if hours and stretch.whole:
         spread = typed(store.window(newest=problem.watch.window, version=release.version, spread=stretch), contract)
@@ -82,7 +79,8 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     # Rows that lack a column cannot be replayed; that one is gone is told by others.
     checks.append(score_skew(problem, window.head(0) if lost else window, replayed[:0] if lost else replayed))
     advisory = problem.watch.advisory
-    onset, used, taught = onset_of(setting, release.version, _drifted([check.as_dict() for check in told_only(checks, advisory)]))
+    moved = [check.as_dict() for check in told_only(checks, advisory)]
+    onset, used, taught = onset_of(setting, release.version, _drifted(moved), _judged(moved))
     newest = max(SLICE_ROWS, WINDOWS * problem.watch.window, problem.watch.min_labels)
     every = _labelled(setting, release.version, newest, kept_out, contract)
     # What was no fault of the model is not held against it.
@@ -92,14 +90,18 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     labelled, labels_span = known.tail(WINDOWS * problem.watch.window), True
     if hours:
         # Of a population that began at noon there are no rows of the night before.
-        asked["since"] = max((moment for moment in (since, _first(known["at"]) if onset > 1 else None) if moment is not None), default=None)
-        of_labels = store.stretch(newest, hours, release.version, labelled=True, until=kept_out.until, **asked)
-        if of_labels.whole:
-            evenly = sound_rows(setting, _labelled(setting, release.version, newest, kept_out, contract, of_labels), kept_out)
-            known = evenly[evenly["seq"] >= onset]
+        then = max((moment for moment in (since, _first(known["at"]) if onset > 1 else None) if moment is not None), default=None)
+        due_only = {"labelled": True, "until": kept_out.until}
+        of_labels = store.stretch(newest, hours, release.version, since=then, without=spoilt, entity=entity, **due_only)
         labels_span = of_labels.whole and _enough(of_labels)
+        if of_labels.whole:
+            evenly = _labelled(setting, release.version, newest, kept_out, contract, of_labels)
+            sound = sound_rows(setting, evenly, kept_out)
+            known = sound[sound["seq"] >= onset]
+            # Nor is it a day where the labels of half of it are doubted.
+            labels_span = labels_span and len(sound) >= LEFT * len(evenly)
         each = (newest_of_each(contract, known) if entity else known).assign(at=known["at"].clip(upper=present))
-        labelled = each.iloc[spanning(each["at"].to_numpy("datetime64[ns]"), WINDOWS * problem.watch.window, hours, asked["since"])]
+        labelled = each.iloc[spanning(each["at"].to_numpy("datetime64[ns]"), WINDOWS * problem.watch.window, hours, then)]
     # What a person found sound is doubted no more.
     doubtful = every[(every["seq"] >= onset).to_numpy() & ~inside(found_sound, every["seq"].to_numpy(int))]
     due = present - timedelta(days=problem.watch.label_delay_days)
@@ -166,9 +168,9 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
         "beside": sorted(check.name for check in checks if check.verdict == "fail" and check.name.split(":")[0] in BESIDE),
     }
     decision = watch(checks, f"version {release.version}", inputs, means)
-    told = {"without": learnt.without, "audited": learnt.audited}
+    left_out = {"without": learnt.without, "audited": learnt.audited}
     rows = {"since": min(inputs["from"], unseen or inputs["from"]), "answered": _stretches(store, release.version, looks[-1][1])}
-    return checks, replace(decision, evidence=decision.evidence | {"kept_out": told, "rows": rows})
+    return checks, replace(decision, evidence=decision.evidence | {"kept_out": left_out, "rows": rows})
 
 
 def _stretches(store: Store, version: str, last: int) -> list[Span] | None:
@@ -338,8 +340,8 @@ def _means(
         rows=stretch.rows,
         audit_share=float(chance.mean()) if len(chance) else 0.0,
         unanswered=_in_vain(store, {entry.id for entry in asked} - done),
-        audits_left=left(setting, version, drawn_here),
-        audits_awaited=len(store.open_audits(patience, version)),
+        audits_left=left(setting, version, drawn_here, stretch.without),
+        audits_awaited=len(store.open_audits(patience, version, stretch.without)),
         audits_silent=bool(asked_for) and max(asked_for) < patience and not store.bought(patience),
         audits_unanswered=any(store.told_of(draw, end, version) == 0 for draw, end in lapsed[-1:]),
     )
@@ -370,11 +372,12 @@ def _wrong(store: Store, version: str, lesson: Lesson, trusted: Sequence[Span]) 
         after = int(part["seq" if lesson.until is None else "prediction"].iloc[-1])
 
 
-def onset_of(setting: Setting, version: str, drifting: bool) -> tuple[int, int, Lesson]:
+def onset_of(setting: Setting, version: str, drifting: bool, judged: bool = True) -> tuple[int, int, Lesson]:
     """The log's place where the champion's new population begins, the newest label that an earlier retraining may have learnt from, and what
     that one left out.
 
-    The new population begins after the last window that did not drift; without drift every row counts.
+    The new population begins after the last window that did not drift; without drift every row counts. Where drift cannot be `judged`, it is
+    as it was.
     """
     store, subject = setting.store, f"version {version}"
     done = answered(setting)
@@ -383,10 +386,13 @@ def onset_of(setting: Setting, version: str, drifting: bool) -> tuple[int, int, 
     used = max((told["labels_seen"] if "labels_seen" in told else store.label_before(at) for told, at in asked), default=0)
     taught = Lesson(**(asked[-1][0].get("lesson", {}) | {"since": 0})) if asked else EVERYTHING
     before = [entry.evidence for entry in store.decisions(*ACTIONS, newest=1, subject=subject)]
-    if not drifting or not before:
+    if not before or (judged and not drifting):
         return 1, used, taught
-    told = before[0]["inputs"]
-    return told["onset"] if _drifted(before[0]["checks"]) else told["to"] + 1, used, taught
+    told, onset = before[0]["inputs"], before[0]["inputs"].get("onset", 1)
+    if not judged:
+        return onset, used, taught
+    known = _drifted(before[0]["checks"]) or (onset > 1 and not _judged(before[0]["checks"]))
+    return onset if known else told["to"] + 1, used, taught
 
 
 def begun(setting: Setting, version: str, onset: int, concept: Check, told: Iterable[pd.DataFrame]) -> int:
@@ -402,13 +408,19 @@ def begun(setting: Setting, version: str, onset: int, concept: Check, told: Iter
     for part in told:
         first = 0 if places or watch.cycle_hours else max(0, alarm - passed)
         passed += len(part)
-        if passed > alarm and len(places) < OUTCOMES:
+        if passed > alarm:
             places += part["prediction"].iloc[first:].tolist()
+        if len(places) >= OUTCOMES:
+            break
     return begins(onset, places[:OUTCOMES], watch.window, lambda first, last: store.between(version, first, last, watch.window + 1))
 
 
 def _drifted(checks: list[dict[str, Any]]) -> bool:
     return any(drifts(check["name"]) and check["verdict"] == "fail" and check["blocking"] for check in checks)
+
+
+def _judged(checks: list[dict[str, Any]]) -> bool:
+    return any(drifts(check["name"]) and check["verdict"] in ("pass", "fail") for check in checks)
 
 
 def answered(setting: Setting) -> set[str]:

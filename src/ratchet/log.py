@@ -138,10 +138,12 @@ class Log(Database):
         reach, age = last - newest[-1].at, timedelta.max if since is None else max(last - since, timedelta())
         count = cycles(max(reach, timedelta()), age, hours) if hours else 0
         if not count:
-            return Stretch(newest[-1].seq, newest[0].seq, len(newest), 0, not hours, entity=entity)
+            return Stretch(newest[-1].seq, newest[0].seq, len(newest), 0, not hours, tuple(without), entity)
         first = self.place_at(last - timedelta(hours=count * hours)) + 1
-        found = Stretch(first, newest[0].seq, 0, 0, True, tuple(span for span in without if span[1] >= first), entity)
-        inside = sa.select(sa.func.count(), sa.func.sum(sa.case((sa.and_(True, *_outside(found)), 1), else_=0))).select_from(predictions)
+        found = Stretch(first, newest[0].seq, 0, 0, True, tuple(without), entity)
+        inside = sa.select(sa.func.count(), sa.func.sum(sa.case((sa.and_(True, *_outside(found.without)), 1), else_=0))).select_from(
+            predictions
+        )
         with self.engine.connect() as connection:
             every, sound = connection.execute(inside.where(*mine, p.variant.in_(LIVE), p.seq.between(first, found.last))).one()
         return replace(found, rows=int(sound or 0), spoilt=int(every) - int(sound or 0))
@@ -149,14 +151,14 @@ class Log(Database):
     def drawn(self, stretch: Stretch, version: str) -> pd.DataFrame:
         """Which of a version's live predictions of a stretch are drawn for an audit: seq and id, oldest first."""
         p, draws = predictions.c, self.draws()
-        query = sa.select(p.seq, p.id).where(*self._live(version), *_within(stretch)).order_by(p.seq)
+        query = sa.select(p.seq, p.id).where(*self._live(version), *_within(stretch))
         found = [("seq", np.zeros(0, int)), ("id", np.zeros(0, object))]
         parts = [pd.DataFrame(dict(found))]
         with self.engine.connect().execution_options(yield_per=MANY) as connection:
             for rows in connection.execute(query).partitions():
                 part = pd.DataFrame(rows, columns=["seq", "id"])
                 parts.append(part[drawn(part["id"], chances(draws, part["seq"].to_numpy(int)))])
-        return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+        return pd.concat([part for part in parts if len(part)] or parts[:1]).sort_values("seq", ignore_index=True)
 
     def _evenly(self, stretch: Stretch, rows: int, version: str | None, labelled: bool) -> sa.Select[Any]:
         """The places of so many of a stretch's predictions, evenly spread, the newest among them; of each entity, where it is told, its newest."""
@@ -174,9 +176,11 @@ class Log(Database):
     def _sent(self, name: str) -> sa.ColumnElement[Any]:
         """What was sent in a column."""
         sent = predictions.c.features
-        return (
-            sa.func.json_extract(sent, f'$."{name}"') if self.engine.dialect.name == "sqlite" else sa.cast(sent, sa.JSON)[name].as_string()
-        )
+        if self.engine.dialect.name == "sqlite":
+            return sa.func.json_extract(sent, f'$."{name}"')
+        # PostgreSQL has no text with a character 0 in it.
+        parsed: sa.ColumnElement[Any] = sa.cast(sa.func.replace(sent, r"\u0000", r"\ufffd"), sa.JSON)[name].as_string()
+        return parsed
 
     def _live(self, version: str | None, labelled: bool = False) -> list[sa.ColumnElement[bool]]:
         p, told = predictions.c, sa.exists().where(labels.c.prediction_id == predictions.c.id)
@@ -407,10 +411,14 @@ class Log(Database):
             plain[name] = plain["id"].map(known).astype(float)
         return _with_features(plain)
 
-    def open_audits(self, since: datetime, version: str | None = None) -> set[str]:
-        """The live predictions, of one version or all, that were drawn because audits were bought since then, and of which none has told yet."""
+    def open_audits(self, since: datetime, version: str | None = None, without: Sequence[Span] = ()) -> set[str]:
+        """The live predictions, of one version or all, that were drawn because audits were bought since then, and of which none has told yet.
+
+        Those in stretches `without` tell nothing, and are not awaited.
+        """
         p, told = predictions.c, sa.exists().where(labels.c.prediction_id == predictions.c.id, schema.BY_AUDIT)
         mine = [(p.problem + "") == self.problem, p.variant.in_(LIVE), *([] if version is None else [p.version == version])]
+        mine += _outside(without)
         left, every = set[str](), self.draws()
         with self.engine.connect() as connection:
             for draw, end in zip(every, ends(every), strict=True):
@@ -460,8 +468,8 @@ def _inside(draw: Draw, end: float) -> list[sa.ColumnElement[bool]]:
 
 def _within(stretch: Stretch) -> list[sa.ColumnElement[bool]]:
     p = predictions.c
-    return [p.variant.in_(LIVE), p.seq.between(stretch.first, stretch.last), *_outside(stretch)]
+    return [p.variant.in_(LIVE), p.seq.between(stretch.first, stretch.last), *_outside(stretch.without)]
 
 
-def _outside(stretch: Stretch) -> list[sa.ColumnElement[bool]]:
-    return [~predictions.c.seq.between(first, last) for first, last in stretch.without]
+def _outside(spans: Sequence[Span]) -> list[sa.ColumnElement[bool]]:
+    return [~predictions.c.seq.between(first, last) for first, last in spans]

@@ -179,10 +179,10 @@ def _expected(estimate: Check, means: Means) -> tuple[Action, str, dict[str, Any
     # The draw is by chance, and is to hold enough of them nearly always.
     wanted = min(means.rows, math.ceil(needed + 2 * needed**0.5))
     if wanted <= means.audits_left + asked:
-        # What is drawn in any case leaves with the rows of the window; what was bought tells whenever it is in.
-        share = max(wanted / means.rows, means.audit_share)
+        # What is drawn in any case leaves with the rows of the window; what was bought, though it be some of these, tells whenever it is in.
+        share = wanted / means.rows
         more = f"the share of the window that is drawn rises from {means.audit_share:.1%} to {share:.1%}"
-        drawn = more if share > means.audit_share else f"the {share:.1%} of this window that are drawn decide"
+        drawn = more if share > means.audit_share else f"{wanted} of those that are drawn of this window decide"
         return "buy_labels", f"{needed} audited labels would tell: {drawn}", {"share": share}
     return "ask", f"{needed} audited labels would tell, and the year's budget has {means.audits_left} left: a person must decide", {}
 

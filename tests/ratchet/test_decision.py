@@ -150,8 +150,8 @@ def test_the_watch(checks, short, action, word):
         ([SHIFT, NO_LABELS, EXPECTED], {"audit_share": 0.1}, "buy_labels", "rises from 10.0% to 11.5%"),
         ([SHIFT, NO_LABELS, EXPECTED, FEWER], {"audits_awaited": 229}, "ask", "what is awaited may never come"),
         # Of what is drawn in any case as many would tell: but they leave with the rows of the window, and what was bought stays.
-        ([SHIFT, NO_LABELS, EXPECTED], {"audit_share": 0.2}, "buy_labels", "the 20.0% of this window that are drawn decide"),
-        ([SHIFT, NO_LABELS, EXPECTED], {"rows": 20_000}, "buy_labels", "the 2.0% of this window that are drawn decide"),
+        ([SHIFT, NO_LABELS, EXPECTED], {"audit_share": 0.2}, "buy_labels", "229 of those that are drawn of this window decide"),
+        ([SHIFT, NO_LABELS, EXPECTED], {"rows": 20_000}, "buy_labels", "229 of those that are drawn of this window decide"),
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_left": 188}, "ask", "188 left"),
         ([SHIFT, NO_LABELS, EXPECTED], {"audits_left": 189}, "buy_labels", "11.5%"),
         ([SHIFT, NO_LABELS, EXPECTED], {"rows": 200, "audits_left": 197}, "buy_labels", "100.0%"),

@@ -174,6 +174,10 @@ def test_of_each_entity_of_a_stretch_the_newest_row_is_taken_evenly(store):
     newest = {text.split(":")[-1].strip(' }"'): n for n, text in enumerate(texts)}
     assert rows.loc[rows["client"].notna(), "seq"].tolist() == sorted(n + 1 for name, n in newest.items() if name != "null")
     assert len(store.window(newest=7, version="1", spread=found)) == 7
+    # Whatever somebody sends ends no look.
+    odd = ['"z\\u0000"', '"\\"quoted\\""', "17", "1.5", "true", '["a"]', "{}"]
+    store.log([prediction(f"q{n}", features=f'{{"note": "\\u0000", "client": {text}}}') for n, text in enumerate(odd)])
+    assert len(store.window(newest=1000, version="1", spread=store.stretch(5, 24.0, "1", entity="client"))) == 28 + len(odd)
 
 
 def test_a_share_is_steady_from_when_it_was_half_as_large_on(store):

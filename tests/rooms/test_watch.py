@@ -1290,6 +1290,52 @@ def test_what_is_bought_is_drawn_from_the_whole_day(by_the_hour):
     assert (known["audited"], known["audited_bought"]) == (0, len(rows))
 
 
+def test_where_drift_cannot_be_judged_the_new_population_is_as_old_as_it_was(by_the_hour):
+    setting, _, lines, _ = by_the_hour
+    setting.store.log(lines)
+    drift = Check("joint_drift", "Can they?", "fail", "all columns moved")
+    for onset, verdict in ((3001, "fail"), (3001, "undecided")):
+        inputs = {"onset": onset, "from": 3001, "to": 4000, "verdict": verdict}
+        setting.store.record(decide("wait", "version 2", ["drift"], inputs, [replace(drift, verdict=verdict)]))
+        assert onset_of(setting, "2", False, judged=False)[0] == 3001
+        assert onset_of(setting, "2", True)[0] == 3001
+        assert onset_of(setting, "2", False)[0] == 1
+
+
+def test_what_was_bought_is_handed_out_while_the_day_is_blocked_and_no_row_of_a_fault_is(by_the_hour):
+    setting, release, lines, _ = by_the_hour
+    setting.store.log(lines[:3500])
+    inputs = examine.fn(setting, release)[1].evidence["inputs"]
+    keep(setting, decide("buy_labels", "version 2", ["harm is feared"], inputs | {"share": 0.3}))
+    bought = set(todo(setting)[0]["prediction_id"])
+    assert len(bought) == pytest.approx(450, abs=70)
+    spoilt = [msgspec.structs.replace(line, features=json.dumps(json.loads(line.features) | {"income": 1.0})) for line in lines[3500:]]
+    setting.store.log(spoilt)
+    keep(setting, examine.fn(setting, release)[1])
+    known = kept_out(setting).without
+    assert known
+    rows, _ = todo(setting)
+    assert set(rows["prediction_id"].head(len(bought))) == bought
+    # By lot: a part of them is a sample of all.
+    first = [int(identity[1:]) for identity in rows["prediction_id"].head(100)]
+    assert first != sorted(first)
+    assert not [identity for identity in rows["prediction_id"] if any(a <= int(identity[1:]) + 1 <= min(b, 4000) for a, b in known)]
+
+
+def test_a_day_of_which_half_of_the_labels_are_doubted_is_told_and_not_judged_by(by_the_hour):
+    setting, release, lines, truth = by_the_hour
+    setting.store.log(lines)
+    release.facts["released"] = {"mean": 0.0, "error": 0.01}
+    label(setting, truth, 0, 4500)
+    assert named(examine.fn(setting, release)[0], "decay").verdict == "fail"
+    stretches = {"without": (), "audited": ((1, 4000),)}
+    doubted = decide("ask", "version 2", ["labels"], {"from": 3501, "to": 4000, "onset": 1})
+    setting.store.record(replace(doubted, evidence=doubted.evidence | {"kept_out": stretches}))
+    told = named(examine.fn(setting, release)[0], "decay")
+    assert told.verdict == "undecided"
+    assert "do not span a cycle" in told.reason
+
+
 def test_errors_that_come_with_the_hour_are_no_harm(by_the_hour):
     setting, release, lines, _ = by_the_hour
     setting.store.log(lines)
