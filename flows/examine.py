@@ -388,11 +388,9 @@ def onset_of(setting: Setting, version: str, drifting: bool, judged: bool = True
     before = [entry.evidence for entry in store.decisions(*ACTIONS, newest=1, subject=subject)]
     if not before or (judged and not drifting):
         return 1, used, taught
-    told, onset = before[0]["inputs"], before[0]["inputs"].get("onset", 1)
-    if not judged:
-        return onset, used, taught
-    known = _drifted(before[0]["checks"]) or (onset > 1 and not _judged(before[0]["checks"]))
-    return onset if known else told["to"] + 1, used, taught
+    told, checks = before[0]["inputs"], before[0]["checks"]
+    known = not judged or _drifted(checks) or (not _judged(checks) and told["onset"] > 1)
+    return told["onset"] if known else told["to"] + 1, used, taught
 
 
 def begun(setting: Setting, version: str, onset: int, concept: Check, told: Iterable[pd.DataFrame]) -> int:
