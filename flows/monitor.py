@@ -12,7 +12,8 @@ from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.runtime import flow_run
 
-from flows.examine import answered, examine
+from flows.examine import examine
+from flows.population import answered
 from flows.promotion import carry_out, reconcile, undone
 from flows.result import page_key, tell_result
 from flows.setting import Setting

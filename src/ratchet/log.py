@@ -1,34 +1,28 @@
-"""What does the log tell the watch: which predictions, with which labels, in which order, and what audits found?"""
+"""What does the log tell the watch: which predictions, with which labels, in which order?"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from math import isfinite
 from typing import Any
 
 import msgspec
-import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from ratchet import schema
-from ratchet.audit import AUDIT, Draw, chances, drawn, ends
+from ratchet.audit import AUDIT
 from ratchet.contract import RESERVED
 from ratchet.cycle import cycles
 from ratchet.database import Database, now
 from ratchet.lesson import Span
-from ratchet.lot import lot
 from ratchet.prediction import LIVE
-from ratchet.schema import draws, labels, looks, predictions, routes
+from ratchet.schema import labels, looks, predictions
 
-# Of so many rows the earliest is taken where a clock may be wrong; so many are asked for by their ids at once.
+# So many rows are asked for by their ids at once.
 SOME = 1000
 # A version with fewer predictions than these is young; no place of the log is as high as the last.
 FEW, LAST = 20_000, 2**62
-# Rows that are looked at one after another are read so many at a time.
-MANY = 20_000
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,7 @@ class Log(Database):
         with self.engine.connect() as connection:
             rows = connection.execute(query).all()
         plain = pd.DataFrame(rows[::-1], columns=[column.name for column in query.selected_columns])
-        return _with_features(plain)
+        return with_features(plain)
 
     def stretch(
         self,
@@ -141,24 +135,12 @@ class Log(Database):
             return Stretch(newest[-1].seq, newest[0].seq, len(newest), 0, not hours, tuple(without), entity)
         first = self.place_at(last - timedelta(hours=count * hours)) + 1
         found = Stretch(first, newest[0].seq, 0, 0, True, tuple(without), entity)
-        inside = sa.select(sa.func.count(), sa.func.sum(sa.case((sa.and_(True, *_outside(found.without)), 1), else_=0))).select_from(
+        inside = sa.select(sa.func.count(), sa.func.sum(sa.case((sa.and_(True, *outside(found.without)), 1), else_=0))).select_from(
             predictions
         )
         with self.engine.connect() as connection:
             every, sound = connection.execute(inside.where(*mine, p.variant.in_(LIVE), p.seq.between(first, found.last))).one()
         return replace(found, rows=int(sound or 0), spoilt=int(every) - int(sound or 0))
-
-    def drawn(self, stretch: Stretch, version: str) -> pd.DataFrame:
-        """Which of a version's live predictions of a stretch are drawn for an audit: seq and id, oldest first."""
-        p, draws = predictions.c, self.draws()
-        query = sa.select(p.seq, p.id).where(*self._live(version), *_within(stretch))
-        found = [("seq", np.zeros(0, int)), ("id", np.zeros(0, object))]
-        parts = [pd.DataFrame(dict(found))]
-        with self.engine.connect().execution_options(yield_per=MANY) as connection:
-            for rows in connection.execute(query).partitions():
-                part = pd.DataFrame(rows, columns=["seq", "id"])
-                parts.append(part[drawn(part["id"], chances(draws, part["seq"].to_numpy(int)))])
-        return pd.concat([part for part in parts if len(part)] or parts[:1]).sort_values("seq", ignore_index=True)
 
     def _evenly(self, stretch: Stretch, rows: int, version: str | None, labelled: bool) -> sa.Select[Any]:
         """The places of so many of a stretch's predictions, evenly spread, the newest among them; of each entity, where it is told, its newest."""
@@ -166,7 +148,7 @@ class Log(Database):
         whose = sa.null() if stretch.entity is None else self._sent(stretch.entity)
         again = sa.func.row_number().over(partition_by=whose, order_by=p.seq.desc())
         every = (
-            sa.select(p.seq, whose.label("whose"), again.label("again")).where(*self._live(version, labelled), *_within(stretch)).subquery()
+            sa.select(p.seq, whose.label("whose"), again.label("again")).where(*self._live(version, labelled), *within(stretch)).subquery()
         )
         order = sa.func.row_number().over(order_by=every.c.seq.desc()) - 1
         each = sa.select(every.c.seq, order.label("place"), sa.func.count().over().label("count"))
@@ -195,7 +177,7 @@ class Log(Database):
         with self.engine.connect() as connection:
             rows = connection.execute(query.order_by(p.seq).limit(limit)).all()
         plain = pd.DataFrame(rows, columns=["seq", "id", "probability", "features"])
-        return _with_features(plain)
+        return with_features(plain)
 
     def outcomes(self, after: int, limit: int, version: str, until: int | None = None) -> pd.DataFrame:
         """The next labels of a version's live predictions after a label's seq, in the order in which they came.
@@ -233,13 +215,6 @@ class Log(Database):
         with self.engine.connect() as connection:
             return int(connection.scalar(sa.select(sa.func.count()).select_from(sa.select(p.seq).where(*mine).limit(most).subquery())) or 0)
 
-    def _routed(self, version: str) -> datetime:
-        """When a version was first routed to; before, it answered nobody. The end of time where it never was."""
-        r = routes.c
-        query = sa.select(sa.func.min(r.at)).where(r.problem == self.problem, (r.champion == version) | (r.challenger == version))
-        with self.engine.connect() as connection:
-            return connection.scalar(query) or datetime.max
-
     def corrected(self, version: str, first: int, last: int) -> list[int]:
         """The places from one to another of the log where the newest label of a version's prediction says otherwise than the first one."""
         p = predictions.c
@@ -254,18 +229,6 @@ class Log(Database):
             for place, value in connection.execute(query):
                 told.setdefault(int(place), []).append(value)
         return sorted(place for place, values in told.items() if values[0] != values[-1])
-
-    def gold(self, since: int = 0) -> dict[str, int]:
-        """By the ids of predictions from a place of the log on, what the newest audit of each found, also where another label came later."""
-        p = predictions.c
-        query = (
-            sa.select(p.id, labels.c.value)
-            .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
-            .where((p.problem + "") == self.problem, p.seq >= since, schema.BY_AUDIT)
-            .order_by(labels.c.seq)
-        )
-        with self.engine.connect() as connection:
-            return {row.id: int(row.value) for row in connection.execute(query)}
 
     def _outcomes(self, version: str, until: int | None) -> tuple[sa.Select[Any], sa.ColumnElement[int]]:
         """The first label of each live prediction of a version, and whether its decision was wrong; and what tells their order."""
@@ -348,95 +311,6 @@ class Log(Database):
         with self.engine.connect() as connection:
             return int(connection.scalar(sa.select(sa.func.count()).where(*mine)) or 0)
 
-    def draws(self) -> list[Draw]:
-        """Every draw there was, oldest first."""
-        d = draws.c
-        query = sa.select(d.share, d.since, d.decision, d.at).where(d.problem == self.problem).order_by(d.seq)
-        with self.engine.connect() as connection:
-            return [Draw(row.share, row.since, row.decision, row.at) for row in connection.execute(query)]
-
-    def audits(self, version: str, after: int) -> pd.DataFrame:
-        """A version's predictions after a place of the log of which an audit has told, oldest first: seq, id, probability, gold, outcome.
-
-        Of what audits have found of one prediction, the newest counts; `outcome` is its newest label that is of no audit, NaN where there
-        is none.
-        """
-        p = predictions.c
-        # No label is older than its prediction: those of before are passed over by the index of audits. A clock may have run ahead.
-        first = sa.select(p.at).where(p.seq > after).order_by(p.seq).limit(SOME).subquery()
-        since = sa.select(sa.func.min(first.c.at)).scalar_subquery()
-        beside = labels.alias()
-        came = (
-            sa.select(beside.c.value)
-            .where(beside.c.prediction_id == p.id, beside.c.provenance != AUDIT)
-            .order_by(beside.c.seq.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
-        query = (
-            sa.select(p.seq, p.id, p.probability, labels.c.value.label("gold"), came.label("outcome"))
-            .select_from(labels.join(predictions, p.id == labels.c.prediction_id))
-            .where((p.problem + "") == self.problem, p.version == version, p.seq > after, schema.BY_AUDIT, labels.c.at >= since)
-            .order_by(p.seq, labels.c.seq)
-        )
-        with self.engine.connect() as connection:
-            told = pd.DataFrame(connection.execute(query).all(), columns=[column.name for column in query.selected_columns])
-        return told.drop_duplicates("id", keep="last").reset_index(drop=True).astype({"outcome": float})
-
-    def aged(self, version: str, until: datetime, newest: int) -> pd.DataFrame:
-        """The newest live predictions of a version up to a time, oldest first, with what came back and what audits found.
-
-        Columns: seq, id, at, label (the decision), probability, outcome (the newest label that is of no audit), gold (the newest that is
-        of one), NaN where there is none, then the request's columns.
-        """
-        p = predictions.c
-        # Rows of before are not walked through.
-        since = self._routed(version)
-        query = (
-            sa.select(p.seq, p.id, p.at, p.label, p.probability, p.features)
-            .where((p.problem + "") == self.problem, p.version == version, p.variant.in_(LIVE), p.at <= until, p.at >= since)
-            .order_by(p.at.desc(), p.seq.desc())
-            .limit(newest)
-        )
-        part = query.subquery()
-        told = sa.select(labels.c.prediction_id, labels.c.value, labels.c.provenance).where(
-            labels.c.prediction_id.in_(sa.select(part.c.id))
-        )
-        with self.engine.connect() as connection:
-            rows = connection.execute(query).all()
-            values = connection.execute(told.order_by(labels.c.seq)).all() if rows else []
-        plain = pd.DataFrame(rows[::-1], columns=[column.name for column in query.selected_columns])
-        for name, by_audit in (("outcome", False), ("gold", True)):
-            known = {identity: value for identity, value, provenance in values if (provenance == AUDIT) == by_audit}
-            plain[name] = plain["id"].map(known).astype(float)
-        return _with_features(plain)
-
-    def open_audits(self, since: datetime, version: str | None = None, without: Sequence[Span] = ()) -> set[str]:
-        """The live predictions, of one version or all, that were drawn because audits were bought since then, and of which none has told yet.
-
-        Those in stretches `without` tell nothing, and are not awaited.
-        """
-        p, told = predictions.c, sa.exists().where(labels.c.prediction_id == predictions.c.id, schema.BY_AUDIT)
-        mine = [(p.problem + "") == self.problem, p.variant.in_(LIVE), *([] if version is None else [p.version == version])]
-        mine += _outside(without)
-        left, every = set[str](), self.draws()
-        with self.engine.connect() as connection:
-            for draw, end in zip(every, ends(every), strict=True):
-                if draw.decision is None or (draw.at is not None and draw.at < since):
-                    continue
-                ids = [row.id for row in connection.execute(sa.select(p.id).where(*mine, *_inside(draw, end), ~told))]
-                left |= {identity for identity in ids if lot(identity) < draw.share}
-        return left
-
-    def told_of(self, draw: Draw, end: float, version: str) -> int | None:
-        """Of how many of a version's live predictions that a draw up to some place drew audits have told; None where it drew none."""
-        p, told = predictions.c, sa.exists().where(labels.c.prediction_id == predictions.c.id, schema.BY_AUDIT)
-        mine = [(p.problem + "") == self.problem, p.variant.in_(LIVE), p.version == version]
-        with self.engine.connect() as connection:
-            rows = connection.execute(sa.select(p.id, told.label("told")).where(*mine, *_inside(draw, end))).all()
-        found = [bool(row.told) for row in rows if lot(row.id) < draw.share]
-        return sum(found) if found else None
-
     def asked(self, ids: Collection[str]) -> pd.DataFrame:
         """What was asked in those predictions, oldest first: id, seq, at, then the request's columns."""
         p, names, rows = predictions.c, list(ids), list[Any]()
@@ -444,32 +318,21 @@ class Log(Database):
             for first in range(0, len(names), SOME):
                 rows += connection.execute(sa.select(p.id, p.seq, p.at, p.features).where(p.id.in_(names[first : first + SOME]))).all()
         plain = pd.DataFrame(rows, columns=["id", "seq", "at", "features"]).sort_values("seq", ignore_index=True)
-        return _with_features(plain)
-
-    def bought(self, since: datetime) -> int:
-        """Of how many predictions audits have told since then."""
-        p = predictions.c
-        mine = sa.exists().where(p.id == labels.c.prediction_id, (p.problem + "") == self.problem)
-        query = sa.select(sa.func.count(sa.distinct(labels.c.prediction_id))).where(schema.BY_AUDIT, labels.c.at >= since, mine)
-        with self.engine.connect() as connection:
-            return int(connection.scalar(query) or 0)
+        return with_features(plain)
 
 
-def _with_features(rows: pd.DataFrame) -> pd.DataFrame:
+def with_features(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with what was sent in place of its text. A column that is named like one of the log's own is `NAME (sent)`."""
     sent = pd.DataFrame([msgspec.json.decode(text) for text in rows.pop("features")], index=rows.index)
     return pd.concat([rows, sent.rename(columns={name: f"{name} (sent)" for name in RESERVED})], axis=1)
 
 
-def _inside(draw: Draw, end: float) -> list[sa.ColumnElement[bool]]:
+def within(stretch: Stretch) -> list[sa.ColumnElement[bool]]:
+    """What holds of a stretch's live predictions."""
     p = predictions.c
-    return [p.seq >= draw.since, *([p.seq < int(end)] if isfinite(end) else [])]
+    return [p.variant.in_(LIVE), p.seq.between(stretch.first, stretch.last), *outside(stretch.without)]
 
 
-def _within(stretch: Stretch) -> list[sa.ColumnElement[bool]]:
-    p = predictions.c
-    return [p.variant.in_(LIVE), p.seq.between(stretch.first, stretch.last), *_outside(stretch.without)]
-
-
-def _outside(spans: Sequence[Span]) -> list[sa.ColumnElement[bool]]:
+def outside(spans: Sequence[Span]) -> list[sa.ColumnElement[bool]]:
+    """What holds of predictions in none of some stretches."""
     return [~predictions.c.seq.between(first, last) for first, last in spans]

@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ratchet.audit import Draw
+from ratchet.audited import AuditedLog
 from ratchet.database import now
 from ratchet.ledger import Ledger
-from ratchet.log import Log
 from ratchet.prediction import LIVE, Prediction
 from ratchet.schema import draws, labels, predictions, shadows
 
@@ -70,7 +70,7 @@ def _news(rows: Sequence[dict[str, Any]], known: set[str], latest: dict[tuple[st
     return told
 
 
-class Store(Ledger, Log):
+class Store(Ledger, AuditedLog):
     """One problem's store: its ledger, its log as the watch reads it, and here what is written of answers and labels, and asked about them."""
 
     def __init__(self, url: str, problem: str, *, checked: bool = True, alone: bool = False) -> None:

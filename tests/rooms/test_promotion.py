@@ -9,7 +9,7 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from flows import lifecycle, person, promotion, retrain
-from flows.examine import answered
+from flows.population import answered
 from flows.promotion import carry_out, cut_short, last_word, reconcile, undone
 from flows.setting import Setting
 from ratchet.check import Check

@@ -14,10 +14,11 @@ import pytest
 import sqlalchemy as sa
 
 from flows.audit import take, todo
-from flows.examine import audits_of, begun, examine, onset_of, released_of
+from flows.examine import audits_of, examine, released_of
 from flows.ingest import LOOKED_BACK, from_file, from_log, lesson_of
 from flows.monitor import keep
 from flows.person import kept_out, pause, resume, trust
+from flows.population import begun, onset_of
 from flows.retrain import retrain, stale
 from flows.setting import Setting
 from flows.stages import LEFT_OUT, STAGES, labelled
