@@ -42,6 +42,7 @@ from ratchet.monitoring.cycle import unspanned
 from ratchet.monitoring.decay import at_release
 from ratchet.monitoring.estimate import NOTHING, Audited, Audits
 from ratchet.monitoring.feedback_loop import Ratio, disparity
+from ratchet.monitoring.label_ids import label_ids
 from ratchet.monitoring.panel import Released, held_of, on_labels, on_the_way, told_apart, typed, without_labels
 from ratchet.monitoring.quality import LATELY, usually_lacking
 from ratchet.monitoring.silent_failure import live_slices
@@ -51,7 +52,7 @@ from ratchet.release import Release
 from ratchet.retraining import ACTIONS, DRIFT, HARM, UNANSWERED, Means, watch
 from ratchet.store import Store
 
-BESIDE = ("volume", "clock", "quality", "feedback", "disparity")
+BESIDE = ("volume", "clock", "quality", "feedback", "disparity", "label_ids")
 # What is asked of rows that span a whole cycle: of predictions, and of those whose labels are in.
 OF_CYCLE, OF_LABELS = (*DRIFT, "estimate"), ("decay", "live_slices")
 # A look is on schedule up to so many times what lies between two.
@@ -87,6 +88,7 @@ def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     before = reversed(store.decisions(*ACTIONS, newest=LOOKED_BACK, subject=f"version {version}"))
     usual = usually_lacking(entry.evidence for entry in before)
     checks += on_the_way(problem, released, window, aged, looks, store.labelled(), beside, usual)
+    checks.append(label_ids(problem, *store.came_lately(patience, watched.window)))
     checks += disparity(problem, _ratios(store, contract))
     checks.append(live_slices(problem, contract, held_of(released), known.population.tail(SLICE_ROWS)))
     # By what has come last, not by the clock: the same log tells the same, whatever the time.

@@ -246,8 +246,10 @@ class Service:
         for row, label in enumerate(labels):
             if label.label not in (0, 1):
                 raise Refusal(422, error=f"Label {label.label} of record {row} is not 0 or 1.", row=row)
-            if len(label.prediction_id) > ID_LENGTH or "\0" in label.prediction_id:
-                raise Refusal(404, error=f"No prediction has the id {label.prediction_id[:64]!r}; none of these labels was taken.", row=row)
+        if never := {row: label.prediction_id for row, label in enumerate(labels) if _is_no_id(label.prediction_id)}:
+            await self._log.ask(self._store.add_strays, list(never.values()))
+            row, identity = next(iter(never.items()))
+            raise Refusal(404, error=f"No prediction has the id {identity[:64]!r}; none of these labels was taken.", row=row)
         at = now()
         entries = [{"prediction_id": x.prediction_id, "at": at, "value": x.label, "provenance": "outcome"} for x in labels]
         told = await self._labels.add(entries)
@@ -255,6 +257,7 @@ class Service:
         if unknown and self._spill.files():
             raise Refusal(503, error="Predictions are still on their way from the spill into the log. Send these labels again.")
         if unknown:
+            await self._log.ask(self._store.add_strays, unknown)
             more = f" ({len(unknown)} such ids; the other {len(labels) - len(unknown)} labels were taken)" if len(labels) > 1 else ""
             raise Refusal(404, error=f"No prediction has the id {unknown[0][:64]!r}{more}.")
         body = self._encode({"accepted": told.count(True), "known": told.count(False)})
@@ -291,6 +294,11 @@ class Service:
 
 
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
+
+
+def _is_no_id(identity: str) -> bool:
+    """Whether no prediction can have such an id."""
+    return len(identity) > ID_LENGTH or "\0" in identity
 
 
 def _shows(request: Request, token: str) -> bool:

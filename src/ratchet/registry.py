@@ -24,6 +24,7 @@ MONITORS: dict[str, tuple[str, ...] | None] = {
     "joint_drift": (),
     "label_classes": (),
     "label_conflicts": (),
+    "label_ids": (),
     "live_slices": (),
     "probes": ("boundary", "duplicates", "mixes"),
     "quality": ("accuracy", "completeness", "consistency", "timeliness", "uniqueness", "validity"),

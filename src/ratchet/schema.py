@@ -11,8 +11,8 @@ from ratchet.audit import AUDIT
 from ratchet.errors import StoreError
 
 # The newest step in migrations/versions.
-HEAD = "0006"
-KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006")
+HEAD = "0007"
+KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 metadata = sa.MetaData()
 BY_AUDIT = sa.text(f"provenance = '{AUDIT}'")
 # Four bytes count two thousand million predictions: a busy month. SQLite's own counter has eight in any case.
@@ -86,6 +86,15 @@ labels = sa.Table(
     sa.Index("labels_by_prediction", "prediction_id", "seq"),
     # An index of the few that audits brought. SQLite takes it where a query says the same in so many words.
     sa.Index("labels_audited", "at", "prediction_id", sqlite_where=BY_AUDIT, postgresql_where=BY_AUDIT),
+)
+# What labels were sent of, though nobody had made such a prediction; and when first.
+strays = sa.Table(
+    "strays",
+    metadata,
+    sa.Column("problem", sa.String(64), primary_key=True),
+    sa.Column("prediction_id", sa.String(64), primary_key=True),
+    sa.Column("at", sa.DateTime, nullable=False),
+    sa.Index("strays_by_problem", "problem", "at"),
 )
 looks = sa.Table(
     "looks",

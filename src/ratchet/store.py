@@ -5,7 +5,7 @@ Every table is append-only: what is current is the newest row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -19,7 +19,7 @@ from ratchet.audited import AuditedLog
 from ratchet.database import now
 from ratchet.ledger import Ledger
 from ratchet.prediction import LIVE, Prediction
-from ratchet.schema import draws, labels, predictions, shadows
+from ratchet.schema import draws, labels, predictions, shadows, strays
 
 _LOGGED = [column.name for column in predictions.columns if column.name != "seq"]
 # The fields of a prediction are the columns, in their order.
@@ -28,6 +28,8 @@ _AT = _LOGGED.index("at")
 _INTO = f"INSERT INTO predictions ({', '.join(_LOGGED)})"
 _NEW = " ON CONFLICT (id) DO NOTHING RETURNING id"
 LABELS_A_LOOK = 20_000
+# Of so many ids at once it is noted that nobody made such a prediction; an id has so many characters at most.
+STRAYS, ID_LENGTH = 1000, 64
 # So many rows in one statement of SQLite's: a group of them is a transaction of its own, and few statements are prepared.
 _MOST = 64
 
@@ -145,6 +147,17 @@ class Store(Ledger, AuditedLog):
             if fresh := [row for row, new in zip(rows, told, strict=True) if new]:
                 connection.execute(sa.insert(labels), fresh)
         return told
+
+    def add_strays(self, ids: Collection[str]) -> None:
+        """Note that labels were sent of predictions that nobody made: each of those ids once, so many of them at most, cut off where too long."""
+        # PostgreSQL has no text with a character 0 in it.
+        told = sorted({identity.replace("\0", "\ufffd")[:ID_LENGTH] for identity in ids})[:STRAYS]
+        at = now()
+        rows = [{"problem": self.problem, "prediction_id": identity, "at": at} for identity in told]
+        dialect: Any = sqlite if self.local else postgresql
+        if rows:
+            with self._writing_labels() as connection:
+                connection.execute(dialect.insert(strays).on_conflict_do_nothing(), rows)
 
     @contextmanager
     def _writing_labels(self) -> Iterator[sa.Connection]:

@@ -67,9 +67,10 @@ def test_an_empty_log_and_then_one_in_which_everything_is_wrong(loop, log):
         log.add_labels([{"prediction_id": f"b{n}", "at": present, "value": value, "provenance": "outcome"} for n in range(ROWS)])
     nobodys = [{"prediction_id": f"nobody{n}", "at": present, "value": 1, "provenance": "outcome"} for n in range(10)]
     assert log.add_labels(nobodys) == [None] * 10
+    log.add_strays([f"nobody{n}" for n in range(ROWS)])
     made, checks = look(loop, log)
     assert made["action"] == "block"
-    for name in ("validity", "data_drift:income", "data_drift:amount", "data_drift:channel", "clock", "label_conflicts"):
+    for name in ("validity", "data_drift:income", "data_drift:amount", "data_drift:channel", "clock", "label_conflicts", "label_ids"):
         assert checks[name]["verdict"] == "fail", name
     for what in ("income is gone", "amount is missing", "shoe_size is no column of the contract"):
         assert what in checks["validity"]["reason"]

@@ -9,6 +9,7 @@ import uuid
 import httpx
 import pytest
 
+from ratchet.database import now
 from ratchet.release import read
 from ratchet.simulation.sample import draw
 from ratchet.store import Store
@@ -171,6 +172,17 @@ def test_a_wrong_label_is_a_4xx_with_a_sentence(client, body, status, sentence):
     answer = client.post("/feedback", json=body)
     assert answer.status_code == status
     assert sentence in answer.json()["error"]
+
+
+def test_a_label_that_finds_no_prediction_is_noted(client, store, record):
+    identity, begun = client.post("/predict", json=record, headers=PROBE).json()["prediction_id"], now()
+    sent = [identity, "order 1", "order 2"]
+    # Sent again it is the same label, and the same mistake.
+    for ids in (sent, sent, [identity, "x" * 33], ["nu\0l"]):
+        answer = client.post("/feedback", json=[{"prediction_id": each, "label": 1} for each in ids])
+        assert answer.status_code == 404
+    assert client.post("/feedback", json={"prediction_id": identity, "label": 1}).json() == {"accepted": 0, "known": 1}
+    assert store.came_lately(begun, 10**6)[1:] == (4, "nu\ufffdl")
 
 
 def test_the_contract_the_health_and_the_openapi_page(client, contract):

@@ -50,6 +50,7 @@ from ratchet.monitoring.feedback_loop import Ratio, disparity, feedback
 from ratchet.monitoring.joint_drift import joint_drift
 from ratchet.monitoring.label_classes import label_classes
 from ratchet.monitoring.label_conflicts import label_conflicts
+from ratchet.monitoring.label_ids import label_ids
 from ratchet.monitoring.quality import quality
 from ratchet.monitoring.silent_failure import live_slices, silent
 from ratchet.monitoring.skew import score_skew, skew
@@ -386,6 +387,11 @@ def _label_conflicts(w: World, bad: bool) -> list[Check]:
     return [label_conflicts(w.folder.problem, np.random.default_rng(9).random(len(w.truth)) < (0.2 if bad else 0.01))]
 
 
+def _label_ids(w: World, bad: bool) -> list[Check]:
+    strays = len(w.truth) // (5 if bad else 100)
+    return [label_ids(w.folder.problem, len(w.truth) - strays, strays, "nobody")]
+
+
 def _concept(w: World, bad: bool) -> list[Check]:
     wrong = np.where(w.perfect >= 0.5, 1.0, 0.0) != w.truth
     rng = np.random.default_rng(5)
@@ -465,6 +471,7 @@ PLANS: dict[str, Callable[[World, bool], list[Check]]] = {
     "concept_drift": _concept,
     "label_classes": _label_classes,
     "label_conflicts": _label_conflicts,
+    "label_ids": _label_ids,
     "validity": _validity,
     "columns": _columns,
     "skew": _skew,

@@ -195,6 +195,39 @@ def test_a_share_is_steady_from_when_it_was_half_as_large_on(store):
     assert store.steady("1") == store.route().at > promoted
 
 
+def test_labels_that_came_lately_are_counted_with_those_of_predictions_that_nobody_made(store, url, monkeypatch):
+    store.log([prediction(f"p{place}", variant=("champion", "load")[place % 5 == 0]) for place in range(50)])
+    present = now()
+
+    def sent(identity, minutes, provenance="outcome"):
+        return {"prediction_id": identity, "at": present - timedelta(minutes=minutes), "value": 1, "provenance": provenance}
+
+    lately = present - timedelta(hours=1)
+    assert store.came_lately(lately, 100) == (0, 0, None)
+    store.add_labels([sent("p1", 90), sent("p2", 40), sent("p3", 30), sent("p5", 20), sent("p6", 10, "audit")])
+    store.add_strays(["n1", "n\0", "x" * 100, "n1"])
+    store.add_strays(["n1"])
+    store.add_strays([])
+    # Neither the old one, nor that of a load test, nor an audit's; each stray id once, however often it is sent.
+    assert store.came_lately(lately, 100) == (2, 3, "n1")
+    # Both over the same time: strays came after the newest known label here.
+    assert store.came_lately(lately, 1) == (1, 3, "n1")
+    assert store.came_lately(present + timedelta(hours=1), 100) == (0, 0, None)
+    # A label that was sent before its prediction was logged is none of nobody's.
+    store.log([prediction("n1")])
+    assert store.came_lately(lately, 100)[1] == 2
+    # Another problem that fills the store with labels does not let this one's strays look like more.
+    other = Store(url, "other")
+    assert other.came_lately(lately, 100) == (0, 0, None)
+    other.add_strays(["n2"])
+    assert (other.came_lately(lately, 100), store.came_lately(lately, 100)[1]) == ((0, 1, "n2"), 2)
+    other.close()
+    monkeypatch.setattr(ratchet.log, "LABELS_LATELY", 2)
+    assert store.came_lately(lately, 100) == (0, 2, "n\ufffd")
+    store.add_labels([sent("p7", -10), sent("p8", -10), sent("p9", -10)])
+    assert store.came_lately(lately, 100) == (2, 0, None)
+
+
 @pytest.mark.parametrize("few", [0, 20_000])
 def test_nothing_that_is_asked_often_walks_through_the_whole_log(tmp_path, monkeypatch, few):
     """Of a version that is young, and of one that is not."""
@@ -229,6 +262,7 @@ def test_nothing_that_is_asked_often_walks_through_the_whole_log(tmp_path, monke
     store.freshness()
     store.prediction("p7")
     store.looked()
+    store.came_lately(now() - timedelta(hours=1), 50)
     reads = [(statement, parameters) for statement, parameters in asked if statement.lstrip().startswith("SELECT")]
     assert len(reads) > 8
     with store.engine.connect() as connection:

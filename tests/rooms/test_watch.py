@@ -1091,6 +1091,33 @@ def test_a_trickle_of_labels_does_not_hide_that_they_stopped(due):
     assert "when labels came best, 99.0% of the last 10,000" in late.reason
 
 
+def test_labels_of_predictions_that_nobody_made_are_told_to_a_person(due):
+    setting, release, truth = due
+    label(setting, truth, 0, 3000)
+    checks, decision = examine.fn(setting, release)
+    assert (named(checks, "label_ids").verdict, decision.action) == ("pass", "skip")
+    # A client that sends a wrong id again and again has sent it once.
+    for _ in range(9):
+        setting.store.add_strays(["wrong"])
+    assert named(examine.fn(setting, release)[0], "label_ids").verdict == "pass"
+    setting.store.add_strays([f"order {n}" for n in range(400)])
+    checks, decision = examine.fn(setting, release)
+    astray = named(checks, "label_ids")
+    assert (astray.verdict, astray.n, decision.action) == ("fail", 2401, "ask")
+    assert astray.reason.startswith("401 of 2,401 labels that came of late name no prediction that was made, the newest 'order 0'")
+    assert decision.evidence["inputs"]["beside"] == ["label_ids"]
+    # What came since a window of labels has found its predictions is another time.
+    label(setting, 1 - truth, 0, 2000)
+    assert named(examine.fn(setting, release)[0], "label_ids").value == 0
+
+
+def test_where_no_label_finds_its_prediction_that_is_no_good_news(due):
+    setting, release, _ = due
+    setting.store.add_strays([f"order {n}" for n in range(400)])
+    checks, decision = examine.fn(setting, release)
+    assert (named(checks, "label_ids").verdict, decision.action) == ("fail", "ask")
+
+
 def test_where_only_audits_tell_of_rows_no_label_has_stopped_coming(due):
     setting, release, truth = due
     found = [{"prediction_id": f"p{n}", "at": now(), "value": int(truth[n]), "provenance": AUDIT} for n in range(0, 3000, 20)]
