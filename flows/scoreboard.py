@@ -52,7 +52,7 @@ EVIDENTLY = ("Evidently: half of the columns", "Evidently: any column")
 DUMMIES = (f"alarm every {EVERY} batches", "never")
 OURS = (
     DOOR, "validity", "columns", "quality", "volume", "clock", "skew", PARITY, "data_drift", "joint_drift", "estimate", "silent", "probes", "live_slices",
-    "decay", "concept_drift", "feedback", "label_classes", "label_conflicts",
+    "decay", "concept_drift", "feedback", "label_classes", "label_conflicts", "label_ids",
 )  # fmt: skip
 WATCH = (*OURS, ACTS, RETRAINS)
 MONITORS = (*WATCH, *EVIDENTLY, *RIVER, *DUMMIES)
@@ -232,9 +232,9 @@ class _Planted:
         told = Labelled(known, truth, decided)
         outcome = fault.label(told, rng) if fault else truth
         before = fault.before(told, rng) if fault and fault.before else outcome
-        self._watched.arrive(
-            logged.assign(**{contract.target: truth}), probability, outcome, before, stands_still=fault is not None and fault.clock_stands
-        )
+        astray, stands_still = (fault.astray, fault.clock_stands) if fault else (False, False)
+        batch = logged.assign(**{contract.target: truth})
+        self._watched.arrive(batch, probability, outcome, before, astray=astray, stands_still=stands_still)
         if len(truth):
             (self._since if fault else self._before).append(float(per_row(at.problem, probability, truth).mean()))
         alarms |= self._by_labels()

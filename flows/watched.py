@@ -22,6 +22,7 @@ from ratchet.monitoring.decay import WINDOWS, at_release
 from ratchet.monitoring.estimate import NOTHING, Audited, Audits, relied_on
 from ratchet.monitoring.excess import MOST_ROWS
 from ratchet.monitoring.joint_drift import joint_drift
+from ratchet.monitoring.label_ids import label_ids
 from ratchet.monitoring.panel import Released, by_column, held_of, on_labels, on_the_way, told_apart, without_labels
 from ratchet.monitoring.quality import LATELY, usually_lacking
 from ratchet.monitoring.silent_failure import live_slices
@@ -80,6 +81,8 @@ class Watched:
         self._quiet = 0
         # What was fed to the stream, and what of it was left out; each batch of labels once.
         self._told: list[pd.DataFrame] = []
+        # Of each batch, how many labels were sent of predictions that nobody made.
+        self._strays: list[int] = []
         self._lesson = EVERYTHING
         self._ledger: list[dict[str, Any]] = []
         self._every = pd.Timedelta(seconds=self.problem.watch.every_seconds)
@@ -95,11 +98,13 @@ class Watched:
         probability: np.ndarray,
         outcome: np.ndarray | None = None,
         before: np.ndarray | None = None,
+        astray: bool = False,
         stands_still: bool = False,
     ) -> pd.DataFrame:
         """A batch as it is logged, n rows with their target.
 
-        `outcome` are the labels that come back, NaN where none does, `before` those that they replace. Audits come after both.
+        `outcome` are the labels that come back, NaN where none does, or where it was sent of another prediction, which nobody made (`astray`);
+        `before` those that they replace. Audits come after both.
         """
         seen, place = self._looks[-1][1], len(self.batches)
         now = self._start + self._every * (place + 1)
@@ -108,6 +113,7 @@ class Watched:
         truth = rows[self.released.contract.target].to_numpy(float)
         outcome = truth if outcome is None else outcome
         before = outcome if before is None else before
+        self._strays.append(int(np.isnan(outcome).sum()) if astray else 0)
         ids = [f"{place}:{n}" for n in range(len(rows))]
         share = np.full(len(rows), self.problem.watch.audit_share)
         found = np.where(drawn(pd.Series(ids), share), truth, np.nan)
@@ -203,8 +209,14 @@ class Watched:
         return [
             live_slices(self.problem, self.released.contract, held_of(self.released), labelled.tail(AGED_ROWS)),
             *on_the_way(self.problem, self.released, window, aged, self._looks, came, newest, usual),
+            label_ids(self.problem, *self._came_lately()),
             score_skew(self.problem, window, self.answer(window)),
         ]
+
+    def _came_lately(self) -> tuple[int, int]:
+        """How many labels of the newest batch whose labels have come found their predictions, and how many did not."""
+        newest = len(self._told) - 1
+        return (int(self.batches[newest]["outcome"].notna().sum()), self._strays[newest]) if self._told else (0, 0)
 
 
 def _joined(batches: list[pd.DataFrame], like: pd.DataFrame) -> pd.DataFrame:

@@ -115,6 +115,7 @@ def test_labels_follow_are_noise_or_do_not_come(at, rows):
     assert 0.17 < (labels("label noise") != truth).mean() < 0.23
     assert np.isnan(labels("selective labels")[decided == 0]).sum() == 0
     assert 0.4 < np.isnan(labels("labels late")).mean() < 0.6
+    assert 0.17 < np.isnan(labels("labels that go astray")).mean() < 0.23
     again = at.faults["labels that come again"]
     assert (again.label(told, np.random.default_rng(1)) == truth).all()
     assert 0.17 < (again.before(told, np.random.default_rng(1)) != truth).mean() < 0.23
@@ -132,6 +133,14 @@ def test_where_the_door_refuses_every_request_nothing_is_decided_and_nobody_cras
     stream.step(0, look=False, peer=False)
     assert DOOR in stream.step(QUIET, look=True, peer=True)
     assert stream.harm() == 0.0
+
+
+def test_labels_that_go_astray_are_seen_when_they_come(at):
+    stream = scoreboard._Planted(at, at.faults["labels that go astray"], 0)
+    for place in range(QUIET + DELAY):
+        stream.step(place, look=False, peer=False)
+    seen = [name for name in stream.step(QUIET + DELAY, look=True, peer=False) if name not in scoreboard.RIVER]
+    assert seen == ["label_ids", "the watch acts"]
 
 
 def test_labels_of_rows_of_before_do_not_refute_harm_that_is_expected_of_others(at):

@@ -58,8 +58,9 @@ class Fault:
 
     `drift`: how the world draws, by the number of batches since (0 is the first). `happen`: what becomes of the rows in the world, so that
     training's own table has it too. `send`: what becomes of them on their way to the service alone. `answer`: of its probabilities.
-    `label`: the labels that come back, NaN where none does. `before`: those that came back before these. `clock_stands`: the log's clock
-    does. `harmless`: nothing need be seen by what looks for harm. None of them: a clean stream.
+    `label`: the labels that come back, NaN where none does. `astray`: those that do not were sent of predictions that nobody made. `before`:
+    the labels that came back before these. `clock_stands`: the log's clock does. `harmless`: nothing need be seen by what looks for harm.
+    None of them: a clean stream.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Fault:
     send: Rows = field(default=lambda rows, rng: rows)
     answer: Callable[[np.ndarray], np.ndarray] = field(default=lambda probability: probability)
     label: Labels = field(default=lambda told, rng: told.truth)
+    astray: bool = False
     before: Labels | None = None
     clock_stands: bool = False
     harmless: bool = False
@@ -124,6 +126,9 @@ def _labels(contract: Contract) -> Iterator[Fault]:
     def accepted(told: Labelled, rng: np.random.Generator) -> np.ndarray:
         return np.where((told.decided == 1) & (rng.random(len(told.truth)) < LATE), np.nan, told.truth)
 
+    def lost(told: Labelled, rng: np.random.Generator) -> np.ndarray:
+        return np.where(rng.random(len(told.truth)) < NOISE, np.nan, told.truth)
+
     def late(told: Labelled, rng: np.random.Generator) -> np.ndarray:
         return np.where(rng.random(len(told.truth)) < LATE, np.nan, told.truth)
 
@@ -149,6 +154,8 @@ def _labels(contract: Contract) -> Iterator[Fault]:
     yield Fault(
         "labels that come again", "labels", f"{NOISE:.0%} of labels replace one that said otherwise", ("label_conflicts",), before=noise
     )
+    about = f"{NOISE:.0%} of labels name a prediction that nobody made"
+    yield Fault("labels that go astray", "labels", about, ("label_ids",), label=lost, astray=True)
     yield Fault("labels late", "labels", f"{LATE:.0%} of labels do not come", ("quality",), label=late)
 
 
