@@ -310,7 +310,7 @@ class Log(Database):
         p, order = predictions.c, labels.c.seq.desc()
         live = sa.exists().where(p.id == labels.c.prediction_id, (p.problem + "") == self.problem, p.variant.in_(LIVE))
         known = sa.select(labels.c.at).where(labels.c.provenance != AUDIT, labels.c.at >= since, live).order_by(order).limit(most)
-        made = sa.exists().where(p.id == strays.c.prediction_id)
+        made = sa.exists().where(p.id == strays.c.prediction_id, (p.problem + "") == self.problem)
         with self.engine.connect() as connection:
             first = (connection.scalar(sa.select(sa.func.max(labels.c.seq))) or 0) - LABELS_LATELY
             before = connection.scalar(sa.select(labels.c.at).where(labels.c.seq <= first).order_by(order).limit(1))

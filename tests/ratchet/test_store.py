@@ -219,8 +219,9 @@ def test_labels_that_came_lately_are_counted_with_those_of_predictions_that_nobo
     # Another problem that fills the store with labels does not let this one's strays look like more.
     other = Store(url, "other")
     assert other.came_lately(lately, 100) == (0, 0, None)
-    other.add_strays(["n2"])
-    assert (other.came_lately(lately, 100), store.came_lately(lately, 100)[1]) == ((0, 1, "n2"), 2)
+    # Of its predictions none is one of another problem's.
+    other.add_strays(["n2", "p1"])
+    assert (other.came_lately(lately, 100), store.came_lately(lately, 100)[1]) == ((0, 2, "n2"), 2)
     other.close()
     monkeypatch.setattr(ratchet.log, "LABELS_LATELY", 2)
     assert store.came_lately(lately, 100) == (0, 2, "n\ufffd")
