@@ -67,12 +67,13 @@ USUAL, LEAST_LOOKS, MOST_LOOKS = 84 * 86400.0, 60, 25_000
 def examine(setting: Setting, release: Release) -> tuple[list[Check], Decision]:
     """Run every monitor on the champion's newest window, and apply the policy."""
     store, problem, contract = setting.store, setting.problem, release.contract.as_told_by(setting.contract)
-    version, watched, present = release.version, setting.problem.watch, now()
-    patience, hours = in_time(setting), watched.cycle_hours
+    version, watched = release.version, setting.problem.watch
     kept_out, found_sound = lesson_of(setting, begun=1), trusted(setting)
     released = released_of(problem, release, contract)
     seen = population(setting, version, released, kept_out)
-    window, stretch = seen.window, seen.stretch
+    # No row of the window is of later.
+    window, stretch, present = seen.window, seen.stretch, now()
+    patience, hours = in_time(setting), watched.cycle_hours
     audited = audits_of(store, version, stretch, watched.window, patience, stretch.without)
     apart = told_apart(problem, released, seen.spread)
     checks = _told_only_of(without_labels(problem, released, window, apart, seen.spread), () if seen.spans else OF_CYCLE, hours)

@@ -38,7 +38,7 @@ class Population:
     """The predictions of a version that are looked at.
 
     `window`: the newest ones. `stretch`: those of which drift is asked and audits are drawn; `spread`: as many as the window has, evenly spread
-    over it, or the window where no cycle is whole. `spans`: whether the stretch is of whole cycles, without faults for the greater part.
+    over it, or the window where no cycle is whole. `spans`: whether the stretch is of whole cycles, of which faults left enough.
     `steady`: since when the version has answered a share that did not change. `entity`: the column that tells whose each is, where one does.
     """
 
@@ -55,7 +55,7 @@ class Labelled:
     """The labelled predictions of a version, oldest first.
 
     `every`: the newest ones. `sound`: those of them that may teach. `population`: sound ones of the new population, spread over whole cycles
-    where there are some. `newest`: as many of these as decay is asked of; `spans`: whether they are of whole cycles. `doubtful`: those of the
+    where there are some. `newest`: as many of these as decay is asked of; `spans`: whether they are of whole cycles, of which faults and doubts left enough. `doubtful`: those of the
     new population whose labels nobody has found sound.
     """
 

@@ -257,7 +257,6 @@ class Service:
         if unknown and self._spill.files():
             raise Refusal(503, error="Predictions are still on their way from the spill into the log. Send these labels again.")
         if unknown:
-            await self._log.ask(self._store.add_strays, unknown)
             more = f" ({len(unknown)} such ids; the other {len(labels) - len(unknown)} labels were taken)" if len(labels) > 1 else ""
             raise Refusal(404, error=f"No prediction has the id {unknown[0][:64]!r}{more}.")
         body = self._encode({"accepted": told.count(True), "known": told.count(False)})

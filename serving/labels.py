@@ -57,9 +57,15 @@ class Labels:
         finally:
             self._task = None
 
+    def _take(self, rows: Sequence[dict[str, Any]]) -> Told:
+        told = self._store.add_labels(rows)
+        # One that is still on its way to the log is none any more once it is there.
+        self._store.add_strays({row["prediction_id"] for row, new in zip(rows, told, strict=True) if new is None})
+        return told
+
     async def _store_group(self, group: list[tuple[Sequence[dict[str, Any]], asyncio.Future[Told]]]) -> None:
         try:
-            told = await self._log.ask(self._store.add_labels, [row for rows, _ in group for row in rows])
+            told = await self._log.ask(self._take, [row for rows, _ in group for row in rows])
         except AWAY as error:
             _fail(group, error)
         except Exception as error:

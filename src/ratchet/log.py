@@ -22,7 +22,7 @@ from ratchet.schema import labels, looks, predictions, strays
 # So many rows are asked for by their ids at once.
 SOME = 1000
 # Of so many labels of the store, of whatever problem, it is told which came of late.
-LABELS_LATELY = 20_000
+LABELS_LATELY = 200_000
 # A version with fewer predictions than these is young; no place of the log is as high as the last.
 FEW, LAST = 20_000, 2**62
 
@@ -302,23 +302,26 @@ class Log(Database):
         return newest is not None and newest >= at
 
     def came_lately(self, since: datetime, most: int) -> tuple[int, int, str | None]:
-        """Of the labels that came since then how many were of live predictions, `most` at most, and how many of predictions that nobody made;
-        with the newest such id. Audits are left out.
+        """Of the labels that came since then how many were of live predictions, and how many of predictions that the log does not know; with
+        the newest such id. Audits are left out.
 
-        Both are counted over the same time: that of so many known ones, or of as many labels as are looked at.
+        Both are counted over the same time: since the newest `most` known ones began to come, or as many labels as are looked at.
         """
         p, order = predictions.c, labels.c.seq.desc()
         live = sa.exists().where(p.id == labels.c.prediction_id, (p.problem + "") == self.problem, p.variant.in_(LIVE))
-        known = sa.select(labels.c.at).where(labels.c.provenance != AUDIT, labels.c.at >= since, live).order_by(order).limit(most)
         made = sa.exists().where(p.id == strays.c.prediction_id, (p.problem + "") == self.problem)
         with self.engine.connect() as connection:
             first = (connection.scalar(sa.select(sa.func.max(labels.c.seq))) or 0) - LABELS_LATELY
             before = connection.scalar(sa.select(labels.c.at).where(labels.c.seq <= first).order_by(order).limit(1))
-            came = list(connection.scalars(known.where(labels.c.seq > first)))
-            begin = min(came) if len(came) == most else max(since, before or since)
+            known = sa.select(labels.c.at).where(labels.c.seq > first, labels.c.provenance != AUDIT, labels.c.at >= since, live)
+            newest = list(connection.scalars(known.order_by(order).limit(most)))
+            begin = min(newest) if len(newest) == most else max(since, before or since)
+            # Many labels come at one time.
+            came = connection.scalar(sa.select(sa.func.count()).select_from(known.where(labels.c.at >= begin).subquery()))
             stray = sa.select(strays.c.prediction_id).where(strays.c.problem == self.problem, strays.c.at >= begin, ~made)
-            ids = list(connection.scalars(stray.order_by(strays.c.at.desc(), strays.c.prediction_id).limit(LABELS_LATELY)))
-        return len(came), len(ids), next(iter(ids), None)
+            astray = connection.scalar(sa.select(sa.func.count()).select_from(stray.subquery()))
+            example = connection.scalar(stray.order_by(strays.c.at.desc(), strays.c.prediction_id).limit(1))
+        return int(came or 0), int(astray or 0), example
 
     def label_before(self, at: datetime) -> int:
         """The place among all labels of the newest one that had come by then, 0 where none had."""

@@ -21,8 +21,8 @@ UNANSWERED = 10
 # Harm is doubted where audits contradict its labels more often than chance would have it (5%): that costs a look, learning from noise a generation.
 DOUBTFUL = 0.05
 # Harm in a part of the rows, while the mean may look well; groups that are treated ever more unequally; rows and labels that are lacking.
-COMING = ("volume", "quality:timeliness", "label_ids")
-PARTS = ("live_slices", "disparity", *COMING)
+COMING = ("volume", "quality:timeliness")
+PARTS = ("live_slices", "disparity", "label_ids", *COMING)
 # These say something where the window holds no row at all.
 BESIDE = ("volume", "disparity", "label_ids")
 

@@ -87,7 +87,7 @@ labels = sa.Table(
     # An index of the few that audits brought. SQLite takes it where a query says the same in so many words.
     sa.Index("labels_audited", "at", "prediction_id", sqlite_where=BY_AUDIT, postgresql_where=BY_AUDIT),
 )
-# What labels were sent of, though nobody had made such a prediction; and when first.
+# What labels were sent of, though the log knew no such prediction; and when last.
 strays = sa.Table(
     "strays",
     metadata,

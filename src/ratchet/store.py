@@ -1,6 +1,6 @@
 """What was answered, and what turned out to be true?
 
-Every table is append-only: what is current is the newest row.
+Every table but `strays` is append-only: what is current is the newest row.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from hashlib import blake2b
+from typing import Any, cast
 
 import msgspec
 import sqlalchemy as sa
@@ -28,8 +29,8 @@ _AT = _LOGGED.index("at")
 _INTO = f"INSERT INTO predictions ({', '.join(_LOGGED)})"
 _NEW = " ON CONFLICT (id) DO NOTHING RETURNING id"
 LABELS_A_LOOK = 20_000
-# Of so many ids at once it is noted that nobody made such a prediction; an id has so many characters at most.
-STRAYS, ID_LENGTH = 1000, 64
+# So many characters of what was sent as an id are kept where no prediction has it, and so many bytes of what tells it from others.
+STRAY_LENGTH, TOLD_BY = 64, 8
 # So many rows in one statement of SQLite's: a group of them is a transaction of its own, and few statements are prepared.
 _MOST = 64
 
@@ -70,6 +71,14 @@ def _news(rows: Sequence[dict[str, Any]], known: set[str], latest: dict[tuple[st
         told.append(values.get(key) != row["value"] if row["prediction_id"] in known else None)
         values[key] = row["value"]
     return told
+
+
+def _short(identity: str) -> str:
+    """An id, or what begins like it where it is too long, and is another for another."""
+    # PostgreSQL has no text with a character 0 in it.
+    told = identity.replace("\0", "\ufffd")
+    digest = blake2b(identity.encode(), digest_size=TOLD_BY).hexdigest()
+    return told if len(told) <= STRAY_LENGTH else f"{told[: STRAY_LENGTH - len(digest) - 1]}~{digest}"
 
 
 class Store(Ledger, AuditedLog):
@@ -149,15 +158,15 @@ class Store(Ledger, AuditedLog):
         return told
 
     def add_strays(self, ids: Collection[str]) -> None:
-        """Note that labels were sent of predictions that nobody made: each of those ids once, so many of them at most, cut off where too long."""
-        # PostgreSQL has no text with a character 0 in it.
-        told = sorted({identity.replace("\0", "\ufffd")[:ID_LENGTH] for identity in ids})[:STRAYS]
-        at = now()
-        rows = [{"problem": self.problem, "prediction_id": identity, "at": at} for identity in told]
-        dialect: Any = sqlite if self.local else postgresql
+        """Note that labels were just sent of predictions that the log does not know; each of those ids counts once, however often it is sent."""
+        at, dialect = now(), cast(Any, sqlite if self.local else postgresql)
+        rows = [{"problem": self.problem, "prediction_id": identity, "at": at} for identity in sorted({_short(each) for each in ids})]
+        insert = dialect.insert(strays)
         if rows:
             with self._writing_labels() as connection:
-                connection.execute(dialect.insert(strays).on_conflict_do_nothing(), rows)
+                connection.execute(
+                    insert.on_conflict_do_update(index_elements=["problem", "prediction_id"], set_={"at": insert.excluded.at}), rows
+                )
 
     @contextmanager
     def _writing_labels(self) -> Iterator[sa.Connection]:

@@ -42,6 +42,7 @@ LABELS_DOUBTED = Check("quality:accuracy", "Do they?", "pass", "they do", n=200,
 LABELS_TRUE = replace(LABELS_DOUBTED, verdict="undecided", evidence={"lately": LATELY | {"contradicted": 3, "p_value": 0.32}})
 FEWER = replace(SHIFT, name="volume", reason="few arrived")
 LATE = replace(FEWER, name="quality:timeliness", reason="labels stopped")
+ASTRAY = replace(FEWER, name="label_ids", reason="labels find no prediction")
 PROBED = Check("probes:duplicates", "Do they?", "fail", "one row again and again", value=1e-9, limit=1e-4, n=2000)
 MIXES = replace(PROBED, name="probes:mixes")
 DOUBLED = replace(PROBED, name="quality:uniqueness", reason="rows come twice")
@@ -116,6 +117,9 @@ def test_the_gate(checks, action):
         ([STILL, NO_HARM, SLICE], 0, "ask", "a part of the rows fails"),
         ([STILL, HARM, SLICE], 0, "retrain", "temporary workers"),
         ([STILL, HARM, LATE], 700, "ask", "what is awaited may never come"),
+        # Most of them do come.
+        ([STILL, HARM, ASTRAY], 700, "wait", "labels find no prediction"),
+        ([STILL, NO_HARM, ASTRAY], 0, "ask", "predictions or labels are lacking"),
         ([STILL, HARM, LATE], 0, "retrain", "costs more"),
         ([STILL, HARM, SLICE], 700, "wait", "700 more labelled rows"),
         ([SHIFT, NO_LABELS, NOT_EXPECTED], 0, "skip", "expected to do no worse"),

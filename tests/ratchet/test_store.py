@@ -195,7 +195,7 @@ def test_a_share_is_steady_from_when_it_was_half_as_large_on(store):
     assert store.steady("1") == store.route().at > promoted
 
 
-def test_labels_that_came_lately_are_counted_with_those_of_predictions_that_nobody_made(store, url, monkeypatch):
+def test_labels_that_came_lately_are_counted_with_those_that_find_no_prediction(store, url, monkeypatch):
     store.log([prediction(f"p{place}", variant=("champion", "load")[place % 5 == 0]) for place in range(50)])
     present = now()
 
@@ -206,25 +206,34 @@ def test_labels_that_came_lately_are_counted_with_those_of_predictions_that_nobo
     assert store.came_lately(lately, 100) == (0, 0, None)
     store.add_labels([sent("p1", 90), sent("p2", 40), sent("p3", 30), sent("p5", 20), sent("p6", 10, "audit")])
     store.add_strays(["n1", "n\0", "x" * 100, "n1"])
+    later = now()
     store.add_strays(["n1"])
     store.add_strays([])
+    # Who goes on to send it has sent it of late.
+    assert store.came_lately(later, 100) == (0, 1, "n1")
     # Neither the old one, nor that of a load test, nor an audit's; each stray id once, however often it is sent.
     assert store.came_lately(lately, 100) == (2, 3, "n1")
     # Both over the same time: strays came after the newest known label here.
     assert store.came_lately(lately, 1) == (1, 3, "n1")
+    # However many come at one time, all are counted.
+    store.add_labels([sent(f"p{place}", 5) for place in range(11, 15)])
+    assert store.came_lately(lately, 2) == (4, 3, "n1")
+    # What is too long is told from what begins like it.
+    store.add_strays(["y" * 99, "y" * 98])
+    assert store.came_lately(lately, 2)[1] == 5
     assert store.came_lately(present + timedelta(hours=1), 100) == (0, 0, None)
     # A label that was sent before its prediction was logged is none of nobody's.
     store.log([prediction("n1")])
-    assert store.came_lately(lately, 100)[1] == 2
+    assert store.came_lately(lately, 100)[1] == 4
     # Another problem that fills the store with labels does not let this one's strays look like more.
     other = Store(url, "other")
     assert other.came_lately(lately, 100) == (0, 0, None)
     # Of its predictions none is one of another problem's.
     other.add_strays(["n2", "p1"])
-    assert (other.came_lately(lately, 100), store.came_lately(lately, 100)[1]) == ((0, 2, "n2"), 2)
+    assert (other.came_lately(lately, 100), store.came_lately(lately, 100)[1]) == ((0, 2, "n2"), 4)
     other.close()
     monkeypatch.setattr(ratchet.log, "LABELS_LATELY", 2)
-    assert store.came_lately(lately, 100) == (0, 2, "n\ufffd")
+    assert store.came_lately(lately, 100)[:2] == (2, 4)
     store.add_labels([sent("p7", -10), sent("p8", -10), sent("p9", -10)])
     assert store.came_lately(lately, 100) == (2, 0, None)
 

@@ -575,7 +575,7 @@ def test_labels_of_one_class_that_come_sooner_are_no_harm(standing, credit, tmp_
     from_log(setting, lesson_of(setting, 1))
     assert abs(len(pd.read_parquet(setting.root / "inbox" / "batch.parquet")) - (days - 90) * DAILY) < 5
     # However many rows are younger, those that are due are found.
-    monkeypatch.setattr("flows.examine.SLICE_ROWS", 1000)
+    monkeypatch.setattr("flows.population.SLICE_ROWS", 1000)
     assert named(examine.fn(setting, release)[0], "decay").n == 2000
     # By all labels that are in, nothing would look as it is.
     monkeypatch.setattr("flows.ingest.hurried", lambda *_: False)
@@ -1104,7 +1104,7 @@ def test_labels_of_predictions_that_nobody_made_are_told_to_a_person(due):
     checks, decision = examine.fn(setting, release)
     astray = named(checks, "label_ids")
     assert (astray.verdict, astray.n, decision.action) == ("fail", 2401, "ask")
-    assert astray.reason.startswith("401 of 2,401 labels that came of late name no prediction that was made, the newest 'order 0'")
+    assert astray.reason.startswith("401 of 2,401 labels that came of late name no prediction that the log knows, the newest 'order 0'")
     assert decision.evidence["inputs"]["beside"] == ["label_ids"]
     # What came since a window of labels has found its predictions is another time.
     label(setting, 1 - truth, 0, 2000)
