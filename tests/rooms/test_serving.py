@@ -451,7 +451,7 @@ def test_a_challenger_answers_its_share_of_the_entities_and_a_shadow_is_told_to_
         assert {(row.variant, row.propensity) for row in rows} == {("champion", 0.7), ("challenger", 0.3)}
         import sqlalchemy as sa
 
-        for _ in range(50):
+        for _ in range(300):
             with store.engine.connect() as connection:
                 shadowed = dict(connection.execute(sa.text("SELECT prediction_id, version FROM shadows")).all())
             if {row.id for row in rows} <= set(shadowed):
